@@ -1,0 +1,84 @@
+"""Pictures as people have them, made RGB; and pictures as tensors."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+Picture: TypeAlias = "Image.Image | np.ndarray | torch.Tensor"
+
+
+class ImageError(ValueError):
+    """A picture that cannot be used; the message says which and why."""
+
+
+def to_rgb(picture: Picture) -> Image.Image:
+    """An RGB picture, upright by its EXIF tag, transparency over white.
+
+    Args:
+        picture: a PIL picture of any mode; an array `(height, width[, channels])`; or a tensor
+            `(channels, height, width)`. Arrays and tensors of floats are in [0, 1], of integers in 0…255.
+
+    Raises:
+        ImageError: for anything else.
+    """
+    if isinstance(picture, torch.Tensor):
+        if picture.ndim != 3:
+            raise ImageError(f"a picture tensor is (channels, height, width), got shape {tuple(picture.shape)}")
+        picture = picture.detach().cpu().float().numpy() if picture.is_floating_point() else picture.cpu().numpy()
+        picture = picture.transpose(1, 2, 0)
+    if isinstance(picture, np.ndarray):
+        if picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] not in (1, 3, 4)):
+            raise ImageError(f"a picture array is (height, width[, 1, 3 or 4]), got shape {picture.shape}")
+        if picture.ndim == 3 and picture.shape[2] == 1:
+            picture = picture[:, :, 0]
+        if np.issubdtype(picture.dtype, np.floating):
+            picture = (picture.clip(0, 1) * 255).round()
+        picture = Image.fromarray(picture.astype(np.uint8))
+    if not isinstance(picture, Image.Image):
+        raise ImageError(f"a picture is a PIL image, an array or a tensor, got {type(picture).__name__}")
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        rgba = picture.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        picture = Image.alpha_composite(white, rgba)
+    elif picture.mode.startswith("I"):
+        # 16-bit grey: PIL clips instead of scaling.
+        picture = Image.fromarray((np.asarray(picture, dtype=np.float64) / 65535 * 255).clip(0, 255).astype(np.uint8))
+    return picture.convert("RGB")
+
+
+def open_image(path: str | Path) -> Image.Image:
+    """Read a picture file as RGB.
+
+    Raises:
+        ImageError: if there is no such file, it is not a picture, is broken, or is too large to be opened safely.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                return to_rgb(image)
+    except FileNotFoundError:
+        raise ImageError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise ImageError(f"{path}: is a folder, not a picture") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ImageError(f"{path}: too large a picture (over {Image.MAX_IMAGE_PIXELS:,} pixels)") from None
+    except UnidentifiedImageError:
+        raise ImageError(f"{path}: not a picture that can be read (PNG, JPEG, WebP, …)") from None
+    except (OSError, SyntaxError) as error:
+        raise ImageError(f"{path}: broken picture ({error})") from None
+
+
+def to_tensor(picture: Picture, size: int) -> torch.Tensor:
+    """A picture as `(3, size, size)` in [-1, 1]."""
+    image = to_rgb(picture)
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float() / 127.5 - 1

@@ -1,0 +1,46 @@
+"""The feature mapper: from voken features of the language model to the text features that condition the diffusion."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import nn
+
+
+class VokenMapper(ModelMixin, ConfigMixin):
+    """Linear–GELU–Linear, then an encoder-decoder transformer whose decoder is fed with learned queries.
+
+    MiniGPT-5 (arXiv 2310.02239), section 3.2, equation 4: the output of the transformer takes the place of the text
+    encoder's features.
+
+    Args:
+        voken_dim: width of the language model's hidden states.
+        text_dim: width of the text features, the diffusion model's `cross_attention_dim`.
+        text_length: number of text features, 77 for Stable Diffusion.
+        num_layers: layers of the encoder and of the decoder, each.
+        num_heads: attention heads; must divide `text_dim`.
+    """
+
+    @register_to_config
+    def __init__(
+        self, voken_dim: int, text_dim: int, text_length: int = 77, num_layers: int = 4, num_heads: int = 8
+    ):
+        super().__init__()
+        self.fc = nn.Sequential(nn.Linear(voken_dim, text_dim), nn.GELU(), nn.Linear(text_dim, text_dim))
+        self.transformer = nn.Transformer(
+            d_model=text_dim,
+            nhead=num_heads,
+            num_encoder_layers=num_layers,
+            num_decoder_layers=num_layers,
+            dim_feedforward=4 * text_dim,
+            dropout=0.0,
+            batch_first=True,
+            norm_first=True,
+        )
+        self.queries = nn.Parameter(torch.randn(1, text_length, text_dim))
+
+    def forward(self, voken_features: torch.Tensor) -> torch.Tensor:
+        """Map `(blocks, n_vokens, voken_dim)` to `(blocks, text_length, text_dim)`."""
+        voken_features = voken_features.to(self.queries.dtype)
+        return self.transformer(self.fc(voken_features), self.queries.expand(len(voken_features), -1, -1))

@@ -1,0 +1,222 @@
+"""From prompts and pictures to the ids and pixels that the comprehension stack reads.
+
+A prompt is a string with `<ImageHere>` marks, or chat messages. Both become a list of *pieces*: text, `IMAGE` (a picture
+that is read) and `VOKENS` (a picture that is painted). Only pieces turn into special ids; text that happens to spell a
+voken or a mark is encoded as the plain characters it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import Any
+
+import torch
+from tokenizers import AddedToken
+from transformers import BatchFeature, ProcessorMixin
+
+from minigpt5.images import Picture, to_rgb
+
+IMAGE_MARK = "<ImageHere>"
+IGNORE_INDEX = -100
+
+Message = dict[str, Any]
+Prompt = str | list[Message]
+
+
+class Mark(Enum):
+    """What stands in a prompt beside text."""
+
+    IMAGE = "a picture to be read"
+    VOKENS = "a picture to be painted"
+
+
+Piece = str | Mark
+
+
+def as_list(images: Any) -> list:
+    """`None` as no pictures, one picture as a list of one."""
+    if images is None:
+        return []
+    return list(images) if isinstance(images, (list, tuple)) else [images]
+
+
+class MiniGPT5Processor(ProcessorMixin):
+    """Tokenizer and image processor of MiniGPT-5 as one.
+
+    The chat template is MiniGPT-4's: `###Human: … ###Assistant: …`, pictures as `<Img><ImageHere></Img>`, each standing for
+    `num_query_tokens` embeddings (arXiv 2304.10592, section 3; arXiv 2310.02239, section 3.1).
+
+    Args:
+        image_processor: any image processor of transformers.
+        tokenizer: the language model's; the vokens and the image mark are added to it.
+        num_query_tokens: embeddings a picture takes, the Q-Former's queries.
+        n_vokens: vokens that make one picture.
+        system: what every chat begins with, unless its messages bring a system message.
+    """
+
+    def __init__(self, image_processor, tokenizer, num_query_tokens: int = 32, n_vokens: int = 8, system: str = ""):
+        self.num_query_tokens = num_query_tokens
+        self.n_vokens = n_vokens
+        self.system = system
+        super().__init__(image_processor, tokenizer)
+        specials = [f"[IMG{i}]" for i in range(n_vokens)] + [IMAGE_MARK]
+        tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in specials])
+        *self.voken_ids, self.image_token_id = tokenizer.convert_tokens_to_ids(specials)
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return ["input_ids", "attention_mask", "pixel_values"]
+
+    def split_marks(self, text: str) -> list[Piece]:
+        """A string with `<ImageHere>` marks as pieces."""
+        pieces: list[Piece] = []
+        for part in text.split(IMAGE_MARK):
+            pieces += [part, Mark.IMAGE]
+        return pieces[:-1]
+
+    def render(self, messages: list[Message], reply: bool = True) -> tuple[list[Piece], list[Picture | None]]:
+        """Chat messages as pieces, and their pictures in order (`None` for a picture that comes separately).
+
+        Args:
+            messages: dictionaries with `role` (system, user or assistant) and `content`: a string, or a list of
+                `{"type": "text", "text": …}` and `{"type": "image"[, "image": …]}`.
+            reply: whether the assistant is to speak next.
+
+        Raises:
+            ValueError: for an unknown role or kind of content.
+        """
+        speakers = {"user": "###Human: ", "assistant": "###Assistant: "}
+        messages = list(messages)
+        system = self.system
+        if messages and messages[0].get("role") == "system":
+            system = messages.pop(0)["content"]
+        pieces: list[Piece] = [system]
+        pictures: list[Picture | None] = []
+        for message in messages:
+            if message.get("role") not in speakers:
+                raise ValueError(f"a message's role is system (first only), user or assistant, got {message.get('role')!r}")
+            pieces.append(speakers[message["role"]])
+            content = message["content"]
+            for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
+                if part.get("type") == "text":
+                    pieces += [part["text"], " "]
+                elif part.get("type") == "image":
+                    pieces += ["<Img>", Mark.IMAGE, "</Img> "]
+                    pictures.append(part.get("image"))
+                else:
+                    raise ValueError(f"a message's content has type text or image, got {part.get('type')!r}")
+        return pieces + ["###Assistant:"] * reply, pictures
+
+    def user_turn(self, text: str) -> list[Message]:
+        """A string with `<ImageHere>` marks as the chat message of a user."""
+        content: list[dict] = []
+        for piece in self.split_marks(text):
+            if piece is Mark.IMAGE:
+                content.append({"type": "image"})
+            elif piece.strip():
+                content.append({"type": "text", "text": piece.strip()})
+        return [{"role": "user", "content": content}]
+
+    def encode(self, pieces: Sequence[Piece], bos: bool = True) -> list[int]:
+        """The ids of pieces: neighbouring texts are joined, each run is stripped and encoded on its own."""
+        ids = [self.tokenizer.bos_token_id] if bos else []
+        text = ""
+        for piece in [*pieces, None]:
+            if isinstance(piece, str):
+                text += piece
+                continue
+            if text.strip():
+                ids += self.tokenizer.encode(text.strip(), add_special_tokens=False, split_special_tokens=True)
+            text = ""
+            if piece is Mark.IMAGE:
+                ids += [self.image_token_id] * self.num_query_tokens
+            elif piece is Mark.VOKENS:
+                ids += self.voken_ids
+        return ids
+
+    def __call__(
+        self,
+        text: Prompt | Sequence[Prompt],
+        images: Any = None,
+        padding_side: str = "left",
+    ) -> BatchFeature:
+        """Encode one prompt or a batch of them.
+
+        Args:
+            text: a string with `<ImageHere>` marks, taken as it is; or chat messages; or a list of either.
+            images: for one prompt a picture or a list of them; for a batch a list with one such entry (or `None`) a
+                prompt. Pictures that stand inside messages are not given again here.
+            padding_side: left for generation, right for training.
+
+        Returns:
+            `input_ids` and `attention_mask` (batch, length); `pixel_values` (pictures, 3, height, width) of all pictures
+            in order, left out where there are none.
+
+        Raises:
+            ValueError: where a prompt has fewer or more pictures than marks.
+        """
+        single = isinstance(text, str) or (bool(text) and isinstance(text[0], dict))
+        prompts = [text] if single else list(text)
+        given = [images] if single else ([None] * len(prompts) if images is None else list(images))
+        if len(given) != len(prompts):
+            raise ValueError(f"{len(prompts)} prompts need {len(prompts)} lists of images, got {len(given)}")
+        rows, pictures = [], []
+        for prompt, own in zip(prompts, given, strict=True):
+            pieces, inline = (self.split_marks(prompt), None) if isinstance(prompt, str) else self.render(prompt)
+            pictures += self._match(pieces, inline, as_list(own))
+            rows.append(self.encode(pieces))
+        return self._batch(rows, pictures, padding_side)
+
+    def training_batch(self, conversations: Sequence[list[Message]]) -> BatchFeature:
+        """Encode conversations whose last message is the reply to be learnt.
+
+        Pictures of the reply are to be painted: they become vokens, and their own pixels are not read. Scored are the
+        reply's text, the first and the last voken of a block, and the closing `###`; what lies between the two vokens
+        follows by itself in decoding (published code, labels of its data sets).
+
+        Returns:
+            `input_ids`, `attention_mask`, `labels` (batch, length), padded on the right; `pixel_values` of the pictures
+            read; `targets`, the list of pictures to be painted, in order.
+        """
+        rows, labels, pictures, targets = [], [], [], []
+        for messages in conversations:
+            pieces, read = self.render(messages[:-1])
+            reply, painted = self.render([{"role": "system", "content": ""}, messages[-1]], reply=False)
+            reply = [
+                Mark.VOKENS if piece is Mark.IMAGE else piece
+                for piece in reply[2:]
+                if piece not in ("<Img>", "</Img> ")
+            ]
+            source, target = self.encode(pieces), self.encode([*reply, " ###"], bos=False)
+            between = set(self.voken_ids[1:-1])
+            rows.append(source + target)
+            labels.append([IGNORE_INDEX] * len(source) + [IGNORE_INDEX if i in between else i for i in target])
+            pictures += self._match(pieces, read, [])
+            targets += [to_rgb(picture) for picture in painted]
+        batch = self._batch(rows, pictures, "right")
+        length = batch["input_ids"].shape[1]
+        batch["labels"] = torch.tensor([row + [IGNORE_INDEX] * (length - len(row)) for row in labels])
+        batch["targets"] = targets
+        return batch
+
+    def _match(self, pieces: list[Piece], inline: list | None, given: list) -> list[Picture]:
+        """The pictures of a prompt in order, checked against its marks."""
+        marks = sum(piece is Mark.IMAGE for piece in pieces)
+        inline = [None] * marks if inline is None else inline
+        missing = sum(picture is None for picture in inline)
+        if missing != len(given):
+            raise ValueError(
+                f"the prompt has {missing} image mark(s) but {len(given)} image(s) were given; "
+                f"write {IMAGE_MARK} once for each image"
+            )
+        rest = iter(given)
+        return [next(rest) if picture is None else picture for picture in inline]
+
+    def _batch(self, rows: list[list[int]], pictures: list[Picture], padding_side: str) -> BatchFeature:
+        padded = self.tokenizer.pad({"input_ids": rows}, padding_side=padding_side, return_tensors="pt")
+        batch = BatchFeature({"input_ids": padded["input_ids"], "attention_mask": padded["attention_mask"]})
+        if pictures:
+            pixels = self.image_processor([to_rgb(picture) for picture in pictures], return_tensors="pt")
+            batch["pixel_values"] = pixels["pixel_values"]
+        return batch

@@ -1,0 +1,167 @@
+"""Stories of five steps, and talks about pictures, with the ground truth of every frame.
+
+A plot is a list of moves; a move changes the scene and has sentences that tell it. The hero's colour is given once: in
+the first sentence, or only in the pictures (`colour_told=False`). From then on the text says "it" or "the fox", so that
+whoever goes on with the story has to remember.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+
+from minigpt5.storyworld.language import PLACE_PHRASES, TIME_PHRASES, article, caption, name_character, sentence
+from minigpt5.storyworld.scene import PLACES, Scene, sample_character, sample_scene
+
+
+@dataclass(frozen=True)
+class Step:
+    """A sentence and the frame that illustrates it."""
+
+    text: str
+    scene: Scene
+
+
+@dataclass(frozen=True)
+class Story:
+    """Five steps of one hero; `colour_told` says whether the first sentence names the hero's colour."""
+
+    steps: tuple[Step, ...]
+    colour_told: bool
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one side of a talk says; `scene` is the picture it shows, if any."""
+
+    text: str
+    scene: Scene | None = None
+
+
+PLOTS = {
+    "a friend": ("travel", "meet", "together", "nightfall"),
+    "a visit": ("meet", "nightfall", "sunrise", "part"),
+    "a long way": ("travel", "nightfall", "sunrise", "meet"),
+    "goodbye": ("meet", "together", "part", "travel"),
+    "a night out": ("nightfall", "travel", "meet", "sunrise"),
+    "to and fro": ("aside", "travel", "nightfall", "travel"),
+}
+OPENINGS = {
+    "train": (
+        "{hero} wakes up {place}",
+        "once there was {hero} {place}",
+        "{place} lives {hero}",
+        "{hero} is alone {place}",
+        "one day {hero} walks {place}",
+        "{hero} sits {place}",
+        "this is {hero} {place}",
+    ),
+    "fresh": (
+        "one day there was {hero} {place}",
+        "{place} {hero} wakes up",
+        "{place} sits {hero}",
+        "{hero} lives {place}",
+        "one day {hero} is {place}",
+        "once {hero} walks {place}",
+    ),
+}
+MOVES = {
+    "train": {
+        "travel": ("{it} walks {to}", "then {it} runs {to}", "{it} goes {to}", "{it} travels {to}"),
+        "together": ("together they walk {to}", "they go {to}", "the two friends run {to}", "then they travel {to}"),
+        "meet": ("{it} meets {friend} {place}", "{place} {it} finds {friend}", "then {friend} comes {place}"),
+        "part": (
+            "the {friend_kind} goes home and {it} stays {place}",
+            "{it} says goodbye to the {friend_kind} {place}",
+            "{place} {it} is alone again",
+        ),
+        "nightfall": ("night comes and the moon is out {place}", "soon it is dark {place}", "it is night {place}"),
+        "sunrise": ("the sun comes up {place}", "in the morning the sun is out {place}", "a new day begins {place}"),
+        "aside": ("{it} walks to the {side} {place}", "{place} {it} goes to the {side} side"),
+    },
+    "fresh": {
+        "travel": ("soon {it} goes {to}", "then {it} walks {to}", "soon {it} travels {to}"),
+        "together": ("soon they run {to}", "the two friends go {to}", "together they travel {to}"),
+        "meet": ("then {it} meets {friend} {place}", "soon {it} finds {friend} {place}"),
+        "part": ("then the {friend_kind} goes home and {it} is alone {place}", "{place} {it} says goodbye to the {friend_kind}"),
+        "nightfall": ("soon it is night {place}", "then the moon comes out {place}", "{place} it is dark"),
+        "sunrise": ("soon the sun is out {place}", "{place} the sun comes up"),
+        "aside": ("then {it} goes to the {side} {place}", "soon {it} walks to the {side} side {place}"),
+    },
+}
+TO_PLACE = {
+    "forest": ("into the forest", "to the woods"),
+    "meadow": ("to the meadow", "to the grassy meadow"),
+    "beach": ("to the beach", "to the sea"),
+    "city": ("to the city", "into the town"),
+    "desert": ("into the desert", "to the hot desert"),
+    "mountains": ("to the mountains", "up into the snowy mountains"),
+}
+
+
+def move_on(move: str, scene: Scene, rng: random.Random) -> Scene:
+    """The scene after a move, with fresh decor. A lone hero stands in the middle unless it steps aside."""
+    elsewhere = rng.choice([place for place in PLACES if place != scene.place])
+    changes = {
+        "travel": {"place": elsewhere, "side": "middle"},
+        "together": {"place": elsewhere},
+        "meet": {"side": "left", "companion": sample_character(rng, unlike=scene.hero)},
+        "part": {"side": "middle", "companion": None},
+        "nightfall": {"time": "night"},
+        "sunrise": {"time": "day"},
+        "aside": {"side": rng.choice(("left", "right"))},
+    }
+    return replace(scene, decor=rng.getrandbits(32), **changes[move])
+
+
+def tell(move: str, before: Scene, after: Scene, rng: random.Random, wording: str = "train") -> str:
+    """The sentence of a move: the hero is "it" or "the fox", a new companion is named with its colour."""
+    friend = after.companion or before.companion
+    return sentence(
+        rng.choice(MOVES[wording][move]).format(
+            it=rng.choice(("it", f"the {after.hero.kind}")),
+            to=rng.choice(TO_PLACE[after.place]),
+            place=rng.choice(PLACE_PHRASES[after.place]),
+            friend=name_character(friend, rng, wording) if friend else "",
+            friend_kind=friend.kind if friend else "",
+            side=after.side,
+        )
+    )
+
+
+def sample_story(rng: random.Random, colour_told: bool | None = None, wording: str = "train") -> Story:
+    """A story of a training pair's hero; `colour_told` is drawn where it is not given."""
+    if colour_told is None:
+        colour_told = rng.random() < 0.5
+    scene = replace(sample_scene(rng, companion=False), side="middle", time="day")
+    hero = name_character(scene.hero, rng) if colour_told else article(scene.hero.kind)
+    opening = rng.choice(OPENINGS[wording]).format(hero=hero, place=rng.choice(PLACE_PHRASES[scene.place]))
+    steps = [Step(sentence(opening), scene)]
+    for move in PLOTS[rng.choice(tuple(PLOTS))]:
+        after = move_on(move, scene, rng)
+        steps.append(Step(tell(move, scene, after, rng, wording), after))
+        scene = after
+    return Story(tuple(steps), colour_told)
+
+
+def sample_talk(rng: random.Random) -> tuple[Turn, ...]:
+    """A talk of two: one shows or names a scene, asks about it, and wishes for a picture of it at another time."""
+    scene = sample_scene(rng)
+    other_time = "day" if scene.time == "night" else "night"
+    changed = replace(scene, time=other_time, decor=rng.getrandbits(32))
+    place = rng.choice(PLACE_PHRASES[scene.place])
+    it = "they" if scene.companion else "it"
+    told = caption(scene, rng, brief=True)
+
+    if rng.random() < 0.5:
+        turns = [Turn("What do you see?", scene), Turn(told)]
+    else:
+        turns = [Turn(f"Draw this: {told}"), Turn("Here it is.", scene)]
+    turns.append(Turn(f"Where {'are' if scene.companion else 'is'} {it}?"))
+    turns.append(Turn(sentence(f"{it} {'are' if scene.companion else 'is'} {place}")))
+    turns.append(Turn(f"What colour is the {scene.hero.kind}?"))
+    turns.append(Turn(f"The {scene.hero.kind} is {scene.hero.colour}."))
+    when = rng.choice(TIME_PHRASES[other_time])
+    turns.append(Turn(f"Show {'them' if scene.companion else 'it'} {when}."))
+    turns.append(Turn(f"Here {'they are' if scene.companion else 'it is'} {when}.", changed))
+    return tuple(turns)

@@ -1,0 +1,106 @@
+"""Train the miniature's comprehension stack (ViT, Q-Former, projection, Llama) from nothing on captions, stories and talks.
+
+    python training/pretrain_comprehension.py --config configs/storyworld-mini/comprehension.yaml \\
+        --data runs/mini/data --out runs/mini/comprehension
+"""
+
+import random
+
+import torch
+from torch import nn
+
+from minigpt5.config import read_settings, stage_arguments
+from minigpt5.data.readers import read_cc3m, read_mmdialog, read_vist
+from minigpt5.data.tasks import caption_task, dialogue_task, story_tasks
+from minigpt5.decoding import decode_texts
+from minigpt5.fit import fit, pick_device
+from minigpt5.miniature import CONTEXT_LENGTH, build_comprehension, build_image_processor, build_tokenizer
+from minigpt5.processor import MiniGPT5Processor
+from minigpt5.storyworld.judge import NUM_OPTIONS, answers, question_loss
+from minigpt5.storyworld.language import describes, imagine
+
+
+def build_processor(captions, stories, talks):
+    """The processor, with a tokenizer made from the texts it will see."""
+    rng = random.Random(0)
+    rows = [caption_task(row, None, rng) for row in captions["caption"][:20000]]
+    rows += [story_tasks(texts, [None] * 5, rng) for texts in stories["texts"][:5000]]
+    rows += [dialogue_task(texts, [None] * len(texts), rng) for texts in talks["texts"][:5000]]
+    renderer = MiniGPT5Processor(build_image_processor(), build_tokenizer([], False, CONTEXT_LENGTH))
+    texts = (piece.strip() for row in rows for piece in [*renderer.render(row)[0], "###"] if isinstance(piece, str))
+    tokenizer = build_tokenizer(texts, lowercase=False, max_length=CONTEXT_LENGTH)
+    return MiniGPT5Processor(build_image_processor(), tokenizer, num_query_tokens=8, n_vokens=8)
+
+
+class Stack(nn.Module):
+    """The comprehension stack, and a head on its Q-Former that has to name what a picture shows.
+
+    The head gives the queries something to look for long before the language model can; it is thrown away afterwards.
+    """
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+        self.namer = nn.Linear(model.config.num_query_tokens * model.config.qformer_config.hidden_size, NUM_OPTIONS)
+
+
+def main():
+    arguments = stage_arguments(__doc__.splitlines()[0]).parse_args()
+    loop, settings = read_settings(arguments)
+    device = pick_device()
+    captions, stories, talks = (
+        reader(arguments.data / name, "train")
+        for name, reader in (("cc3m", read_cc3m), ("vist", read_vist), ("mmdialog", read_mmdialog))
+    )
+    folder = arguments.out / "processor"
+    if not folder.exists():
+        build_processor(captions, stories, talks).save_pretrained(folder)
+    processor = MiniGPT5Processor.from_pretrained(folder)
+    model = build_comprehension(len(processor.tokenizer), processor.image_token_id, processor.tokenizer)
+    stack = Stack(model).to(device)
+
+    def batches(step):
+        rng = random.Random(f"comprehension/{step}")
+        captions_only = step < settings["captions_only_steps"]
+        counts = {"caption": loop.batch_size} if captions_only else settings["mix"]
+        # Captions come first: the naming head reads the pictures in front.
+        conversations, targets = [], []
+        for _ in range(counts["caption"]):
+            row = captions[rng.randrange(len(captions))]
+            conversations.append(caption_task(row["caption"], row["image"], rng))
+            targets.append(answers(imagine(row["caption"])))
+        for rows, make, count in (
+            (stories, story_tasks, counts.get("story", 0)),
+            (talks, dialogue_task, counts.get("talk", 0)),
+        ):
+            for _ in range(count):
+                row = rows[rng.randrange(len(rows))]
+                conversations.append(make(row["texts"], row["images"], rng, paint=False))
+        return processor.training_batch(conversations).to(device), torch.tensor(targets, device=device)
+
+    def losses(batch, step):
+        inputs, targets = batch
+        inputs.pop("targets")
+        output = model(**inputs)
+        seen = output.qformer_outputs.last_hidden_state[: len(targets)].flatten(1)
+        naming = question_loss(stack.namer(seen), targets)
+        return {"loss": output.loss + settings["naming_weight"] * naming, "text": output.loss, "naming": naming}
+
+    held_back = read_cc3m(arguments.data / "cc3m", "validation").select(range(200))
+
+    def evaluate():
+        questions = [caption_task("", image, random.Random(0))[:1] for image in held_back["image"]]
+        replies = decode_texts(model, processor, questions)
+        truths = [imagine(caption) for caption in held_back["caption"]]
+        right = [describes(reply, truth) for reply, truth in zip(replies, truths, strict=True)]
+        lone = [ok for ok, truth in zip(right, truths, strict=True) if truth.companion is None]
+        pairs = [ok for ok, truth in zip(right, truths, strict=True) if truth.companion]
+        return {"captions_one": sum(lone) / len(lone), "captions_two": sum(pairs) / len(pairs)}
+
+    fit(stack, batches, losses, loop, arguments.out, evaluate)
+    print("comprehension, 200 validation captions:", evaluate())
+    model.half().save_pretrained(arguments.out / "model")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""Train the StoryWorld judge on fresh renders.
+
+    python training/train_judge.py --config configs/storyworld-mini/judge.yaml --data runs/mini/data --out runs/mini/judge
+"""
+
+import torch
+from torch.nn.functional import avg_pool2d, interpolate
+
+from minigpt5.config import read_settings, stage_arguments
+from minigpt5.fit import fit, pick_device
+from minigpt5.images import to_tensor
+from minigpt5.storyworld.draw import draw
+from minigpt5.storyworld.judge import Judge, answers, judge_accuracy, question_loss
+from minigpt5.storyworld.scene import sample_scene, split_rng
+
+
+def main():
+    arguments = stage_arguments(__doc__.splitlines()[0]).parse_args()
+    loop, settings = read_settings(arguments)
+    device = pick_device()
+    judge = Judge().to(device)
+
+    def batches(step):
+        rng = split_rng("train", step)
+        scenes = [
+            sample_scene(rng, companion_share=0.5, held_out=rng.random() < settings["held_out_share"])
+            for _ in range(loop.batch_size)
+        ]
+        pixels = torch.stack([to_tensor(draw(scene), 64) for scene in scenes])
+        # Painted pictures are softer than renders and a little off in tone; the judge must not mind.
+        if rng.random() < 0.5:
+            pixels = interpolate(avg_pool2d(pixels, 2), scale_factor=2, mode="bilinear")
+        pixels = pixels * rng.uniform(0.9, 1.1) + rng.uniform(-0.08, 0.08) + 0.05 * torch.randn_like(pixels)
+        return pixels.to(device), torch.tensor([answers(scene) for scene in scenes], device=device)
+
+    scenes = [sample_scene(split_rng("validation", seed), companion_share=0.5) for seed in range(1000)]
+    pictures = [draw(scene) for scene in scenes]
+
+    def evaluate():
+        return judge_accuracy(judge.read(pictures), scenes)
+
+    def losses(batch, step):
+        pixels, targets = batch
+        return {"loss": question_loss(judge(pixels), targets)}
+
+    fit(judge, batches, losses, loop, arguments.out, evaluate)
+    print("judge, 1000 validation scenes:", evaluate())
+    judge.half().save_pretrained(arguments.out / "model")
+
+
+if __name__ == "__main__":
+    main()
