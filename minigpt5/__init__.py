@@ -1,0 +1,44 @@
+"""MiniGPT-5: a pipeline that reads and makes interleaved text and pictures.
+
+    from minigpt5 import MiniGPT5Pipeline
+
+    pipe = MiniGPT5Pipeline.from_pretrained("storyworld-mini")
+    reply = pipe("Draw this: a red fox in the forest at night.")
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+# Names are imported when they are first used: `import minigpt5` alone loads neither torch nor diffusers.
+_HOME = {
+    "DecodingConfig": "minigpt5.decoding",
+    "ImageEvent": "minigpt5.pipeline",
+    "MiniGPT5Pipeline": "minigpt5.pipeline",
+    "MiniGPT5PipelineOutput": "minigpt5.output",
+    "MiniGPT5Processor": "minigpt5.processor",
+    "TextEvent": "minigpt5.decoding",
+    "VokenMapper": "minigpt5.mapper",
+}
+
+__all__ = [*_HOME, "__version__"]
+
+if TYPE_CHECKING:
+    from minigpt5.decoding import DecodingConfig, TextEvent
+    from minigpt5.mapper import VokenMapper
+    from minigpt5.output import MiniGPT5PipelineOutput
+    from minigpt5.pipeline import ImageEvent, MiniGPT5Pipeline
+    from minigpt5.processor import MiniGPT5Processor
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module 'minigpt5' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
+from datasets import Dataset
 from diffusers import AutoencoderKL
 
+from minigpt5.images import to_tensor
 
-def encode_pictures(vae: AutoencoderKL, pixels: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
-    """Sampled latents `(batch, channels, height / f, width / f)`, scaled for the diffusion, of pixels in [-1, 1]."""
-    return vae.encode(pixels).latent_dist.sample(generator) * vae.config.scaling_factor
+
+@torch.no_grad()
+def encode_data_set(vae: AutoencoderKL, rows: Dataset, size: int, cache: Path) -> torch.Tensor:
+    """Latents `(rows, channels, height, width)` of the column `image` in fp16, scaled for the diffusion; computed once."""
+    if cache.exists():
+        return torch.load(cache, weights_only=True)
+    batches = []
+    for start in range(0, len(rows), 100):
+        images = rows[start : start + 100]["image"]
+        pixels = torch.stack([to_tensor(image, size) for image in images]).to(vae.device, vae.dtype)
+        batches.append((vae.encode(pixels).latent_dist.mode() * vae.config.scaling_factor).half().cpu())
+    latents = torch.cat(batches)
+    torch.save(latents, cache)
+    return latents
 
 
 def psnr(decoded: torch.Tensor, pixels: torch.Tensor) -> float:

@@ -15,10 +15,11 @@ from diffusers.configuration_utils import register_to_config
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from minigpt5.hub import SHIPPED
 from minigpt5.images import Picture, to_tensor
 from minigpt5.storyworld.scene import COLOURS, KINDS, PLACES, SIDES, TIMES, Character, Scene
 
-WEIGHTS = Path(__file__).parent / "judge"
+WEIGHTS = SHIPPED / "storyworld-judge"
 NOBODY = "nobody"
 ATTRIBUTES = ("kind", "colour", "side", "place", "time")
 
@@ -126,9 +127,9 @@ class Judge(ModelMixin, ConfigMixin):
 
 
 @lru_cache(maxsize=1)
-def load_judge() -> Judge:
-    """The judge that ships with the package, in fp32."""
-    return Judge.from_pretrained(WEIGHTS).float().eval()
+def load_judge(folder: str | Path | None = None) -> Judge:
+    """The judge in `folder`, by default the one that ships with the package, in fp32."""
+    return Judge.from_pretrained(folder or WEIGHTS).float().eval()
 
 
 def judge_accuracy(verdicts: list[Verdict], scenes: list[Scene]) -> dict[str, float]:

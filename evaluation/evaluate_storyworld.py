@@ -1,0 +1,113 @@
+"""Examine a StoryWorld model on fresh scenes and stories and print what it reaches beside what it should.
+
+    python evaluation/evaluate_storyworld.py --model storyworld-mini [--count 200] [--out results.json]
+
+Scenes and stories come from the test split; captions and story sentences are worded in ways that no training text is.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline
+
+from minigpt5 import MiniGPT5Pipeline
+from minigpt5.fit import pick_device
+from minigpt5.images import to_tensor
+from minigpt5.latents import psnr
+from minigpt5.storyworld.draw import draw
+from minigpt5.storyworld.examine import (
+    examine_captions,
+    examine_next_step,
+    examine_painting,
+    examine_stories,
+    fresh_captions,
+    sample_scenes,
+)
+from minigpt5.storyworld.judge import judge_accuracy, load_judge
+
+
+def paint_with_text_encoder(pipe, captions, batch_size=50):
+    """Pictures by the diffusion stack alone: its own text encoder in the place of language model and mapper."""
+    painter = StableDiffusionPipeline(
+        pipe.vae, pipe.text_encoder, pipe.tokenizer, pipe.unet, pipe.scheduler, None, None, requires_safety_checker=False
+    )
+    painter.set_progress_bar_config(disable=True)
+    pictures = []
+    for start in range(0, len(captions), batch_size):
+        batch = captions[start : start + batch_size]
+        pictures += painter(
+            batch,
+            num_inference_steps=pipe.config.num_inference_steps,
+            guidance_scale=pipe.config.guidance_scale,
+            generator=[torch.Generator().manual_seed(start + i) for i in range(len(batch))],
+        ).images
+    return pictures
+
+
+@torch.no_grad()
+def reconstruction(pipe, scenes):
+    """Mean PSNR in dB of renders through the VAE."""
+    pixels = torch.stack([to_tensor(draw(scene), pipe.vae.config.sample_size) for scene in scenes]).to(pipe.device)
+    return psnr(pipe.vae.decode(pipe.vae.encode(pixels).latent_dist.mode()).sample, pixels)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="storyworld-mini", help="pipeline folder, or the name of a shipped model")
+    parser.add_argument("--count", type=int, default=200, help="scenes or stories a figure")
+    parser.add_argument("--out", type=Path, help="JSON file for the figures")
+    arguments = parser.parse_args()
+    pipe = MiniGPT5Pipeline.from_pretrained(arguments.model).to(pick_device())
+    pipe.set_progress_bar_config(disable=True)
+    judge = load_judge()
+    count = arguments.count
+    one = sample_scenes(count, companion=False)
+    two = sample_scenes(count, companion=True)
+    held_out = sample_scenes(count, companion=False, held_out=True)
+    figures, missed = {}, []
+
+    def report(name, value, target):
+        figures[name] = round(value, 4)
+        verdict = "reached" if value >= target else "MISSED"
+        if value < target:
+            missed.append(name)
+        print(f"{name:58} {value:7.3f}   target {target:6.3f}   {verdict}", flush=True)
+
+    start = time.monotonic()
+    for name, scenes in (("one character", one), ("two characters", two)):
+        own = judge_accuracy(judge.read([draw(scene) for scene in scenes]), scenes)
+        report(f"judge on renders, {name}: least attribute", min(own.values()), 0.99)
+    report("VAE: PSNR in dB", reconstruction(pipe, one), 30)
+
+    alone = {}
+    for name, scenes, target in (("one character", one, 0.9), ("two characters", two, 0.6), ("held-out pairs", held_out, 0.75)):
+        alone[name] = judge_accuracy(judge.read(paint_with_text_encoder(pipe, fresh_captions(scenes))), scenes)
+        print("   ", {attribute: round(value, 3) for attribute, value in alone[name].items()})
+        report(f"text encoder + UNet, {name}: all right", alone[name]["all"], target)
+
+    report("captions, one character: all named rightly", examine_captions(pipe, one), 0.95)
+    report("captions, two characters: all named rightly", examine_captions(pipe, two), 0.7)
+
+    for name, scenes in (("one character", one), ("two characters", two), ("held-out pairs", held_out)):
+        painted = examine_painting(pipe, scenes)
+        print("   ", {attribute: round(value, 3) for attribute, value in painted.items()})
+        report(f"vokens, {name}: all right", painted["all"], 0.95 * alone[name]["all"])
+
+    for name, told in (("said", True), ("shown", False)):
+        step = examine_next_step(pipe, count, told)
+        report(f"next picture, colour only {name}: hero right", step["hero"], 0.9)
+        report(f"next step, colour only {name}: text agrees with picture", step["agrees"], 0.9)
+    free = examine_stories(pipe, count)
+    report("free-running stories: hero in all five pictures", free["hero_in_all"], 0.8)
+    report("free-running stories: text agrees with picture", free["agrees"], 0.9)
+
+    print(f"{len(figures) - len(missed)} of {len(figures)} targets reached, {count} items each, {time.monotonic() - start:.0f} s")
+    if arguments.out:
+        arguments.out.write_text(json.dumps({"model": arguments.model, "count": count, "figures": figures}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""Where models come from: those shipped with the package, and the card that goes with a saved one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from minigpt5.pipeline import MiniGPT5Pipeline
+
+SHIPPED = Path(__file__).parent / "models"
+
+
+def shipped_model(name: str | os.PathLike) -> str | os.PathLike:
+    """The folder of a model that ships with the package under this name; any other name as it is."""
+    folder = SHIPPED / str(name)
+    return folder if str(name) and (folder / "model_index.json").exists() else name
+
+
+def shipped_models() -> list[str]:
+    """The names of the models that ship with the package."""
+    return sorted(path.parent.name for path in SHIPPED.glob("*/model_index.json"))
+
+
+def model_card(pipe: MiniGPT5Pipeline) -> str:
+    """A model card: what the parts are, how large, and how to run them."""
+    rows = []
+    for name, part in pipe.components.items():
+        if part is None:
+            continue
+        parameters = f"{sum(p.numel() for p in part.parameters()) / 1e6:,.2f} M" if hasattr(part, "parameters") else "–"
+        rows.append(f"| {name} | {type(part).__name__} | {parameters} |")
+    table = "\n".join(rows)
+    return f"""---
+library_name: diffusers
+pipeline_tag: any-to-any
+tags: [minigpt5, text-to-image, image-to-text, interleaved]
+---
+
+# MiniGPT-5 pipeline
+
+Reads interleaved text and pictures and replies in kind (MiniGPT-5, arXiv 2310.02239).
+
+| part | class | parameters |
+|---|---|---|
+{table}
+
+```python
+from minigpt5 import MiniGPT5Pipeline
+
+pipe = MiniGPT5Pipeline.from_pretrained("PATH_OR_REPOSITORY")
+reply = pipe("What happens next? <ImageHere>", images=[picture])
+print(reply.text[0])
+```
+
+Defaults: guidance scale {pipe.config.guidance_scale}, {pipe.config.num_inference_steps} denoising steps.
+"""

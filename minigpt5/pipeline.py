@@ -1,0 +1,440 @@
+"""`MiniGPT5Pipeline`: prompts and pictures in, text and pictures out.
+
+The comprehension stack reads the prompt and speaks; where it speaks a block of vokens, the mapper turns their features
+into what a text encoder would have said, and the diffusion model paints it (MiniGPT-5, arXiv 2310.02239).
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.pipelines import pipeline_loading_utils
+from diffusers.schedulers import KarrasDiffusionSchedulers
+from diffusers.utils.torch_utils import randn_tensor
+from transformers import BatchFeature, Blip2ForConditionalGeneration, CLIPTextModel, PreTrainedTokenizerBase
+
+from minigpt5.comprehension import context_length
+from minigpt5.decoding import DecodingConfig, Generators, InterleavedDecoder, TextEvent, VokenEvent
+from minigpt5.hub import model_card, shipped_model
+from minigpt5.mapper import VokenMapper
+from minigpt5.output import MiniGPT5PipelineOutput, Segment
+from minigpt5.processor import MiniGPT5Processor, Prompt, as_list
+
+OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+
+# Recorded as ["minigpt5", class name] in model_index.json, these parts load again wherever minigpt5 is installed.
+_LOADABLE = {name: ["save_pretrained", "from_pretrained"] for name in ("VokenMapper", "MiniGPT5Processor")}
+pipeline_loading_utils.LOADABLE_CLASSES["minigpt5"] = _LOADABLE
+pipeline_loading_utils.ALL_IMPORTABLE_CLASSES.update(_LOADABLE)
+
+
+@dataclass(frozen=True)
+class ImageEvent:
+    """A painted picture of a row's reply."""
+
+    row: int
+    image: Any
+
+
+class MiniGPT5Pipeline(DiffusionPipeline):
+    """Reads interleaved text and pictures, and replies with interleaved text and pictures.
+
+    Args:
+        processor: prompts to ids and pixels.
+        comprehension: ViT, Q-Former, projection and language model.
+        mapper: voken features to text features.
+        unet, vae, scheduler: a diffusion model conditioned on text features.
+        text_encoder, tokenizer: the diffusion model's own; for training and baselines, the pipeline itself needs neither.
+        guidance_scale, num_inference_steps: defaults of the call, 7.5 and 50 for Stable Diffusion 2.1.
+    """
+
+    model_cpu_offload_seq = "comprehension->mapper->unet->vae"
+    _optional_components = ["text_encoder", "tokenizer"]
+    _callback_tensor_inputs = ["latents", "prompt_embeds", "negative_prompt_embeds"]
+
+    def __init__(
+        self,
+        processor: MiniGPT5Processor,
+        comprehension: Blip2ForConditionalGeneration,
+        mapper: VokenMapper,
+        unet: UNet2DConditionModel,
+        vae: AutoencoderKL,
+        scheduler: KarrasDiffusionSchedulers,
+        text_encoder: CLIPTextModel | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        guidance_scale: float = 7.5,
+        num_inference_steps: int = 50,
+    ):
+        super().__init__()
+        self.register_modules(
+            processor=processor,
+            comprehension=comprehension,
+            mapper=mapper,
+            unet=unet,
+            vae=vae,
+            scheduler=scheduler,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+        )
+        self.register_to_config(guidance_scale=guidance_scale, num_inference_steps=num_inference_steps)
+        self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1) if vae is not None else 8
+        self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
+        self._null_embeds: tuple[Any, torch.Tensor] | None = None
+        self._guidance_scale, self._num_timesteps, self._interrupt = guidance_scale, 0, False
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs) -> MiniGPT5Pipeline:
+        """Open a pipeline folder, a hub repository, or by its name a model that ships with the package.
+
+        Weights are read from safetensors only, in fp32 unless `dtype` says otherwise.
+        """
+        if "torch_dtype" not in kwargs:
+            kwargs.setdefault("dtype", torch.float32)
+        kwargs.setdefault("use_safetensors", True)
+        return super().from_pretrained(shipped_model(pretrained_model_name_or_path), **kwargs)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, safe_serialization: bool = True, **kwargs) -> None:
+        """Write the pipeline to a folder, with a model card unless one is there; see `DiffusionPipeline`."""
+        card = Path(save_directory) / "README.md"
+        if not card.exists():
+            card.parent.mkdir(parents=True, exist_ok=True)
+            card.write_text(model_card(self), encoding="utf-8")
+        super().save_pretrained(save_directory, safe_serialization=safe_serialization, **kwargs)
+
+    @property
+    def guidance_scale(self) -> float:
+        """Of the call in progress."""
+        return self._guidance_scale
+
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        """Guidance of 1 or less needs no unconditional half."""
+        return self._guidance_scale > 1
+
+    @property
+    def num_timesteps(self) -> int:
+        """Of the call in progress."""
+        return self._num_timesteps
+
+    @property
+    def interrupt(self) -> bool:
+        """Set `_interrupt` in a callback to leave out the remaining denoising steps."""
+        return self._interrupt
+
+    def decoding_config(self, **given: Any) -> DecodingConfig:
+        """What is given, else what the model's generation config says, else `DecodingConfig`'s own.
+
+        Raises:
+            ValueError: for a setting out of its range.
+        """
+        folder = self.comprehension.generation_config
+        own = {name: getattr(folder, name, None) for name in DecodingConfig.__dataclass_fields__}
+        if own["stop_strings"] is not None:
+            own["stop_strings"] = tuple(own["stop_strings"])
+        settings = own | {name: value for name, value in given.items() if value is not None}
+        return DecodingConfig(**{name: value for name, value in settings.items() if value is not None})
+
+    def check_inputs(
+        self, prompts: Sequence[Prompt], height: int, width: int, output_type: str, callback_tensor_inputs: Sequence[str]
+    ) -> None:
+        """Refuse what cannot be run, before anything is.
+
+        Raises:
+            ValueError: for an empty prompt, a size the VAE cannot make, an unknown output type or callback tensor.
+            TypeError: for a prompt that is neither a string nor chat messages.
+        """
+        if not prompts:
+            raise ValueError("prompt is an empty list; give at least one prompt")
+        for prompt in prompts:
+            if not isinstance(prompt, (str, list)):
+                raise TypeError(f"a prompt is a string or a list of chat messages, got {type(prompt).__name__}")
+            if not prompt or (isinstance(prompt, str) and not prompt.strip()):
+                raise ValueError("the prompt is empty; say what to tell or draw")
+        least = self.vae_scale_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
+        if height % least or width % least or height <= 0 or width <= 0:
+            raise ValueError(f"height and width must be positive multiples of {least}, got {height} and {width}")
+        if output_type not in OUTPUT_TYPES:
+            raise ValueError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}, got {output_type!r}")
+        unknown = [name for name in callback_tensor_inputs if name not in self._callback_tensor_inputs]
+        if unknown:
+            raise ValueError(f"callback_on_step_end_tensor_inputs may name {self._callback_tensor_inputs}, got {unknown}")
+
+    def encode_prompt(self, prompts: Sequence[Prompt], images: Sequence[Any] | None = None) -> BatchFeature:
+        """Prompts and their pictures as a left-padded batch on the pipeline's device; a string is a user's turn.
+
+        Raises:
+            ValueError: where pictures and marks do not match, or a prompt is longer than the model's context.
+        """
+        messages = [self.processor.user_turn(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
+        inputs = self.processor(messages, images)
+        length, context = inputs["input_ids"].shape[1], context_length(self.comprehension)
+        if length >= context:
+            raise ValueError(f"the prompt is {length} tokens long, but the model's context holds {context}; shorten it")
+        return inputs.to(self._execution_device)
+
+    @torch.no_grad()
+    def encode_vokens(self, voken_features: torch.Tensor) -> torch.Tensor:
+        """Voken features `(pictures, n_vokens, hidden)` as prompt embeddings `(pictures, text_length, text_dim)`."""
+        return self.mapper(voken_features.to(self._execution_device, self.mapper.dtype))
+
+    def null_embeds(self) -> torch.Tensor:
+        """The negative prompt embedding `(1, text_length, text_dim)`: what the mapper makes of zero features.
+
+        It depends on the mapper's weights only, so it is computed once and kept until they change.
+        """
+        weights = tuple((parameter.data_ptr(), parameter._version) for parameter in self.mapper.parameters())
+        key = (weights, self.mapper.dtype, self._execution_device)
+        if self._null_embeds is None or self._null_embeds[0] != key:
+            zeros = torch.zeros(1, self.processor.n_vokens, self.mapper.config.voken_dim)
+            self._null_embeds = (key, self.encode_vokens(zeros))
+        return self._null_embeds[1]
+
+    def prepare_latents(
+        self,
+        count: int,
+        height: int,
+        width: int,
+        dtype: torch.dtype,
+        generator: Generators = None,
+        latents: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Noise `(count, channels, height / f, width / f)` to start from, or the latents given.
+
+        Raises:
+            ValueError: if latents of another shape are given.
+        """
+        factor = self.vae_scale_factor
+        shape = (count, self.unet.config.in_channels, height // factor, width // factor)
+        if latents is None:
+            latents = randn_tensor(shape, generator=generator, device=self._execution_device, dtype=dtype)
+        elif tuple(latents.shape) != shape:
+            raise ValueError(f"the replies hold {count} picture(s), so latents must be {shape}, got {tuple(latents.shape)}")
+        return latents.to(self._execution_device, dtype) * self.scheduler.init_noise_sigma
+
+    def denoise(
+        self,
+        prompt_embeds: torch.Tensor,
+        latents: torch.Tensor,
+        num_inference_steps: int,
+        generator: Generators = None,
+        callback_on_step_end: Callable | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+    ) -> torch.Tensor:
+        """All pictures' latents in one loop; with guidance both halves go through the UNet as one batch."""
+        negative_prompt_embeds = self.null_embeds().expand_as(prompt_embeds) if self.do_classifier_free_guidance else None
+        self.scheduler.set_timesteps(num_inference_steps, device=latents.device)
+        timesteps = self.scheduler.timesteps
+        self._num_timesteps = len(timesteps)
+        takes_generator = "generator" in inspect.signature(self.scheduler.step).parameters
+        extra = {"generator": generator} if takes_generator else {}
+        with self.progress_bar(total=len(timesteps)) as bar:
+            for i, t in enumerate(timesteps):
+                if self.interrupt:
+                    continue
+                halves = [negative_prompt_embeds, prompt_embeds] if self.do_classifier_free_guidance else [prompt_embeds]
+                model_input = self.scheduler.scale_model_input(torch.cat([latents] * len(halves)), t)
+                predicted = self.unet(model_input, t, encoder_hidden_states=torch.cat(halves), return_dict=False)[0]
+                if self.do_classifier_free_guidance:
+                    unconditional, conditional = predicted.chunk(2)
+                    predicted = unconditional + self.guidance_scale * (conditional - unconditional)
+                latents = self.scheduler.step(predicted, t, latents, **extra, return_dict=False)[0]
+                if callback_on_step_end is not None:
+                    tensors = {
+                        "latents": latents,
+                        "prompt_embeds": prompt_embeds,
+                        "negative_prompt_embeds": negative_prompt_embeds,
+                    }
+                    chosen = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
+                    changed = callback_on_step_end(self, i, t, chosen)
+                    latents = changed.pop("latents", latents)
+                    prompt_embeds = changed.pop("prompt_embeds", prompt_embeds)
+                    negative_prompt_embeds = changed.pop("negative_prompt_embeds", negative_prompt_embeds)
+                bar.update()
+        return latents
+
+    def decode_latents(self, latents: torch.Tensor, output_type: str = "pil") -> list[Any]:
+        """Latents as a list of pictures of the output type: PIL, or `(height, width, 3)` / `(3, height, width)` in [0, 1]."""
+        if output_type == "latent":
+            return list(latents)
+        pixels = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False)[0]
+        return list(self.image_processor.postprocess(pixels.float(), output_type=output_type))
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: Prompt | Sequence[Prompt],
+        images: Any = None,
+        *,
+        max_new_tokens: int | None = None,
+        do_sample: bool | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        repetition_penalty: float | None = None,
+        image_mode: str | None = None,
+        max_images: int | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        generator: Generators = None,
+        latents: torch.Tensor | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: Callable[[Any, int, int, dict], dict] | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+    ) -> MiniGPT5PipelineOutput | tuple:
+        """Reply to one prompt or a batch of them. What is `None` comes from the model's own folder.
+
+        Args:
+            prompt: a string with `<ImageHere>` where a picture stands, or chat messages; or a list of either.
+            images: the prompt's pictures (PIL, array or tensor), one or a list; for a batch a list of such lists.
+            max_new_tokens, do_sample, temperature, top_k, top_p, repetition_penalty, image_mode, max_images: see
+                `DecodingConfig`.
+            num_inference_steps, guidance_scale: of the diffusion; guidance of 1 or less runs without the negative half.
+            height, width: of the pictures, in pixels.
+            generator: one for all prompts, or a list with one a prompt, which makes each reply independent of the others.
+            latents: noise to start from, `(pictures, channels, height / f, width / f)` for all pictures of all replies.
+            output_type: "pil", "np", "pt" or "latent".
+            return_dict: whether to return an output object or a tuple of its fields.
+            callback_on_step_end: called as `(pipeline, step, timestep, tensors)` after each denoising step; what it
+                returns replaces the tensors.
+            callback_on_step_end_tensor_inputs: which of latents, prompt_embeds and negative_prompt_embeds it is given.
+
+        Returns:
+            `MiniGPT5PipelineOutput`, or `(text, images, segments)`.
+
+        Raises:
+            ValueError: for inputs that do not fit; the message says what was wrong.
+        """
+        prompts, image_lists = as_batch(prompt, images)
+        height, width = self._size(height, width)
+        self.check_inputs(prompts, height, width, output_type, callback_on_step_end_tensor_inputs)
+        config = self.decoding_config(
+            max_new_tokens=max_new_tokens,
+            do_sample=do_sample,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            repetition_penalty=repetition_penalty,
+            image_mode=image_mode,
+            max_images=max_images,
+        )
+        _check_generators(generator, len(prompts))
+        self._set_guidance(guidance_scale)
+
+        inputs = self.encode_prompt(prompts, image_lists)
+        decoder = InterleavedDecoder(self.comprehension, self.processor, config, generator)
+        replies: list[list[Segment]] = [[] for _ in prompts]
+        blocks: list[VokenEvent] = []
+        for event in decoder.events(inputs):
+            if isinstance(event, VokenEvent):
+                blocks.append(event)
+                replies[event.row].append(event)
+            else:
+                _append_text(replies[event.row], event.text)
+
+        if blocks:
+            # In the order of the prompts, so that latents and generators do not depend on who finished first.
+            blocks.sort(key=lambda block: block.row)
+            prompt_embeds = self.encode_vokens(torch.stack([block.features for block in blocks]))
+            own = [generator[block.row] for block in blocks] if isinstance(generator, (list, tuple)) else generator
+            latents = self.prepare_latents(len(blocks), height, width, prompt_embeds.dtype, own, latents)
+            latents = self.denoise(
+                prompt_embeds,
+                latents,
+                self._steps(num_inference_steps),
+                own,
+                callback_on_step_end,
+                callback_on_step_end_tensor_inputs,
+            )
+            pictures = dict(zip(map(id, blocks), self.decode_latents(latents, output_type), strict=True))
+            replies = [[pictures.get(id(part), part) for part in reply] for reply in replies]
+        self.maybe_free_model_hooks()
+
+        segments = [[part.strip() if isinstance(part, str) else part for part in reply] for reply in replies]
+        segments = [[part for part in reply if not isinstance(part, str) or part] for reply in segments]
+        text = [" ".join(part for part in reply if isinstance(part, str)) for reply in segments]
+        painted = [[part for part in reply if not isinstance(part, str)] for reply in segments]
+        if not return_dict:
+            return text, painted, segments
+        return MiniGPT5PipelineOutput(text=text, images=painted, segments=segments)
+
+    @torch.no_grad()
+    def stream(
+        self,
+        prompt: Prompt | Sequence[Prompt],
+        images: Any = None,
+        *,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        generator: Generators = None,
+        output_type: str = "pil",
+        **decoding: Any,
+    ) -> Iterator[TextEvent | ImageEvent]:
+        """The reply as it comes: pieces of text, and each picture as soon as it is spoken and painted.
+
+        Arguments as for the call; `decoding` are those of `DecodingConfig`.
+        """
+        prompts, image_lists = as_batch(prompt, images)
+        height, width = self._size(height, width)
+        self.check_inputs(prompts, height, width, output_type, ())
+        config = self.decoding_config(**decoding)
+        _check_generators(generator, len(prompts))
+        self._set_guidance(guidance_scale)
+        decoder = InterleavedDecoder(self.comprehension, self.processor, config, generator)
+        for event in decoder.events(self.encode_prompt(prompts, image_lists)):
+            if isinstance(event, TextEvent):
+                yield event
+                continue
+            own = generator[event.row] if isinstance(generator, (list, tuple)) else generator
+            prompt_embeds = self.encode_vokens(event.features.unsqueeze(0))
+            latents = self.prepare_latents(1, height, width, prompt_embeds.dtype, own)
+            latents = self.denoise(prompt_embeds, latents, self._steps(num_inference_steps), own)
+            yield ImageEvent(event.row, self.decode_latents(latents, output_type)[0])
+        self.maybe_free_model_hooks()
+
+    def _size(self, height: int | None, width: int | None) -> tuple[int, int]:
+        size = self.unet.config.sample_size
+        own_height, own_width = (size, size) if isinstance(size, int) else size
+        factor = self.vae_scale_factor
+        return (own_height * factor if height is None else height, own_width * factor if width is None else width)
+
+    def _set_guidance(self, guidance_scale: float | None) -> None:
+        self._guidance_scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
+        self._interrupt = False
+
+    def _steps(self, num_inference_steps: int | None) -> int:
+        return self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
+
+
+def as_batch(prompt: Prompt | Sequence[Prompt], images: Any) -> tuple[list[Prompt], list[list] | None]:
+    """One prompt or many, with their pictures, as lists with one entry a prompt."""
+    single = isinstance(prompt, str) or (isinstance(prompt, (list, tuple)) and prompt and isinstance(prompt[0], dict))
+    if single:
+        return [prompt], [as_list(images)]
+    if not isinstance(prompt, (list, tuple)):
+        raise TypeError(f"a prompt is a string or a list of chat messages, got {type(prompt).__name__}")
+    return list(prompt), None if images is None else [as_list(own) for own in images]
+
+
+def _append_text(reply: list[Segment], text: str) -> None:
+    if reply and isinstance(reply[-1], str):
+        reply[-1] += text
+    else:
+        reply.append(text)
+
+
+def _check_generators(generator: Generators, count: int) -> None:
+    if isinstance(generator, (list, tuple)) and len(generator) != count:
+        raise ValueError(f"{count} prompt(s) need one generator or a list of {count}, got a list of {len(generator)}")

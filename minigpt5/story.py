@@ -1,0 +1,180 @@
+"""Stories, told step by step by the model itself, and the folder that one is written to."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from minigpt5.html import story_html
+from minigpt5.storyworld.language import KNOWN_WORDS, split_words
+from minigpt5.storyworld.scene import COLOURS, KINDS, PLACES, TIMES
+
+if TYPE_CHECKING:
+    from minigpt5.images import Picture
+    from minigpt5.pipeline import MiniGPT5Pipeline
+
+RECORD = "story.json"
+# Where the context is too short for all steps: the opening names the hero, the latest steps say where things stand.
+_LATEST = 3
+
+
+@dataclass(frozen=True)
+class StoryStep:
+    """A sentence of a story, counted from 1, and its picture."""
+
+    index: int
+    text: str
+    image: Image.Image
+
+
+def tell_story(
+    pipe: MiniGPT5Pipeline,
+    opening: str,
+    image: Picture | None = None,
+    steps: int = 5,
+    seed: int = 0,
+    **generation: Any,
+) -> Iterator[StoryStep]:
+    """Paint the opening, then go on with the story; every step has read all text and pictures before it.
+
+    Args:
+        opening: the first sentence, taken over as it is.
+        image: a picture of whom the story is about.
+        steps: sentences of the story, the opening among them.
+        seed: of the one generator behind the whole story.
+        generation: further arguments of the pipeline's call.
+
+    Yields:
+        The steps, each as soon as its picture is painted.
+
+    Raises:
+        ValueError: on the first step for fewer than one step or an empty opening; on any for a prompt that is longer
+            than the context although only the opening and the latest steps are kept.
+    """
+    # Imported here, so that the command line can use this module and still answer at once.
+    import torch
+
+    from minigpt5.data.tasks import illustrate
+
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    if not opening.strip():
+        raise ValueError("the opening is empty; write the story's first sentence")
+    generation |= {"image_mode": "always", "max_images": 1, "generator": torch.Generator().manual_seed(seed)}
+    prompt = _user_turn(illustrate([None], [image], opening))
+    texts, pictures = [opening], pipe(prompt, **generation).images[0]
+    yield StoryStep(1, opening, pictures[0])
+    for index in range(2, steps + 1):
+        reply = pipe(_fitting_prompt(pipe, texts, pictures), **generation)
+        texts.append(reply.text[0])
+        pictures.append(reply.images[0][0])
+        yield StoryStep(index, texts[-1], pictures[-1])
+
+
+def _user_turn(content: list[dict]) -> list[dict]:
+    return [{"role": "user", "content": content}]
+
+
+def _fitting_prompt(pipe: MiniGPT5Pipeline, texts: Sequence[str], pictures: Sequence[Image.Image]) -> list[dict]:
+    """The question for the next step, steps behind the opening left out, oldest first, until it fits the context."""
+    from minigpt5.data.tasks import continue_story
+
+    furthest = max(1, len(texts) - _LATEST)
+    for start in range(1, furthest + 1):
+        prompt = _user_turn(continue_story([texts[0], *texts[start:]], [pictures[0], *pictures[start:]]))
+        try:
+            pipe.encode_prompt([prompt])
+        except ValueError:
+            if start == furthest:
+                raise
+        else:
+            return prompt
+
+
+def unknown_prompt_warning(text: str) -> str | None:
+    """One line on what the StoryWorld miniature knows, if a text names nothing of it, in the singular or plural."""
+    plurals = {f"{word.removesuffix('y')}{ending}" for word in KNOWN_WORDS for ending in ("s", "es", "ies")}
+    if not (KNOWN_WORDS | plurals).isdisjoint(split_words(text)):
+        return None
+    known = {"animals": KINDS, "colours": COLOURS, "places": PLACES, "times": TIMES}
+    lists = "; ".join(f"{name} {', '.join(words)}" for name, words in known.items())
+    return f"the prompt names nothing that storyworld-mini knows ({lists}), so expect something else"
+
+
+def write_story(out: Path, prompt: str, model: str, seed: int, steps: Sequence[StoryStep]) -> None:
+    """Write a story's folder: `index.html`, `story.json` and `step-1.png`…, whole or not at all.
+
+    Raises:
+        FileExistsError: see `check_folder`.
+        OSError: if the folder cannot be written.
+    """
+    record = {
+        "prompt": prompt,
+        "model": model,
+        "seed": seed,
+        "steps": [{"text": step.text, "image": f"step-{step.index}.png"} for step in steps],
+    }
+    page = story_html(prompt, [(step.text, step.image) for step in steps], f"{model}, seed {seed}")
+    files: dict[str, str | Image.Image] = {"index.html": page, RECORD: to_json(record)}
+    files |= {f"step-{step.index}.png": step.image for step in steps}
+    replace_folder(out, RECORD, files)
+
+
+def to_json(record: dict) -> str:
+    """A record as people like to read it."""
+    return json.dumps(record, ensure_ascii=False, indent=2) + "\n"
+
+
+def check_folder(out: Path, record: str) -> None:
+    """Refuse an output folder that is not free, and not an earlier run's either: its record and pictures, no other files.
+
+    Raises:
+        OSError: saying what is in the way.
+    """
+    existing = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise NotADirectoryError(f"{existing} is a file, not a folder")
+    if out.resolve() == Path.cwd():
+        raise FileExistsError(f"{out} is the current folder; name one inside it")
+    names = {path.name for path in out.iterdir()} if out.exists() else set()
+    own = {name for name in names if name in ("index.html", record) or re.fullmatch(r"(step|image)-\d+\.png", name)}
+    if names != own or (names and record not in names):
+        raise FileExistsError(f"{out} holds other files; name a new folder")
+    parent = out.resolve().parent if existing == out else existing
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise PermissionError(f"{parent} is not writable")
+
+
+def replace_folder(out: Path, record: str, files: Mapping[str, str | Image.Image]) -> None:
+    """Write texts and pictures into a folder beside `out` and put it in `out`'s place: whole or not at all.
+
+    Raises:
+        OSError: see `check_folder`, or if writing fails; `out` is as it was.
+    """
+    check_folder(out, record)
+    out = out.resolve()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as beside:
+        new, old = Path(beside, "new"), Path(beside, "old")
+        new.mkdir()
+        for name, content in files.items():
+            if isinstance(content, str):
+                (new / name).write_text(content, encoding="utf-8")
+            else:
+                content.save(new / name)
+        try:
+            if out.exists():
+                out.rename(old)
+            new.rename(out)
+        except BaseException:
+            if old.exists() and not out.exists():
+                old.rename(out)
+            raise

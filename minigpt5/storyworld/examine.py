@@ -1,0 +1,145 @@
+"""Examinations of a pipeline on StoryWorld, marked by the judge: scenes and stories from seeds that training never used.
+
+Each function returns figures in [0, 1] by name. Questions are worded in ways that no training text is.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from minigpt5.data.tasks import caption_task, continue_story, illustrate
+from minigpt5.decoding import decode_texts
+from minigpt5.pipeline import MiniGPT5Pipeline
+from minigpt5.storyworld.draw import draw
+from minigpt5.storyworld.judge import Judge, Verdict, judge_accuracy, load_judge
+from minigpt5.storyworld.language import caption, describes, read
+from minigpt5.storyworld.scene import Character, Scene, sample_scene, split_rng
+from minigpt5.storyworld.stories import Story, sample_story
+
+
+def sample_scenes(count: int, split: str = "test", **kind: Any) -> list[Scene]:
+    """Fresh scenes; `kind` goes to `sample_scene`."""
+    return [sample_scene(split_rng(split, seed), **kind) for seed in range(count)]
+
+
+def fresh_captions(scenes: Sequence[Scene], wording: str = "fresh") -> list[str]:
+    """A caption of each scene, by default in a wording that training never used."""
+    return [caption(scene, random.Random(f"caption/{i}"), wording) for i, scene in enumerate(scenes)]
+
+
+def hero_kept(verdict: Verdict, hero: Character) -> bool:
+    """Whether the picture shows the hero in its kind and colour."""
+    return hero in verdict.characters
+
+
+def text_agrees(text: str, verdict: Verdict) -> bool:
+    """Whether a picture shows all that a text names: everybody, in the colour told, the place and the time."""
+    reading = read(text)
+    for mention in reading.mentions:
+        fits = [mention.kind == who.kind and mention.colour in (None, who.colour) for who in verdict.characters]
+        # "says goodbye to the cat": an animal without a colour may have left the picture.
+        if not any(fits) and (mention.colour is not None or "goodbye" not in text and "home" not in text):
+            return False
+    return reading.place in (None, verdict.place) and reading.time in (None, verdict.time)
+
+
+def one_turn(question: list[dict]) -> list[dict]:
+    """A question as chat messages."""
+    return [{"role": "user", "content": question}]
+
+
+def ask(
+    pipe: MiniGPT5Pipeline, questions: Sequence[list[dict]], seed: int = 0, batch_size: int = 50, **options: Any
+) -> tuple[list[str], list[Any]]:
+    """Replies to questions, each with exactly one picture: their texts and their pictures."""
+    texts, pictures = [], []
+    for start in range(0, len(questions), batch_size):
+        batch = [one_turn(question) for question in questions[start : start + batch_size]]
+        generators = [torch.Generator().manual_seed(seed * 100_003 + start + i) for i in range(len(batch))]
+        output = pipe(batch, generator=generators, image_mode="always", max_images=1, **options)
+        texts += output.text
+        pictures += [images[0] for images in output.images]
+    return texts, pictures
+
+
+def examine_painting(pipe: MiniGPT5Pipeline, scenes: Sequence[Scene], judge: Judge | None = None) -> dict[str, float]:
+    """Attribute accuracy of pictures painted from captions through the vokens."""
+    questions = [illustrate([], [], text) for text in fresh_captions(scenes)]
+    return judge_accuracy((judge or load_judge()).read(ask(pipe, questions)[1]), list(scenes))
+
+
+def examine_captions(pipe: MiniGPT5Pipeline, scenes: Sequence[Scene]) -> float:
+    """The share of pictures whose caption names everything rightly."""
+    questions = [one_turn(caption_task("", draw(scene), random.Random(i))[0]["content"]) for i, scene in enumerate(scenes)]
+    replies = decode_texts(pipe.comprehension, pipe.processor, questions)
+    return sum(map(describes, replies, scenes)) / len(scenes)
+
+
+def sample_stories(count: int, colour_told: bool, split: str = "test") -> list[Story]:
+    """Fresh stories in a wording that training never used."""
+    return [sample_story(split_rng(split, seed), colour_told, "fresh") for seed in range(count)]
+
+
+def examine_next_step(
+    pipe: MiniGPT5Pipeline, count: int, colour_told: bool, split: str = "test", judge: Judge | None = None
+) -> dict[str, float]:
+    """Ask for the next step after one to four true ones, whose colour is only said (no pictures) or only shown.
+
+    Returns:
+        "hero", the share of pictures with the hero in its kind and colour; "agrees", the share of replies whose text
+        agrees with their own picture.
+    """
+    stories = sample_stories(count, colour_told, split)
+    questions = []
+    for i, story in enumerate(stories):
+        steps = story.steps[: 1 + i % 4]
+        pictures = [None if colour_told else draw(step.scene) for step in steps]
+        questions.append(continue_story([step.text for step in steps], pictures))
+    texts, painted = ask(pipe, questions)
+    verdicts = (judge or load_judge()).read(painted)
+    kept = [hero_kept(verdict, story.steps[0].scene.hero) for verdict, story in zip(verdicts, stories, strict=True)]
+    agrees = [bool(text) and text_agrees(text, verdict) for text, verdict in zip(texts, verdicts, strict=True)]
+    return {"hero": sum(kept) / count, "agrees": sum(agrees) / count}
+
+
+def run_stories(pipe: MiniGPT5Pipeline, stories: Sequence[Story], steps: int = 5) -> list[list[tuple[str, Any]]]:
+    """Let the pipeline tell stories from their first sentence alone, or with a portrait where the colour is not told."""
+    openings = [story.steps[0].text for story in stories]
+    portraits = [None if story.colour_told else draw(story.steps[0].scene) for story in stories]
+    _, painted = ask(
+        pipe, [illustrate([None], [portrait], text) for portrait, text in zip(portraits, openings, strict=True)]
+    )
+    told = [[(text, picture)] for text, picture in zip(openings, painted, strict=True)]
+    for step in range(1, steps):
+        questions = [continue_story(*zip(*story, strict=True)) for story in told]
+        for story, text, picture in zip(told, *ask(pipe, questions, seed=step), strict=True):
+            story.append((text, picture))
+    return told
+
+
+def examine_stories(
+    pipe: MiniGPT5Pipeline, count: int, split: str = "test", judge: Judge | None = None
+) -> dict[str, float]:
+    """Free-running five-step stories, half with the colour said and half with it shown.
+
+    Returns:
+        "hero_in_all", the share of stories with the hero in all pictures; "hero", of pictures with the hero; "agrees", of
+        steps after the first whose text agrees with their own picture.
+    """
+    stories = sample_stories(count // 2, True, split) + sample_stories(count - count // 2, False, split)
+    told = run_stories(pipe, stories)
+    judge = judge or load_judge()
+    kept, agrees = [], []
+    for story, steps in zip(stories, told, strict=True):
+        verdicts = judge.read([picture for _, picture in steps])
+        kept.append([hero_kept(verdict, story.steps[0].scene.hero) for verdict in verdicts])
+        agrees += [text_agrees(text, verdict) for (text, _), verdict in list(zip(steps, verdicts, strict=True))[1:]]
+    return {
+        "hero_in_all": sum(map(all, kept)) / count,
+        "hero": sum(map(sum, kept)) / (count * len(kept[0])),
+        "agrees": sum(agrees) / len(agrees),
+    }

@@ -1,0 +1,71 @@
+"""Unimodal alignment, the first stage: teach vokens and mapper to paint captions, with the language model frozen.
+
+    python training/align_vokens.py --config configs/storyworld-mini/align.yaml \\
+        --data runs/mini/data --model runs/mini/base --out runs/mini/align
+"""
+
+import random
+from pathlib import Path
+
+import torch
+
+from minigpt5 import MiniGPT5Pipeline
+from minigpt5.alignment import LossWeights, VokenModel, add_voken_rows
+from minigpt5.config import read_settings, stage_arguments
+from minigpt5.data.readers import read_cc3m
+from minigpt5.data.tasks import draw_task
+from minigpt5.fit import fit, pick_device
+from minigpt5.storyworld.examine import examine_painting, sample_scenes
+from minigpt5.storyworld.judge import load_judge
+
+
+def main():
+    parser = stage_arguments(__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, required=True, help="pipeline folder to start from")
+    parser.add_argument("--judge", type=Path, help="the judge's folder, in place of the shipped one")
+    arguments = parser.parse_args()
+    loop, settings = read_settings(arguments)
+    pipe = MiniGPT5Pipeline.from_pretrained(arguments.model).to(pick_device())
+    pipe.set_progress_bar_config(disable=True)
+    pairs = read_cc3m(arguments.data / "cc3m", "train")
+
+    adapted = add_voken_rows(pipe)
+    model = VokenModel(pipe, LossWeights(**settings["weights"]))
+    # Until the mapper speaks roughly like the text encoder, the costly diffusion loss teaches nothing.
+    warm = LossWeights(**settings["weights"] | {"diffusion": 0.0})
+
+    def batches(step):
+        rng = random.Random(f"align/{step}")
+        rows = [pairs[rng.randrange(len(pairs))] for _ in range(loop.batch_size)]
+        conversations = [draw_task(row["caption"], row["image"], rng) for row in rows]
+        return pipe.processor.training_batch(conversations).to(pipe.device), [row["caption"] for row in rows]
+
+    full = model.weights
+
+    def losses(batch, step):
+        model.weights = warm if step < settings["caption_only_steps"] else full
+        return model(*batch)
+
+    judge = load_judge(arguments.judge)
+    scenes = {
+        "one": sample_scenes(50, "validation", companion=False),
+        "two": sample_scenes(50, "validation", companion=True),
+    }
+
+    def evaluate():
+        return {name: examine_painting(pipe, these, judge)["all"] for name, these in scenes.items()}
+
+    rows = [parameter for parameter in pipe.comprehension.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": rows, "lr": loop.learning_rate},
+        {"params": list(pipe.mapper.parameters()), "lr": settings["mapper_rate"] * loop.learning_rate},
+    ]
+    fit(model, batches, losses, loop, arguments.out, evaluate, groups)
+    with torch.no_grad():
+        print("alignment, 2 × 50 validation captions:", evaluate())
+    pipe.comprehension = adapted.merge_and_unload()
+    pipe.to(torch.float16).save_pretrained(arguments.out / "model")
+
+
+if __name__ == "__main__":
+    main()

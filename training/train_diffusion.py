@@ -1,0 +1,113 @@
+"""Train the miniature's text encoder and UNet on caption and picture pairs.
+
+    python training/train_diffusion.py --config configs/storyworld-mini/diffusion.yaml \\
+        --data runs/mini/data --vae runs/mini/vae/model --out runs/mini/diffusion
+"""
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from torch import nn
+
+from minigpt5.config import read_settings, stage_arguments
+from minigpt5.data.readers import read_cc3m
+from minigpt5.fit import fit, pick_device
+from minigpt5.latents import encode_data_set
+from minigpt5.losses import drop_for_guidance, latent_diffusion_loss, stratified_timesteps
+from minigpt5.miniature import (
+    IMAGE_SIZE,
+    TEXT_DIM,
+    TEXT_LENGTH,
+    build_scheduler,
+    build_text_encoder,
+    build_tokenizer,
+    build_unet,
+)
+from minigpt5.storyworld.judge import NUM_OPTIONS, answers, judge_accuracy, load_judge, question_loss
+from minigpt5.storyworld.language import imagine
+
+
+class TextToLatent(nn.Module):
+    """Text encoder and UNet, and a head on the text features that has to name what the caption says."""
+
+    def __init__(self, text_encoder, unet):
+        super().__init__()
+        self.text_encoder, self.unet = text_encoder, unet
+        self.namer = nn.Linear(TEXT_DIM, NUM_OPTIONS)
+
+
+def main():
+    parser = stage_arguments(__doc__.splitlines()[0])
+    parser.add_argument("--vae", type=Path, required=True, help="the trained VAE's folder")
+    parser.add_argument("--judge", type=Path, help="the judge's folder, in place of the shipped one")
+    arguments = parser.parse_args()
+    loop, settings = read_settings(arguments)
+    device = pick_device()
+
+    pairs = read_cc3m(arguments.data / "cc3m", "train")
+    captions = list(pairs["caption"])
+    vae = AutoencoderKL.from_pretrained(arguments.vae).float().to(device).eval()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    latents = encode_data_set(vae, pairs, IMAGE_SIZE, arguments.out / "latents.pt")
+    tokenizer = build_tokenizer(captions, lowercase=True, max_length=TEXT_LENGTH)
+    ids = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")["input_ids"]
+    nothing = tokenizer("", padding="max_length", return_tensors="pt")["input_ids"].to(device)
+    truths = torch.tensor([answers(imagine(caption)) for caption in captions])
+    scheduler = build_scheduler()
+    model = TextToLatent(build_text_encoder(tokenizer), build_unet()).to(device)
+
+    def batches(step):
+        # The text encoder goes ahead alone; it needs many captions and they cost little.
+        count = settings["text_batch_size"] if step < settings["text_only_steps"] else loop.batch_size
+        chosen = torch.randint(len(captions), (count,))
+        return [column[chosen].to(device) for column in (ids, truths, latents)]
+
+    def losses(batch, step):
+        ids, truths, latents = batch
+        features = model.text_encoder(ids).last_hidden_state
+        naming = question_loss(model.namer(features[torch.arange(len(ids)), (ids == tokenizer.eos_token_id).int().argmax(1)]), truths)
+        if step < settings["text_only_steps"]:
+            return {"loss": naming, "naming": naming}
+        dropped = drop_for_guidance(len(ids), settings["guidance_dropout"], device)
+        features = torch.where(dropped.view(-1, 1, 1), model.text_encoder(nothing).last_hidden_state, features)
+        timesteps = stratified_timesteps(len(ids), scheduler.config.num_train_timesteps, device)
+        latents = latents.float()
+        diffusion = latent_diffusion_loss(
+            model.unet, scheduler, latents, features, timesteps, torch.randn_like(latents), settings["snr_gamma"]
+        )
+        return {"loss": diffusion + settings["naming_weight"] * naming, "ldm": diffusion, "naming": naming}
+
+    held_back = read_cc3m(arguments.data / "cc3m", "validation").select(range(100))
+    scenes = [imagine(caption) for caption in held_back["caption"]]
+    painter = StableDiffusionPipeline(
+        vae, model.text_encoder, tokenizer, model.unet, scheduler, None, None, requires_safety_checker=False
+    )
+    painter.set_progress_bar_config(disable=True)
+    judge = load_judge(arguments.judge)
+
+    def evaluate():
+        pictures = painter(
+            list(held_back["caption"]),
+            num_inference_steps=settings["num_inference_steps"],
+            guidance_scale=settings["guidance_scale"],
+            generator=torch.Generator().manual_seed(0),
+        ).images
+        pictures[0].save(arguments.out / "first.png")
+        verdicts = judge.read(pictures)
+        lone = [i for i, scene in enumerate(scenes) if not scene.companion]
+        figures = judge_accuracy([verdicts[i] for i in lone], [scenes[i] for i in lone])
+        both = [i for i, scene in enumerate(scenes) if scene.companion]
+        return figures | {"two": judge_accuracy([verdicts[i] for i in both], [scenes[i] for i in both])["all"]}
+
+    fit(model, batches, losses, loop, arguments.out, evaluate)
+    with torch.no_grad():
+        print("diffusion, 100 validation captions:", evaluate())
+    model.half()
+    for name, part in (("unet", model.unet), ("text_encoder", model.text_encoder), ("tokenizer", tokenizer)):
+        part.save_pretrained(arguments.out / name)
+    scheduler.save_pretrained(arguments.out / "scheduler")
+
+
+if __name__ == "__main__":
+    main()
