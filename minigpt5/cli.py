@@ -1,6 +1,6 @@
 """The command line: `minigpt5 story` tells a story in pictures, `minigpt5 reply` answers one prompt.
 
-Whatever can be checked is checked before torch is imported, so that help and errors come at once.
+Arguments and files are checked before torch is imported, so that help and errors come at once.
 """
 
 from __future__ import annotations
@@ -9,50 +9,271 @@ import argparse
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from PIL import Image
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
+from minigpt5 import hub
 from minigpt5.html import reply_html
-from minigpt5.hub import shipped_model, shipped_models
-from minigpt5.story import RECORD, check_folder, replace_folder, tell_story, to_json, unknown_prompt_warning, write_story
+from minigpt5.story import (
+    RECORD,
+    check_folder,
+    replace_folder,
+    tell_story,
+    to_json,
+    unknown_prompt_warning,
+    write_story,
+)
 
 if TYPE_CHECKING:
     from minigpt5.pipeline import MiniGPT5Pipeline
 
 MINIATURE = "storyworld-mini"
 REPLY_RECORD = "reply.json"
+LARGEST_SEED = 2**64 - 1
 
 
-class UsageError(Exception):
-    """What the user can put right; the message is the one line that is shown."""
+class UserError(Exception):
+    """What the user can put right; its message is the one line that is shown."""
 
 
 class Parser(argparse.ArgumentParser):
-    """Leaves the wording of errors to `main`."""
+    """Leaves it to `main` to show errors."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
+        raise UserError(message)
+
+
+@contextmanager
+def as_user_error(kind: type[Exception], prefix: str = "") -> Iterator[None]:
+    """Turn exceptions of a kind into a `UserError`."""
+    try:
+        yield
+    except kind as error:
+        raise UserError(f"{prefix}{error}") from error
+
+
+def some_text(text: str) -> str:
+    """A prompt that says something."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the prompt is empty; say what to tell or draw")
+    return text
+
+
+def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
+    """An integer from `least` to `most`."""
+
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"not a whole number: {text!r}") from None
+        if number < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {number}")
+        if most is not None and number > most:
+            raise argparse.ArgumentTypeError(f"must be at most {most}, got {number}")
+        return number
+
+    return parse
+
+
+def image_file(name: str) -> Path:
+    """A file that holds a picture. `images.open_image` checks as much, but brings torch with it."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(name) as image:
+                image.load()
+    except FileNotFoundError:
+        raise argparse.ArgumentTypeError(f"no such image file: {name}") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        limit = f"{Image.MAX_IMAGE_PIXELS:,} pixels"
+        raise argparse.ArgumentTypeError(f"too large a picture, over {limit}: {name}") from None
+    except Exception as error:  # PIL's plugins raise almost anything on broken files
+        reason = "a folder" if Path(name).is_dir() else str(error) or type(error).__name__
+        raise argparse.ArgumentTypeError(f"not an image that can be read: {name} ({reason})") from None
+    return Path(name)
+
+
+def model_name(name: str) -> str:
+    """A shipped model, a pipeline's folder or a hub repository; no name without an owner is looked up on the hub."""
+    is_folder = (Path(hub.shipped_model(name)) / "model_index.json").is_file()
+    if not is_folder and (Path(name).exists() or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name)):
+        shipped = ", ".join(hub.shipped_models()) or "no models"
+        raise argparse.ArgumentTypeError(
+            f"unknown model {name!r}; shipped with the package: {shipped}; "
+            "the folder of a saved pipeline or a hub repository (owner/name) works too"
+        )
+    return name
+
+
+def output_folder(record: str) -> Callable[[str], Path]:
+    """A folder that is free, or an earlier run's."""
+
+    def parse(name: str) -> Path:
+        try:
+            check_folder(Path(name), record)
+        except OSError as error:
+            raise argparse.ArgumentTypeError(f"cannot write to {name}: {error}") from None
+        return Path(name)
+
+    return parse
 
 
 def build_parser() -> Parser:
-    parser = Parser(prog="minigpt5", description="MiniGPT-5 reads and makes interleaved text and pictures.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for run, summary, example in (
-        (story, "tell a story in pictures", 'minigpt5 story "A red fox wakes up in the forest." --steps 5 --out story/'),
-        (reply, "answer one prompt", 'minigpt5 reply "What do you see?" --image fox.png'),
-    ):
-        command = commands.add_parser(
-            run.__name__,
-            help=summary,
-            description=run.__doc__,
-            epilog=f"example:\n  {example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = Parser(
+        prog="minigpt5",
+        description="MiniGPT-5 reads and makes interleaved text and pictures.",
+        epilog='example: minigpt5 story "A red fox wakes up in the forest."',
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, help="what to do; see minigpt5 COMMAND --help")
+
+    story = commands.add_parser(
+        "story",
+        help="tell a story in pictures",
+        description="Tell a story in pictures: paint the opening, then go on with it step by step. "
+        f"Writes index.html, {RECORD} and step-1.png, step-2.png, … to a folder.",
+        epilog='example: minigpt5 story "A red fox wakes up in the forest." --steps 5 --seed 0 --out story/',
+    )
+    story.set_defaults(run=run_story)
+    story.add_argument("prompt", metavar="OPENING", type=some_text, help="the story's first sentence")
+    story.add_argument("--image", type=image_file, metavar="FILE", help="a picture of whom the story is about")
+    story.add_argument("--steps", type=whole_number(1), default=5, metavar="N", help="sentences to tell (default: 5)")
+
+    reply = commands.add_parser(
+        "reply",
+        help="answer one prompt",
+        description="Answer one prompt with text, pictures or both. Prints the text, "
+        f"and writes index.html, {REPLY_RECORD} and image-1.png, … to a folder.",
+        epilog='example: minigpt5 reply "What do you see?" --image fox.png',
+    )
+    reply.set_defaults(run=run_reply)
+    reply.add_argument(
+        "prompt",
+        metavar="PROMPT",
+        type=some_text,
+        help="what to answer; <ImageHere> marks where pictures stand, which otherwise come before the text",
+    )
+    reply.add_argument(
+        "--image", type=image_file, metavar="FILE", action="append", default=[], help="a picture to read; repeatable"
+    )
+    reply.add_argument(
+        "--image-mode",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="whether to paint: auto leaves it to the model (default: auto)",
+    )
+
+    for command, name, record in ((story, "story", RECORD), (reply, "reply", REPLY_RECORD)):
+        command.add_argument(
+            "--out",
+            type=output_folder(record),
+            default=name,
+            metavar="FOLDER",
+            help=f"where to write; an earlier {name} there is replaced (default: {name}/)",
         )
-        command.set_defaults(run=run)
-        command.add_argument("prompt", metavar="OPENING" if run is story else "PROMPT", help=_PROMPT_HELP[run.__name__])
-    
+        command.add_argument(
+            "--seed", type=whole_number(0, LARGEST_SEED), default=0, help="same seed, same pictures (default: 0)"
+        )
+        command.add_argument(
+            "--model",
+            type=model_name,
+            default=MINIATURE,
+            help=f"a model shipped with the package, a pipeline's folder or a hub repository (default: {MINIATURE})",
+        )
     return parser
+
+
+def load_pipeline(name: str) -> MiniGPT5Pipeline:
+    """Open a pipeline without a word, on the GPU where there is one.
+
+    Raises:
+        UserError: if that fails, whatever the reason.
+    """
+    warnings.simplefilter("ignore")
+    import diffusers
+    import torch
+    import transformers
+
+    from minigpt5.pipeline import MiniGPT5Pipeline
+
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+    # A folder may be broken, and a repository missing, private or out of reach, each with an exception of its own.
+    with as_user_error(Exception, f"cannot load the model {name}: "):
+        pipe = MiniGPT5Pipeline.from_pretrained(name)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def run_story(arguments: argparse.Namespace) -> None:
+    """Tell a story and write its folder."""
+    pipe = load_pipeline(arguments.model)
+    from minigpt5.images import open_image
+
+    with as_user_error(ValueError):
+        image = open_image(arguments.image) if arguments.image else None
+        told = tell_story(pipe, arguments.prompt, image, arguments.steps, arguments.seed)
+        # Silent where stderr is no terminal, and gone when done, so that errors and logs stay one line each.
+        steps = list(tqdm(told, "story", arguments.steps, leave=False, unit="step", disable=None))
+    with as_user_error(OSError, f"cannot write to {arguments.out}: "):
+        write_story(arguments.out, arguments.prompt, arguments.model, arguments.seed, steps)
+    print(arguments.out / "index.html")
+
+
+def run_reply(arguments: argparse.Namespace) -> None:
+    """Answer a prompt, print the text and write the reply's folder."""
+    pipe = load_pipeline(arguments.model)
+    import torch
+
+    from minigpt5.images import open_image
+    from minigpt5.processor import IMAGE_MARK
+
+    generator = torch.Generator().manual_seed(arguments.seed)
+    with as_user_error(ValueError):
+        prompt, images = arguments.prompt, [open_image(path) for path in arguments.image]
+        if IMAGE_MARK not in prompt:
+            prompt = IMAGE_MARK * len(images) + prompt
+        output = pipe(prompt, images, image_mode=arguments.image_mode, generator=generator)
+    parts, pictures = [], {}
+    for part in output.segments[0]:
+        if isinstance(part, str):
+            parts.append({"text": part})
+        else:
+            name = f"image-{len(pictures) + 1}.png"
+            pictures[name] = part
+            parts.append({"image": name})
+    record = {
+        "prompt": arguments.prompt,
+        "images": [str(path) for path in arguments.image],
+        "model": arguments.model,
+        "seed": arguments.seed,
+        "reply": parts,
+    }
+    page = reply_html(arguments.prompt, images, output.segments[0], f"{arguments.model}, seed {arguments.seed}")
+    print(output.text[0])
+    with as_user_error(OSError, f"cannot write to {arguments.out}: "):
+        replace_folder(arguments.out, REPLY_RECORD, {"index.html": page, REPLY_RECORD: to_json(record), **pictures})
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0, 2 for what the user can put right, 130 for Ctrl-C."""
+    try:
+        arguments = build_parser().parse_args(argv)
+        # A question about a picture need not name anything itself.
+        if arguments.model == MINIATURE and (arguments.run is run_story or not arguments.image):
+            warning = unknown_prompt_warning(arguments.prompt)
+            if warning:
+                print(f"minigpt5: warning: {warning}", file=sys.stderr)
+        arguments.run(arguments)
+    except UserError as error:
+        print(f"minigpt5: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0

@@ -1,4 +1,4 @@
-"""The seam towards the comprehension stack: all that the rest of the library asks of a `Blip2ForConditionalGeneration`."""
+"""The seam towards the comprehension stack: all that the library asks of a `Blip2ForConditionalGeneration`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from transformers import Blip2ForConditionalGeneration, Cache
 
 
 def bring_to_device(model: Blip2ForConditionalGeneration) -> None:
-    """Fire the offload hook that only the model's own `forward` would fire; nothing where there is none."""
+    """Fire the offload hook, if there is one, that only the model's own `forward` would fire."""
     hook = getattr(model, "_hf_hook", None)
     if hook is not None:
         hook.pre_forward(model)

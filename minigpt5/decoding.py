@@ -39,7 +39,7 @@ class DecodingConfig:
 
     Args:
         max_new_tokens: choices a reply may take; a picture counts as one.
-        image_mode: auto leaves pictures to the model, always makes a reply without one end with one, never forbids them.
+        image_mode: auto leaves pictures to the model, always ends a reply without one with one, never forbids them.
         max_images: pictures a reply may hold.
         stop_strings: text that ends a reply, and is not part of it.
     """
@@ -55,6 +55,8 @@ class DecodingConfig:
     stop_strings: tuple[str, ...] = ("###",)
 
     def __post_init__(self):
+        if isinstance(self.stop_strings, str):
+            self.stop_strings = (self.stop_strings,)
         if self.image_mode not in IMAGE_MODES:
             raise ValueError(f"image_mode must be one of {', '.join(IMAGE_MODES)}, got {self.image_mode!r}")
         for name, least in (("max_new_tokens", 1), ("max_images", 0), ("top_k", 0)):
@@ -160,7 +162,9 @@ class InterleavedDecoder:
                     inner = hidden[row.index, -len(row.pending) : -1]
                     yield VokenEvent(row.index, torch.cat([last[row.index : row.index + 1], inner]))
                     row.run, row.said = [], ""
-                    row.done = row.choices >= self.config.max_new_tokens
+                    row.done = row.done or row.choices >= self.config.max_new_tokens
+                    # Who took the features may have moved another model to the device in this one's place.
+                    bring_to_device(model)
                 row.pending = []
             if all(row.done for row in rows):
                 return
@@ -184,41 +188,38 @@ class InterleavedDecoder:
         shares = logits.softmax(-1)
         if not isinstance(self.generator, (list, tuple)):
             return _multinomial(shares, self.generator).tolist()
+        # A finished row leaves its generator alone: what it paints must not depend on how long the others talk.
         return [
-            _multinomial(share, generator).item() for share, generator in zip(shares, self.generator, strict=True)
+            self.img0 if row.done else _multinomial(share, generator).item()
+            for row, share, generator in zip(rows, shares, self.generator, strict=True)
         ]
 
     def _take(self, row: _Row, token: int) -> Iterator[TextEvent]:
         """Add a chosen token to its row: as text, as the start of a picture, or as its end."""
         row.choices += 1
-        tokenizer = self.processor.tokenizer
-        spent = row.choices >= self.config.max_new_tokens
-        owes_picture = self.config.image_mode == "always" and row.images == 0
-        if token != self.img0:
-            text = tokenizer.decode([*row.run, token], skip_special_tokens=True)
-            stop = min((text.find(stop) for stop in self.config.stop_strings if stop in text), default=None)
-            ends = token == tokenizer.eos_token_id or stop is not None
-            if owes_picture and (ends or spent):
-                token = self.img0
-            else:
-                row.run.append(token)
-                row.done = ends or spent
-                text = text[:stop] if row.done else text[: _settled(text, self.config.stop_strings)]
-                if row.done:
-                    text = text.rstrip()
-                if len(text) > len(row.said):
-                    yield TextEvent(row.index, text[len(row.said) :])
-                    row.said = text
-                if not row.done:
-                    row.pending = [token]
-                    row.history.append(token)
-                return
-        held_back = tokenizer.decode(row.run, skip_special_tokens=True).rstrip()
-        if len(held_back) > len(row.said):
-            yield TextEvent(row.index, held_back[len(row.said) :])
-        row.images += 1
-        row.pending = self.processor.voken_ids
-        row.history += self.processor.voken_ids
+        tokenizer, stops = self.processor.tokenizer, self.config.stop_strings
+        paints = token == self.img0
+        if not paints:
+            row.run.append(token)
+        text = tokenizer.decode(row.run, skip_special_tokens=True)
+        stop = min((text.find(stop) for stop in stops if stop in text), default=None)
+        stopped = token == tokenizer.eos_token_id or stop is not None
+        row.done = not paints and (stopped or row.choices >= self.config.max_new_tokens)
+        if row.done and self.config.image_mode == "always" and row.images == 0:
+            # The picture that the reply owes takes the place of the token that ended it.
+            paints = True
+            if stop is None:
+                text = tokenizer.decode(row.run[:-1], skip_special_tokens=True)
+        text = text[:stop].rstrip() if paints or row.done else text[: _settled(text, stops)]
+        if len(text) > len(row.said):
+            yield TextEvent(row.index, text[len(row.said) :])
+            row.said = text
+        if paints:
+            row.images += 1
+            row.pending = self.processor.voken_ids
+        elif not row.done:
+            row.pending = [token]
+        row.history += row.pending
 
     def _pad(self, rows: list[list[int]], like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mask and ids `(batch, width)` of what each row feeds, padded on the left."""
@@ -236,7 +237,7 @@ def _multinomial(shares: torch.Tensor, generator: torch.Generator | None) -> tor
 
 
 def _settled(text: str, stop_strings: Sequence[str]) -> int:
-    """How much of a text can be shown: not an unfinished character, trailing space, or what may become a stop string."""
+    """How much of a text can be shown: no unfinished character, trailing space, or start of a stop string."""
     end = len(text.rstrip("\ufffd"))
     for stop in stop_strings:
         for length in range(min(len(stop) - 1, end), 0, -1):
@@ -247,7 +248,11 @@ def _settled(text: str, stop_strings: Sequence[str]) -> int:
 
 
 def decode_texts(
-    model: Blip2ForConditionalGeneration, processor: MiniGPT5Processor, prompts: Sequence, batch_size: int = 50, **options
+    model: Blip2ForConditionalGeneration,
+    processor: MiniGPT5Processor,
+    prompts: Sequence,
+    batch_size: int = 50,
+    **options,
 ) -> list[str]:
     """Greedy text replies to any number of prompts, without pictures; `options` go to `DecodingConfig`."""
     decoder = InterleavedDecoder(model, processor, DecodingConfig(image_mode="never", **options))

@@ -61,6 +61,15 @@ def save_atomically(state: Any, path: Path) -> None:
     temporary.replace(path)
 
 
+@torch.no_grad()
+def exchange(parameters: list[torch.Tensor], others: list[torch.Tensor]) -> None:
+    """Swap the values of two lists of tensors, in place and seen by whoever watches the parameters' versions."""
+    for parameter, other in zip(parameters, others, strict=True):
+        value = parameter.clone()
+        parameter.copy_(other)
+        other.copy_(value)
+
+
 def fit(
     module: nn.Module,
     batches: Callable[[int], Any],
@@ -93,12 +102,11 @@ def fit(
     def evaluate_averaged() -> dict[str, float]:
         module.eval()
         if ema:
-            ema.store(trainable)
-            ema.copy_to(trainable)
+            exchange(trainable, ema.shadow_params)
         with torch.no_grad():
             figures = evaluate()
         if ema:
-            ema.restore(trainable)
+            exchange(trainable, ema.shadow_params)
         module.train()
         return figures
 
@@ -137,7 +145,7 @@ def fit(
             left = (config.steps - done) / rate / 60
             print(
                 f"{folder.name}: step {done}/{config.steps} {values} "
-                f"{rate * config.batch_size:.0f} samples/s {left:.1f} min left",
+                f"{rate:.2f} steps/s {left:.1f} min left",
                 flush=True,
             )
             since, seen = time.monotonic(), done
@@ -155,5 +163,5 @@ def fit(
             print(f"{folder.name}: judged at step {done}: {figures}", flush=True)
             since, seen = time.monotonic(), done
     if ema:
-        ema.copy_to(trainable)
+        exchange(trainable, ema.shadow_params)
     return module.eval()

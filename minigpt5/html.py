@@ -12,23 +12,40 @@ from PIL import Image
 # Miniature pictures are enlarged with hard pixel edges; large ones are shown smoothly.
 _PIXEL_ART = 128
 
+# Pictures are 20rem wide, 320 pixels, so that those of 64 pixels are enlarged by a whole number.
 STYLE = """
-:root { color-scheme: light dark; --ink: #23252b; --paper: #faf7f0; --card: #fffdf8; --line: #e6dfd0; }
-@media (prefers-color-scheme: dark) { :root { --ink: #ece8df; --paper: #17181c; --card: #202228; --line: #34363d; } }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 19px/1.55 Georgia, 'Times New Roman', serif; }
-main { max-width: 46rem; margin: 0 auto; padding: 3rem 1.5rem 4rem; }
-h1 { font-weight: 600; font-size: 1.9rem; line-height: 1.25; margin: 0 0 2rem; text-align: center; }
-footer { margin-top: 3rem; font-size: .8rem; text-align: center; opacity: .65; }
-.reply, .step { background: var(--card); border: 1px solid var(--line); border-radius: 14px; padding: 1.2rem;
-  margin: 0 0 1.6rem; box-shadow: 0 6px 24px #0000000f; }
-.step { display: grid; grid-template-columns: 16rem 1fr; gap: 1.4rem; align-items: center; }
-.step:nth-of-type(even) { grid-template-columns: 1fr 16rem; }
-.step:nth-of-type(even) .picture { order: 2; }
-.picture img { width: 100%; max-width: 20rem; border-radius: 10px; display: block; }
+:root { color-scheme: light dark; --ink: #2b2a33; --soft: #8b8577; --accent: #b4532f; --paper: #f4efe4; --card: #fffdf8;
+  --line: #e7dfce; --shadow: 0 1px 2px #4a3b1e14, 0 12px 32px #4a3b1e14; }
+@media (prefers-color-scheme: dark) { :root { --ink: #ece7dc; --soft: #969083; --accent: #eba27f; --paper: #17181d;
+  --card: #212329; --line: #32353d; --shadow: 0 12px 32px #00000040; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--paper); color: var(--ink);
+  font: 1.25rem/1.55 'Iowan Old Style', Palatino, 'Palatino Linotype', 'Book Antiqua', Georgia, serif; }
+main { max-width: 54rem; margin: 0 auto; padding: 4rem 1.5rem 3rem; }
+header { text-align: center; margin: 0 auto 3rem; max-width: 38rem; }
+header small { display: block; margin-bottom: .8rem; font-size: .85rem; letter-spacing: .18em;
+  text-transform: uppercase; color: var(--accent); }
+h1 { margin: 0; font-weight: 600; font-size: 2.2rem; line-height: 1.25; text-wrap: balance; }
+header .picture { display: inline-block; margin: 1.2rem .4rem 0; padding: 0; }
+header .picture img { width: 8rem; }
+.step, .reply { background: var(--card); border: 1px solid var(--line); border-radius: 20px; box-shadow: var(--shadow);
+  margin: 0 0 2rem; overflow-wrap: anywhere; }
+.step { display: flex; align-items: center; gap: 2.5rem; padding: 1.25rem; }
+.step:nth-of-type(even) { flex-direction: row-reverse; }
+.step .words { flex: 1; padding: 0 1rem; font-size: 1.6rem; line-height: 1.4; text-wrap: pretty; }
+.number { display: block; margin-bottom: .5rem; font-size: .95rem; font-style: italic; color: var(--soft); }
+.reply { padding: 1.5rem 2rem; }
+.picture { flex: none; }
+.picture img { display: block; width: 20rem; max-width: 100%; border-radius: 12px; }
+.reply .picture { margin: 1.2rem 0; }
 .pixels { image-rendering: pixelated; }
-p { margin: .5rem 0; }
-@media (max-width: 36rem) { .step, .step:nth-of-type(even) { grid-template-columns: 1fr; }
-  .step:nth-of-type(even) .picture { order: 0; } }
+p { margin: 0; }
+.reply p { margin: .6rem 0; }
+footer { margin-top: 3rem; font-size: .9rem; text-align: center; color: var(--soft); }
+@media (max-width: 44rem) { main { padding: 2.5rem 1rem 2rem; } h1 { font-size: 1.7rem; }
+  .step, .step:nth-of-type(even) { flex-direction: column; align-items: stretch; gap: 1rem; }
+  .step .picture img { width: 100%; } .step .words { padding: 0 .25rem .5rem; font-size: 1.3rem; } }
+@media print { body { background: none; } .step, .reply { break-inside: avoid; box-shadow: none; } }
 """
 
 
@@ -38,7 +55,7 @@ def image_html(image: Image.Image, alt: str = "generated picture") -> str:
     image.save(buffer, "PNG")
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
     pixels = ' class="pixels"' if max(image.size) <= _PIXEL_ART else ""
-    return f'<div class="picture"><img{pixels} alt="{escape(alt, quote=True)}" src="data:image/png;base64,{data}"></div>'
+    return f'<div class="picture"><img{pixels} alt="{escape(alt)}" src="data:image/png;base64,{data}"></div>'
 
 
 def segments_html(segments: Sequence[str | Image.Image]) -> str:
@@ -50,11 +67,19 @@ def segments_html(segments: Sequence[str | Image.Image]) -> str:
 def story_html(title: str, steps: Sequence[tuple[str, Image.Image | None]], footer: str) -> str:
     """A page that tells a story, a card a step."""
     cards = [
-        f'<section class="step">{image_html(image, text) if image else ""}<p>{escape(text)}</p></section>'
-        for text, image in steps
+        f'<section class="step">{image_html(image, text) if image else ""}'
+        f'<div class="words"><span class="number">{number}</span><p>{escape(text)}</p></div></section>'
+        for number, (text, image) in enumerate(steps, start=1)
     ]
-    body = f"<h1>{escape(title)}</h1>{''.join(cards)}<footer>{escape(footer)}</footer>"
-    return page(title, body)
+    return page(title, f"{_header('A story in pictures', title)}{''.join(cards)}<footer>{escape(footer)}</footer>")
+
+
+def reply_html(
+    prompt: str, images: Sequence[Image.Image], segments: Sequence[str | Image.Image], footer: str
+) -> str:
+    """A page with a prompt, its pictures, and the reply."""
+    shown = "".join(image_html(image, "picture of the prompt") for image in images)
+    return page(prompt, f"{_header('Prompt', prompt, shown)}{segments_html(segments)}<footer>{escape(footer)}</footer>")
 
 
 def page(title: str, body: str) -> str:
@@ -64,3 +89,7 @@ def page(title: str, body: str) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>{body}</main></body></html>\n"
     )
+
+
+def _header(label: str, title: str, pictures: str = "") -> str:
+    return f"<header><small>{escape(label)}</small><h1>{escape(title)}</h1>{pictures}</header>"

@@ -28,16 +28,12 @@ class VokenMapper(ModelMixin, ConfigMixin):
     ):
         super().__init__()
         self.fc = nn.Sequential(nn.Linear(voken_dim, text_dim), nn.GELU(), nn.Linear(text_dim, text_dim))
-        self.transformer = nn.Transformer(
-            d_model=text_dim,
-            nhead=num_heads,
-            num_encoder_layers=num_layers,
-            num_decoder_layers=num_layers,
-            dim_feedforward=4 * text_dim,
-            dropout=0.0,
-            batch_first=True,
-            norm_first=True,
-        )
+        sizes = {"nhead": num_heads, "dim_feedforward": 4 * text_dim}
+        sizes |= {"dropout": 0.0, "batch_first": True, "norm_first": True}
+        # nn.Transformer's own encoder would warn that norm_first rules out nested tensors.
+        layer, norm = nn.TransformerEncoderLayer(text_dim, **sizes), nn.LayerNorm(text_dim)
+        encoder = nn.TransformerEncoder(layer, num_layers, norm, enable_nested_tensor=False)
+        self.transformer = nn.Transformer(text_dim, num_decoder_layers=num_layers, custom_encoder=encoder, **sizes)
         self.queries = nn.Parameter(torch.randn(1, text_length, text_dim))
 
     def forward(self, voken_features: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
@@ -52,13 +52,13 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         comprehension: ViT, Q-Former, projection and language model.
         mapper: voken features to text features.
         unet, vae, scheduler: a diffusion model conditioned on text features.
-        text_encoder, tokenizer: the diffusion model's own; for training and baselines, the pipeline itself needs neither.
+        text_encoder, tokenizer: the diffusion model's own, for training and baselines; the call needs neither.
         guidance_scale, num_inference_steps: defaults of the call, 7.5 and 50 for Stable Diffusion 2.1.
     """
 
     model_cpu_offload_seq = "comprehension->mapper->unet->vae"
-    _optional_components = ["text_encoder", "tokenizer"]
-    _callback_tensor_inputs = ["latents", "prompt_embeds", "negative_prompt_embeds"]
+    _optional_components: ClassVar[list[str]] = ["text_encoder", "tokenizer"]
+    _callback_tensor_inputs: ClassVar[list[str]] = ["latents", "prompt_embeds", "negative_prompt_embeds"]
 
     def __init__(
         self,
@@ -143,7 +143,12 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         return DecodingConfig(**{name: value for name, value in settings.items() if value is not None})
 
     def check_inputs(
-        self, prompts: Sequence[Prompt], height: int, width: int, output_type: str, callback_tensor_inputs: Sequence[str]
+        self,
+        prompts: Sequence[Prompt],
+        height: int,
+        width: int,
+        output_type: str,
+        callback_tensor_inputs: Sequence[str],
     ) -> None:
         """Refuse what cannot be run, before anything is.
 
@@ -158,14 +163,15 @@ class MiniGPT5Pipeline(DiffusionPipeline):
                 raise TypeError(f"a prompt is a string or a list of chat messages, got {type(prompt).__name__}")
             if not prompt or (isinstance(prompt, str) and not prompt.strip()):
                 raise ValueError("the prompt is empty; say what to tell or draw")
-        least = self.vae_scale_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
+        least = self.vae_scale_factor
         if height % least or width % least or height <= 0 or width <= 0:
             raise ValueError(f"height and width must be positive multiples of {least}, got {height} and {width}")
         if output_type not in OUTPUT_TYPES:
             raise ValueError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}, got {output_type!r}")
         unknown = [name for name in callback_tensor_inputs if name not in self._callback_tensor_inputs]
         if unknown:
-            raise ValueError(f"callback_on_step_end_tensor_inputs may name {self._callback_tensor_inputs}, got {unknown}")
+            known = ", ".join(self._callback_tensor_inputs)
+            raise ValueError(f"callback_on_step_end_tensor_inputs may name {known}, got {unknown}")
 
     def encode_prompt(self, prompts: Sequence[Prompt], images: Sequence[Any] | None = None) -> BatchFeature:
         """Prompts and their pictures as a left-padded batch on the pipeline's device; a string is a user's turn.
@@ -183,7 +189,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
     @torch.no_grad()
     def encode_vokens(self, voken_features: torch.Tensor) -> torch.Tensor:
         """Voken features `(pictures, n_vokens, hidden)` as prompt embeddings `(pictures, text_length, text_dim)`."""
-        return self.mapper(voken_features.to(self._execution_device, self.mapper.dtype))
+        return self.mapper(voken_features.to(self._execution_device, self.mapper.dtype)).to(self.unet.dtype)
 
     def null_embeds(self) -> torch.Tensor:
         """The negative prompt embedding `(1, text_length, text_dim)`: what the mapper makes of zero features.
@@ -191,7 +197,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         It depends on the mapper's weights only, so it is computed once and kept until they change.
         """
         weights = tuple((parameter.data_ptr(), parameter._version) for parameter in self.mapper.parameters())
-        key = (weights, self.mapper.dtype, self._execution_device)
+        key = (weights, self.mapper.dtype, self.unet.dtype, self._execution_device)
         if self._null_embeds is None or self._null_embeds[0] != key:
             zeros = torch.zeros(1, self.processor.n_vokens, self.mapper.config.voken_dim)
             self._null_embeds = (key, self.encode_vokens(zeros))
@@ -206,7 +212,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         generator: Generators = None,
         latents: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Noise `(count, channels, height / f, width / f)` to start from, or the latents given.
+        """Noise of unit variance `(count, channels, height / f, width / f)` to start from, or the latents given.
 
         Raises:
             ValueError: if latents of another shape are given.
@@ -216,8 +222,9 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         if latents is None:
             latents = randn_tensor(shape, generator=generator, device=self._execution_device, dtype=dtype)
         elif tuple(latents.shape) != shape:
-            raise ValueError(f"the replies hold {count} picture(s), so latents must be {shape}, got {tuple(latents.shape)}")
-        return latents.to(self._execution_device, dtype) * self.scheduler.init_noise_sigma
+            given = tuple(latents.shape)
+            raise ValueError(f"the replies hold {count} picture(s), so latents must be {shape}, got {given}")
+        return latents.to(self._execution_device, dtype)
 
     def denoise(
         self,
@@ -229,9 +236,13 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> torch.Tensor:
         """All pictures' latents in one loop; with guidance both halves go through the UNet as one batch."""
-        negative_prompt_embeds = self.null_embeds().expand_as(prompt_embeds) if self.do_classifier_free_guidance else None
+        negative_prompt_embeds = None
+        if self.do_classifier_free_guidance:
+            negative_prompt_embeds = self.null_embeds().expand_as(prompt_embeds)
         self.scheduler.set_timesteps(num_inference_steps, device=latents.device)
         timesteps = self.scheduler.timesteps
+        # The scale may depend on the timesteps.
+        latents = latents * self.scheduler.init_noise_sigma
         self._num_timesteps = len(timesteps)
         takes_generator = "generator" in inspect.signature(self.scheduler.step).parameters
         extra = {"generator": generator} if takes_generator else {}
@@ -239,7 +250,9 @@ class MiniGPT5Pipeline(DiffusionPipeline):
             for i, t in enumerate(timesteps):
                 if self.interrupt:
                     continue
-                halves = [negative_prompt_embeds, prompt_embeds] if self.do_classifier_free_guidance else [prompt_embeds]
+                halves = [prompt_embeds]
+                if self.do_classifier_free_guidance:
+                    halves = [negative_prompt_embeds, prompt_embeds]
                 model_input = self.scheduler.scale_model_input(torch.cat([latents] * len(halves)), t)
                 predicted = self.unet(model_input, t, encoder_hidden_states=torch.cat(halves), return_dict=False)[0]
                 if self.do_classifier_free_guidance:
@@ -261,10 +274,11 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         return latents
 
     def decode_latents(self, latents: torch.Tensor, output_type: str = "pil") -> list[Any]:
-        """Latents as a list of pictures of the output type: PIL, or `(height, width, 3)` / `(3, height, width)` in [0, 1]."""
+        """Latents as a list of pictures: PIL, arrays `(height, width, 3)` or tensors `(3, height, width)` in [0, 1]."""
         if output_type == "latent":
             return list(latents)
-        pixels = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False)[0]
+        latents = latents.to(self.vae.dtype) / self.vae.config.scaling_factor
+        pixels = self.vae.decode(latents, return_dict=False)[0]
         return list(self.image_processor.postprocess(pixels.float(), output_type=output_type))
 
     @torch.no_grad()
@@ -301,7 +315,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
                 `DecodingConfig`.
             num_inference_steps, guidance_scale: of the diffusion; guidance of 1 or less runs without the negative half.
             height, width: of the pictures, in pixels.
-            generator: one for all prompts, or a list with one a prompt, which makes each reply independent of the others.
+            generator: one for all prompts, or a list with one a prompt, which makes the replies independent.
             latents: noise to start from, `(pictures, channels, height / f, width / f)` for all pictures of all replies.
             output_type: "pil", "np", "pt" or "latent".
             return_dict: whether to return an output object or a tuple of its fields.
@@ -317,7 +331,10 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         """
         prompts, image_lists = as_batch(prompt, images)
         height, width = self._size(height, width)
-        self.check_inputs(prompts, height, width, output_type, callback_on_step_end_tensor_inputs)
+        steps = self._steps(num_inference_steps)
+        # diffusers' own callbacks bring the names of their tensors.
+        tensor_inputs = getattr(callback_on_step_end, "tensor_inputs", callback_on_step_end_tensor_inputs)
+        self.check_inputs(prompts, height, width, output_type, tensor_inputs)
         config = self.decoding_config(
             max_new_tokens=max_new_tokens,
             do_sample=do_sample,
@@ -348,14 +365,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
             prompt_embeds = self.encode_vokens(torch.stack([block.features for block in blocks]))
             own = [generator[block.row] for block in blocks] if isinstance(generator, (list, tuple)) else generator
             latents = self.prepare_latents(len(blocks), height, width, prompt_embeds.dtype, own, latents)
-            latents = self.denoise(
-                prompt_embeds,
-                latents,
-                self._steps(num_inference_steps),
-                own,
-                callback_on_step_end,
-                callback_on_step_end_tensor_inputs,
-            )
+            latents = self.denoise(prompt_embeds, latents, steps, own, callback_on_step_end, tensor_inputs)
             pictures = dict(zip(map(id, blocks), self.decode_latents(latents, output_type), strict=True))
             replies = [[pictures.get(id(part), part) for part in reply] for reply in replies]
         self.maybe_free_model_hooks()
@@ -388,6 +398,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         """
         prompts, image_lists = as_batch(prompt, images)
         height, width = self._size(height, width)
+        steps = self._steps(num_inference_steps)
         self.check_inputs(prompts, height, width, output_type, ())
         config = self.decoding_config(**decoding)
         _check_generators(generator, len(prompts))
@@ -400,7 +411,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
             own = generator[event.row] if isinstance(generator, (list, tuple)) else generator
             prompt_embeds = self.encode_vokens(event.features.unsqueeze(0))
             latents = self.prepare_latents(1, height, width, prompt_embeds.dtype, own)
-            latents = self.denoise(prompt_embeds, latents, self._steps(num_inference_steps), own)
+            latents = self.denoise(prompt_embeds, latents, steps, own)
             yield ImageEvent(event.row, self.decode_latents(latents, output_type)[0])
         self.maybe_free_model_hooks()
 
@@ -415,7 +426,10 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         self._interrupt = False
 
     def _steps(self, num_inference_steps: int | None) -> int:
-        return self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
+        steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
+        if steps < 1:
+            raise ValueError(f"num_inference_steps must be at least 1, got {steps}")
+        return steps
 
 
 def as_batch(prompt: Prompt | Sequence[Prompt], images: Any) -> tuple[list[Prompt], list[list] | None]:

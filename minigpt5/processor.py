@@ -1,8 +1,8 @@
 """From prompts and pictures to the ids and pixels that the comprehension stack reads.
 
-A prompt is a string with `<ImageHere>` marks, or chat messages. Both become a list of *pieces*: text, `IMAGE` (a picture
-that is read) and `VOKENS` (a picture that is painted). Only pieces turn into special ids; text that happens to spell a
-voken or a mark is encoded as the plain characters it is.
+A prompt is a string with `<ImageHere>` marks, or chat messages. Both become a list of *pieces*: text, `IMAGE` (a
+picture that is read) and `VOKENS` (a picture that is painted). Only pieces turn into special ids; text that happens to
+spell a voken or a mark is encoded as the plain characters it is.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def as_list(images: Any) -> list:
 class MiniGPT5Processor(ProcessorMixin):
     """Tokenizer and image processor of MiniGPT-5 as one.
 
-    The chat template is MiniGPT-4's: `###Human: … ###Assistant: …`, pictures as `<Img><ImageHere></Img>`, each standing for
-    `num_query_tokens` embeddings (arXiv 2304.10592, section 3; arXiv 2310.02239, section 3.1).
+    The chat template is MiniGPT-4's: `###Human: … ###Assistant: …`, pictures as `<Img><ImageHere></Img>`, each standing
+    for `num_query_tokens` embeddings (arXiv 2304.10592, section 3; arXiv 2310.02239, section 3.1).
 
     Args:
         image_processor: any image processor of transformers.
@@ -91,11 +91,14 @@ class MiniGPT5Processor(ProcessorMixin):
         system = self.system
         if messages and messages[0].get("role") == "system":
             system = messages.pop(0)["content"]
+            if not isinstance(system, str):
+                system = " ".join(part["text"] for part in system)
         pieces: list[Piece] = [system]
         pictures: list[Picture | None] = []
         for message in messages:
             if message.get("role") not in speakers:
-                raise ValueError(f"a message's role is system (first only), user or assistant, got {message.get('role')!r}")
+                role = message.get("role")
+                raise ValueError(f"a message's role is system (first only), user or assistant, got {role!r}")
             pieces.append(speakers[message["role"]])
             content = message["content"]
             for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
@@ -127,7 +130,10 @@ class MiniGPT5Processor(ProcessorMixin):
                 text += piece
                 continue
             if text.strip():
-                ids += self.tokenizer.encode(text.strip(), add_special_tokens=False, split_special_tokens=True)
+                # Not verbose: whoever knows the model's context says what is too long.
+                ids += self.tokenizer.encode(
+                    text.strip(), add_special_tokens=False, split_special_tokens=True, verbose=False
+                )
             text = ""
             if piece is Mark.IMAGE:
                 ids += [self.image_token_id] * self.num_query_tokens
@@ -150,8 +156,8 @@ class MiniGPT5Processor(ProcessorMixin):
             padding_side: left for generation, right for training.
 
         Returns:
-            `input_ids` and `attention_mask` (batch, length); `pixel_values` (pictures, 3, height, width) of all pictures
-            in order, left out where there are none.
+            `input_ids` and `attention_mask` (batch, length); `pixel_values` (pictures, 3, height, width) of all
+            pictures in order, left out where there are none.
 
         Raises:
             ValueError: where a prompt has fewer or more pictures than marks.

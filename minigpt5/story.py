@@ -134,7 +134,7 @@ def to_json(record: dict) -> str:
 
 
 def check_folder(out: Path, record: str) -> None:
-    """Refuse an output folder that is not free, and not an earlier run's either: its record and pictures, no other files.
+    """Refuse an output folder that is neither free nor an earlier run's: `record`, page and pictures, nothing else.
 
     Raises:
         OSError: saying what is in the way.

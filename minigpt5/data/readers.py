@@ -5,8 +5,10 @@ Pictures are decoded when an item is read, not before.
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset, Features, Image, List, Value
 
@@ -19,8 +21,15 @@ def _existing(path: Path) -> Path:
     return path
 
 
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(_existing(path).read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from error
+
+
 def read_cc3m(root: str | Path, split: str) -> Dataset:
-    """Columns `caption` and `image` from `cc3m_{split}.tsv`, whose header is caption, image_path.
+    """Columns `caption` and `image` from `cc3m_{split}.tsv`, whose header is caption, image_path; quotes as in CSV.
 
     Raises:
         FileNotFoundError: if the table is missing.
@@ -28,14 +37,15 @@ def read_cc3m(root: str | Path, split: str) -> Dataset:
     """
     table = _existing(Path(root) / f"cc3m_{split}.tsv")
     rows = []
-    with open(table) as file:
-        header = file.readline().rstrip("\n").split("\t")
+    with open(table, encoding="utf-8", newline="") as file:
+        lines = csv.reader(file, delimiter="\t")
+        header = next(lines, [])
         if header != ["caption", "image_path"]:
             raise ValueError(f"{table}, line 1: columns are {header}, expected caption and image_path")
-        for number, line in enumerate(file, start=2):
-            fields = line.rstrip("\r\n").split("\t")
+        for fields in lines:
             if len(fields) != 2:
-                raise ValueError(f"{table}, line {number}: {len(fields)} columns, expected caption and image_path")
+                line = f"{table}, line {lines.line_num}"
+                raise ValueError(f"{line}: {len(fields)} columns, expected caption and image_path")
             rows.append({"caption": fields[0], "image": str(table.parent / fields[1])})
     return Dataset.from_list(rows, features=Features({"caption": Value("string"), "image": Image()}))
 
@@ -45,14 +55,17 @@ def read_vist(root: str | Path, split: str) -> Dataset:
 
     Raises:
         FileNotFoundError: if one of the two files is missing.
-        ValueError: if a step names a picture that the mapping lacks.
+        ValueError: if one is not JSON (names the file and the line), a step lacks an entry, or the mapping a picture.
     """
     root = Path(root)
-    stories = json.loads(_existing(root / f"{split}_cleaned.json").read_text())
-    mapping_file = _existing(root / f"{split}_image_mapping.json")
-    mapping = json.loads(mapping_file.read_text())
+    stories_file, mapping_file = root / f"{split}_cleaned.json", root / f"{split}_image_mapping.json"
+    stories, mapping = _read_json(stories_file), _read_json(mapping_file)
     rows = []
     for story_id, steps in stories.items():
+        for step in steps:
+            absent = sorted({"caption", "image_id", "sequence_index"} - step.keys())
+            if absent:
+                raise ValueError(f"{stories_file}, story {story_id}: a step has no {absent[0]}")
         steps = sorted(steps, key=lambda step: step["sequence_index"])
         missing = [step["image_id"] for step in steps if step["image_id"] not in mapping]
         if missing:
@@ -78,12 +91,12 @@ def read_mmdialog(root: str | Path, split: str) -> Dataset:
     table = _existing(Path(root) / split / f"{split}_conversations.txt")
     pictures = {path.stem: str(path) for path in table.parent.iterdir() if path.suffix in (".jpg", ".png")}
     rows = []
-    with open(table) as file:
+    with open(table, encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
             texts, images = [], []
             try:
-                turns = [turn["turn"] for turn in json.loads(line)["conversation"]]
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
+                turns = [[dict(element) for element in turn["turn"]] for turn in json.loads(line)["conversation"]]
+            except (KeyError, TypeError, ValueError) as error:
                 raise ValueError(f"{table}, line {number}: not a conversation ({error!r})") from error
             for turn in turns:
                 media = [element["__MEDIA__"] for element in turn if "__MEDIA__" in element]

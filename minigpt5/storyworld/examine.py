@@ -37,8 +37,13 @@ def hero_kept(verdict: Verdict, hero: Character) -> bool:
 
 
 def text_agrees(text: str, verdict: Verdict) -> bool:
-    """Whether a picture shows all that a text names: everybody, in the colour told, the place and the time."""
+    """Whether a picture shows all that a text names: everybody, in the colour told, the place and the time.
+
+    A text that names nothing agrees with nothing.
+    """
     reading = read(text)
+    if not (reading.mentions or reading.place or reading.time):
+        return False
     for mention in reading.mentions:
         fits = [mention.kind == who.kind and mention.colour in (None, who.colour) for who in verdict.characters]
         # "says goodbye to the cat": an animal without a colour may have left the picture.
@@ -102,7 +107,7 @@ def examine_next_step(
     texts, painted = ask(pipe, questions)
     verdicts = (judge or load_judge()).read(painted)
     kept = [hero_kept(verdict, story.steps[0].scene.hero) for verdict, story in zip(verdicts, stories, strict=True)]
-    agrees = [bool(text) and text_agrees(text, verdict) for text, verdict in zip(texts, verdicts, strict=True)]
+    agrees = [text_agrees(text, verdict) for text, verdict in zip(texts, verdicts, strict=True)]
     return {"hero": sum(kept) / count, "agrees": sum(agrees) / count}
 
 

@@ -1,0 +1,107 @@
+"""Speed and size of the miniature, and how many forwards a reply takes.
+
+    python benchmarks/benchmark_miniature.py [--model storyworld-mini] [--out benchmarks/results.json]
+
+Seconds depend on the machine; what compares are the ratios within one run. Each figure is the best of three.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from minigpt5 import MiniGPT5Pipeline
+from minigpt5.decoding import DecodingConfig, InterleavedDecoder
+from minigpt5.fit import pick_device
+from minigpt5.storyworld.examine import fresh_captions, sample_scenes
+
+BATCHES = (1, 8, 32)
+NEW_TOKENS = 32
+
+
+def best_of_three(work):
+    """The shortest time in seconds of three runs, after one to warm up."""
+    work()
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+@contextmanager
+def counted(*modules):
+    """Counts the forwards of modules: yields a list with one number each."""
+    counts = [0] * len(modules)
+
+    def count(i):
+        def hook(*_):
+            counts[i] += 1
+
+        return hook
+
+    handles = [module.register_forward_hook(count(i)) for i, module in enumerate(modules)]
+    yield counts
+    for handle in handles:
+        handle.remove()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="storyworld-mini", help="pipeline folder, or the name of a shipped model")
+    parser.add_argument("--out", type=Path, help="JSON file for the figures")
+    arguments = parser.parse_args()
+    start = time.perf_counter()
+    pipe = MiniGPT5Pipeline.from_pretrained(arguments.model).to(pick_device())
+    pipe.set_progress_bar_config(disable=True)
+    figures = {"load_seconds": time.perf_counter() - start}
+    captions = [f"Draw this: {text}" for text in fresh_captions(sample_scenes(max(BATCHES), companion=False))]
+
+    # Stop strings and pictures off and the end token forbidden by a bias: every row decodes the same number of tokens.
+    decoder = InterleavedDecoder(
+        pipe.comprehension, pipe.processor, DecodingConfig(max_new_tokens=NEW_TOKENS, image_mode="never", stop_strings=())
+    )
+    decoder.never.append(pipe.processor.tokenizer.eos_token_id)
+    embeds = pipe.null_embeds()
+    generator = torch.Generator()
+    for batch in BATCHES:
+        inputs = pipe.encode_prompt(captions[:batch])
+        seconds = best_of_three(lambda inputs=inputs: list(decoder.events(inputs)))
+        figures[f"tokens_per_second_{batch}"] = batch * NEW_TOKENS / seconds
+
+        def paint(batch=batch):
+            latents = pipe.prepare_latents(batch, 64, 64, embeds.dtype, generator)
+            latents = pipe.denoise(embeds.expand(batch, -1, -1), latents, pipe.config.num_inference_steps)
+            pipe.decode_latents(latents)
+
+        with torch.no_grad():
+            figures[f"pictures_per_second_{batch}"] = batch / best_of_three(paint)
+        seconds = best_of_three(lambda batch=batch: pipe(captions[:batch], image_mode="always", generator=generator))
+        figures[f"replies_per_second_{batch}"] = batch / seconds
+
+    with counted(pipe.comprehension.language_model.base_model, pipe.unet, pipe.mapper) as counts:
+        pipe(captions[0], image_mode="always")
+    figures |= dict(zip(("llm_forwards", "unet_forwards", "mapper_forwards"), counts, strict=True))
+    figures["reply_seconds"] = 1 / figures["replies_per_second_1"]
+    figures["replies_32_over_1"] = figures["replies_per_second_32"] / figures["replies_per_second_1"]
+    figures["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    figures["parameters"] = sum(p.numel() for part in pipe.components.values() if hasattr(part, "parameters") for p in part.parameters())
+    figures = {name: round(value, 3) for name, value in figures.items()}
+    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {pipe.device}"
+    print(machine)
+    for name, value in figures.items():
+        print(f"{name:28} {value:>14,.2f}")
+    if arguments.out:
+        arguments.out.write_text(json.dumps({"machine": machine, **figures}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

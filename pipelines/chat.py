@@ -1,0 +1,79 @@
+"""Talk with a model in the terminal: what it says is shown as it comes, what it paints is saved.
+
+    python pipelines/chat.py --model storyworld-mini --out chat/
+`/image fox.png` puts a picture into what you say next; an empty line or Ctrl-D ends the talk.
+"""
+
+import argparse
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from minigpt5 import MiniGPT5Pipeline, TextEvent
+from minigpt5.images import ImageError, open_image
+
+
+def listen():
+    """What the user says next: pictures, then a line of text; nothing at the end of the talk."""
+    content = []
+    while True:
+        line = input("you> ").strip()
+        if not line.startswith("/image"):
+            return [*content, {"type": "text", "text": line}] if line else []
+        try:
+            content.append({"type": "image", "image": open_image(line.removeprefix("/image").strip())})
+        except ImageError as error:
+            print(error)
+
+
+def shorten(pipe, messages):
+    """The talk without its oldest exchanges, so that it fits the model's context."""
+    for start in range(0, len(messages), 2):
+        try:
+            pipe.encode_prompt([messages[start:]])
+            return messages[start:]
+        except ValueError as error:
+            too_long = error
+    raise too_long
+
+
+def answer(pipe, messages, generator, out):
+    """The model's turn: printed and saved while it comes, returned as the content of a message."""
+    content = []
+    for event in pipe.stream(messages, generator=generator):
+        if isinstance(event, TextEvent):
+            print(event.text, end="", flush=True)
+            if not content or content[-1]["type"] == "image":
+                content.append({"type": "text", "text": ""})
+            content[-1]["text"] += event.text
+        else:
+            path = out / f"{len(list(out.glob('*.png'))) + 1:03}.png"
+            event.image.save(path)
+            print(f" [{path}] ", end="", flush=True)
+            content.append({"type": "image", "image": event.image})
+    print()
+    return content
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="storyworld-mini")
+    parser.add_argument("--out", type=Path, default=Path("chat"), help="gets the pictures 001.png, 002.png, …")
+    arguments = parser.parse_args()
+    pipe = MiniGPT5Pipeline.from_pretrained(arguments.model).to("cuda" if torch.cuda.is_available() else "cpu")
+    pipe.set_progress_bar_config(disable=True)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    messages, generator = [], torch.Generator().manual_seed(0)
+    while content := listen():
+        try:
+            talk = shorten(pipe, [*messages, {"role": "user", "content": content}])
+        except ValueError as error:
+            print(error)
+            continue
+        messages = [*talk, {"role": "assistant", "content": answer(pipe, talk, generator, arguments.out)}]
+
+
+if __name__ == "__main__":
+    with suppress(EOFError, KeyboardInterrupt):
+        main()

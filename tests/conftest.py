@@ -1,0 +1,132 @@
+"""A tiny random pipeline, shared by all tests: the miniature's own parts, never trained."""
+
+from __future__ import annotations
+
+import os
+import random
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+
+from minigpt5 import MiniGPT5Pipeline, MiniGPT5Processor, miniature
+from minigpt5.storyworld.draw import draw
+from minigpt5.storyworld.language import caption
+from minigpt5.storyworld.scene import sample_scene
+from minigpt5.storyworld.stories import sample_story
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_threads():
+    torch.set_num_threads(min(2, torch.get_num_threads()))
+
+
+@pytest.fixture(scope="session")
+def texts() -> list[str]:
+    """Captions and stories for the tokenizer."""
+    rng = random.Random(0)
+    captions = [caption(sample_scene(rng), rng) for _ in range(200)]
+    stories = [step.text for _ in range(40) for step in sample_story(rng).steps]
+    return [*captions, *stories, "###Human: What happens next? <Img></Img> ###Assistant: Draw this: ###"]
+
+
+@pytest.fixture(scope="session")
+def pictures():
+    """Four different pictures."""
+    return [draw(sample_scene(random.Random(seed))) for seed in range(4)]
+
+
+@pytest.fixture(scope="session")
+def tiny_processor(texts) -> MiniGPT5Processor:
+    tokenizer = miniature.build_tokenizer(texts, lowercase=False, max_length=miniature.CONTEXT_LENGTH)
+    return MiniGPT5Processor(
+        miniature.build_image_processor(), tokenizer, num_query_tokens=miniature.NUM_QUERY_TOKENS, n_vokens=8
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_pipe(tiny_processor) -> MiniGPT5Pipeline:
+    """A random pipeline that takes two steps a picture. Leave its parts and settings as they are."""
+    torch.manual_seed(0)
+    comprehension = miniature.build_comprehension(
+        len(tiny_processor.tokenizer), tiny_processor.image_token_id, tiny_processor.tokenizer
+    )
+    comprehension.generation_config.max_new_tokens = 6
+    pipe = MiniGPT5Pipeline(
+        processor=tiny_processor,
+        comprehension=comprehension.eval(),
+        mapper=miniature.build_mapper().eval(),
+        unet=miniature.build_unet().eval(),
+        vae=miniature.build_vae().eval(),
+        scheduler=miniature.build_scheduler(),
+        guidance_scale=2.5,
+        num_inference_steps=2,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tiny_pipe, tmp_path_factory):
+    """`tiny_pipe` as `save_pretrained` writes it."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    tiny_pipe.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def pipe(tiny_pipe) -> MiniGPT5Pipeline:
+    """A pipeline of its own around the parts of `tiny_pipe`, to be changed at will as long as its weights are not."""
+    own = MiniGPT5Pipeline.from_pipe(tiny_pipe)
+    own.scheduler = DDIMScheduler.from_config(tiny_pipe.scheduler.config)
+    own.set_progress_bar_config(disable=True)
+    return own
+
+
+@pytest.fixture
+def script(monkeypatch, tiny_processor):
+    """Write what each row says, as ids or words, with `None` for the model's own choice; then it ends."""
+    from minigpt5 import decoding
+
+    tokenizer = tiny_processor.tokenizer
+    genuine = decoding.next_token_logits
+
+    def ids(row):
+        spoken = []
+        for part in row:
+            spoken += tokenizer.encode(part, add_special_tokens=False) if isinstance(part, str) else [part]
+        return spoken
+
+    def write(*rows):
+        lines, steps = [ids(row) for row in rows], iter(range(10_000))
+
+        def forced(model, hidden):
+            logits, step = genuine(model, hidden), next(steps)
+            for scores, line in zip(logits, lines, strict=True):
+                token = line[step] if step < len(line) else tokenizer.eos_token_id
+                if token is not None:
+                    scores[token] += 10_000
+            return logits
+
+        monkeypatch.setattr(decoding, "next_token_logits", forced)
+        return lines
+
+    return write
+
+
+@pytest.fixture
+def count_calls(monkeypatch):
+    """How often modules are called: `count_calls(module)` gives a list that grows by the inputs of each forward."""
+    handles = []
+
+    def count(module):
+        calls = []
+        note = lambda _, args, kwargs, output: calls.append((args, kwargs))  # noqa: E731
+        handles.append(module.register_forward_hook(note, with_kwargs=True))
+        return calls
+
+    yield count
+    for handle in handles:
+        handle.remove()

@@ -1,0 +1,54 @@
+"""Exports are read by the readers of the real data sets, with the texts and pictures that the seeds say."""
+
+import json
+
+import pytest
+
+from minigpt5.data.readers import read_cc3m, read_mmdialog, read_vist
+from minigpt5.storyworld.draw import draw
+from minigpt5.storyworld.export import export_cc3m, export_mmdialog, export_vist
+from minigpt5.storyworld.language import describes
+from minigpt5.storyworld.scene import Character, Scene, sample_scene, split_rng
+from minigpt5.storyworld.stories import sample_story, sample_talk
+
+SPLIT, COUNT, SIZE = "validation", 12, 40
+
+
+@pytest.mark.parametrize("export", [export_cc3m, export_vist, export_mmdialog])
+def test_the_truth_of_every_picture_lies_beside_it(tmp_path, export):
+    export(tmp_path, SPLIT, 2, SIZE)
+    truth = json.loads((tmp_path / f"{SPLIT}_truth.json").read_text())
+    assert set(truth) == {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png")}
+    for row in truth.values():
+        people = {name: Character(**row.pop(name)) for name in ("hero", "companion") if row[name]}
+        Scene(**row | people)
+
+
+def test_cc3m_export_is_read(tmp_path):
+    export_cc3m(tmp_path, SPLIT, COUNT, SIZE)
+    rows = read_cc3m(tmp_path, SPLIT)
+    assert len(rows) == COUNT
+    for seed, row in enumerate(rows):
+        scene = sample_scene(split_rng(SPLIT, seed), companion_share=0.4)
+        assert describes(row["caption"], scene)
+        assert row["image"].tobytes() == draw(scene, SIZE).tobytes()
+
+
+def test_vist_export_is_read(tmp_path):
+    export_vist(tmp_path, SPLIT, COUNT, SIZE)
+    rows = read_vist(tmp_path, SPLIT)
+    assert len(rows) == COUNT
+    for seed, row in enumerate(rows):
+        steps = sample_story(split_rng(SPLIT, seed)).steps
+        assert row["texts"] == [step.text for step in steps]
+        assert [image.tobytes() for image in row["images"]] == [draw(step.scene, SIZE).tobytes() for step in steps]
+
+
+def test_mmdialog_export_is_read(tmp_path):
+    export_mmdialog(tmp_path, SPLIT, COUNT, SIZE)
+    rows = read_mmdialog(tmp_path, SPLIT)
+    assert len(rows) == COUNT
+    for seed, row in enumerate(rows):
+        talk = sample_talk(split_rng(SPLIT, seed))
+        assert row["texts"] == [turn.text for turn in talk]
+        assert [image and image.size for image in row["images"]] == [turn.scene and (SIZE, SIZE) for turn in talk]

@@ -1,0 +1,74 @@
+"""Stories and talks whose words agree with their frames."""
+
+import random
+
+import pytest
+
+from minigpt5.storyworld.language import TIME_WORDS, WORDINGS, describes, read, split_words
+from minigpt5.storyworld.stories import MOVES, OPENINGS, sample_story, sample_talk
+
+SEEDS = range(300)
+
+
+def stories(**options):
+    return [sample_story(random.Random(seed), **options) for seed in SEEDS]
+
+
+@pytest.mark.parametrize("wording", WORDINGS)
+def test_texts_agree_with_their_frames(wording):
+    for story in stories(wording=wording):
+        assert len(story.steps) == 5
+        known = set()
+        for step in story.steps:
+            reading, scene = read(step.text), step.scene
+            assert reading.place == scene.place, step
+            assert reading.time in (None, scene.time), step
+            # Who just left may still be named, as in "says goodbye to the cat".
+            there = {character.kind for character in scene.characters}
+            assert {mention.kind for mention in reading.mentions} <= there | known, step
+            known = there
+
+
+def test_the_hero_stays_the_same_to_the_end():
+    assert all(len({step.scene.hero for step in story.steps}) == 1 for story in stories())
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_the_hero_s_colour_is_told_in_the_first_sentence_or_never(told):
+    for story in stories(colour_told=told):
+        colour = story.steps[0].scene.hero.colour
+        named = [split_words(step.text).count(colour) for step in story.steps]
+        assert named == [int(told), 0, 0, 0, 0], story
+
+
+def test_a_new_companion_is_named_with_its_colour():
+    for story in stories():
+        for before, after in zip(story.steps, story.steps[1:], strict=False):
+            if after.scene.companion and not before.scene.companion:
+                assert after.scene.companion.colour in split_words(after.text)
+
+
+def test_a_change_of_time_is_told():
+    for story in stories():
+        for before, after in zip(story.steps, story.steps[1:], strict=False):
+            if after.scene.time != before.scene.time:
+                assert set(TIME_WORDS[after.scene.time]) & set(split_words(after.text)), after
+
+
+def test_fresh_wording_is_not_training_wording():
+    assert not set(OPENINGS["train"]) & set(OPENINGS["fresh"])
+    for move, sentences in MOVES["train"].items():
+        assert not set(sentences) & set(MOVES["fresh"][move]), move
+
+
+def test_talks_are_eight_turns_whose_answers_are_right():
+    for seed in SEEDS:
+        talk = sample_talk(random.Random(seed))
+        first, last = [turn.scene for turn in talk if turn.scene]
+        assert len(talk) == 8 and talk[-1].scene == last
+        told = talk[1].text if talk[0].scene else talk[0].text.removeprefix("Draw this: ")
+        assert describes(told, first)
+        assert read(talk[3].text).place == first.place
+        assert first.hero.colour in talk[5].text
+        assert last.time != first.time and last.slots == first.slots and last.place == first.place
+        assert read(talk[6].text).time == read(talk[7].text).time == last.time

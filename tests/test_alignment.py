@@ -1,0 +1,99 @@
+import random
+
+import pytest
+import torch
+
+from minigpt5 import MiniGPT5Pipeline
+from minigpt5.alignment import LossWeights, VokenModel, add_lora, add_voken_rows
+from minigpt5.data.tasks import caption_task, draw_task
+from minigpt5.miniature import TEXT_LENGTH, build_text_encoder, build_tokenizer
+from minigpt5.storyworld.draw import draw
+from minigpt5.storyworld.language import caption
+from minigpt5.storyworld.scene import sample_scene, split_rng
+
+ONLY_TEXT = LossWeights(text=1.0, diffusion=0.0, caption=0.0, guidance_dropout=0.0)
+
+
+@pytest.fixture
+def pipe(tiny_folder, texts):
+    """A pipeline of its own, with a text encoder, whose weights may be changed."""
+    tokenizer = build_tokenizer(texts, lowercase=True, max_length=TEXT_LENGTH)
+    parts = {"text_encoder": build_text_encoder(tokenizer), "tokenizer": tokenizer}
+    return MiniGPT5Pipeline.from_pretrained(tiny_folder, **parts)
+
+
+def conversations(task, count=3):
+    rng = split_rng("train", 5)
+    scenes = [sample_scene(rng) for _ in range(count)]
+    captions = [caption(scene, rng) for scene in scenes]
+    return [task(text, draw(scene), random.Random(0)) for text, scene in zip(captions, scenes, strict=True)], captions
+
+
+def trainable(module):
+    return {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+def test_losses_add_up_by_their_weights(pipe):
+    weights = LossWeights(text=0.5, diffusion=2.0, caption=3.0, guidance_dropout=0.0, snr_gamma=None)
+    chats, captions = conversations(draw_task)
+    losses = VokenModel(pipe, weights)(pipe.processor.training_batch(chats), captions)
+    total = 0.5 * losses["text"] + 2 * losses["ldm"] + 3 * losses["caption"]
+    assert torch.allclose(losses["loss"], total)
+
+
+def test_replies_without_pictures_have_a_text_loss_only(pipe):
+    chats, _ = conversations(caption_task)
+    assert VokenModel(pipe, LossWeights())(pipe.processor.training_batch(chats)).keys() == {"loss", "text"}
+
+
+def test_dropped_vokens_give_the_null_embedding_and_the_empty_caption(pipe):
+    chats, captions = conversations(draw_task)
+    batch = pipe.processor.training_batch(chats)
+    model = VokenModel(pipe, LossWeights(diffusion=0.0, guidance_dropout=1.0)).eval()
+    expected = (pipe.null_embeds() - model.encode_captions([""])).square().mean()
+    assert torch.allclose(model(batch, captions)["caption"], expected, rtol=1e-5)
+
+
+def test_features_are_the_states_before_each_voken(pipe):
+    chats, _ = conversations(draw_task, 2)
+    ids = pipe.processor.training_batch(chats)["input_ids"]
+    hidden = torch.arange(ids.numel(), dtype=torch.float).view(*ids.shape, 1)
+    features = VokenModel(pipe, LossWeights()).voken_features(hidden, ids)
+    for row in range(2):
+        start = ids[row].tolist().index(pipe.processor.voken_ids[0])
+        assert features[row].flatten().tolist() == hidden[row, start - 1 : start + 7].flatten().tolist()
+
+
+def test_first_stage_changes_only_voken_rows_and_merges_to_the_same_model(pipe):
+    before = pipe.comprehension.get_input_embeddings().weight.clone()
+    chats, captions = conversations(draw_task)
+    batch = pipe.processor.training_batch(chats)
+    adapted = add_voken_rows(pipe)
+    model = VokenModel(pipe, LossWeights())
+    names = trainable(pipe.comprehension)
+    assert len(names) == 2
+    optimizer = torch.optim.SGD([p for p in pipe.comprehension.parameters() if p.requires_grad], lr=1.0)
+    model(batch, captions)["loss"].backward()
+    optimizer.step()
+    model.weights = ONLY_TEXT
+    trained = model.eval()(batch)["text"]
+    pipe.comprehension = model.comprehension = adapted.merge_and_unload()
+    assert torch.allclose(model(batch)["text"], trained, atol=1e-5)
+    after = pipe.comprehension.get_input_embeddings().weight
+    changed = (after != before).any(dim=1).nonzero().flatten().tolist()
+    assert changed and set(changed) <= set(pipe.processor.voken_ids)
+
+
+def test_second_stage_trains_lora_and_voken_rows(pipe):
+    add_lora(pipe, targets=("q_proj", "v_proj"))
+    kinds = {"lora" if "lora_" in name else "rows" for name in trainable(pipe.comprehension)}
+    assert kinds == {"lora", "rows"}
+    layers = pipe.comprehension.config.text_config.num_hidden_layers
+    assert sum("lora_" in name for name in trainable(pipe.comprehension)) == layers * 2 * 2
+
+
+def test_frozen_parts_stay_in_evaluation_mode_and_without_gradient(pipe):
+    model = VokenModel(pipe, LossWeights()).train()
+    assert model.mapper.training
+    assert not (model.unet.training or model.vae.training or model.text_encoder.training)
+    assert not any(p.requires_grad for part in (model.unet, model.vae, model.text_encoder) for p in part.parameters())

@@ -1,0 +1,187 @@
+"""The command line: its folders, and one clear line for whatever the user can put right."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from minigpt5 import cli, hub
+
+OPENING = "A red fox wakes up in the forest."
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path, monkeypatch):
+    """An empty current folder with one picture, and no thought of the network."""
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (8, 8), "red").save("fox.png")
+
+
+@pytest.fixture
+def miniature(tiny_folder, tmp_path_factory, monkeypatch):
+    """`tiny_folder` in the place of the model that ships with the package."""
+    shipped = tmp_path_factory.mktemp("shipped")
+    (shipped / "storyworld-mini").symlink_to(tiny_folder)
+    monkeypatch.setattr(hub, "SHIPPED", shipped)
+
+
+@pytest.fixture
+def fails(capsys, tmp_path):
+    """Run a command that fails; gives the one line it says."""
+
+    def run(*argv):
+        before = sorted(tmp_path.rglob("*"))
+        assert cli.main([str(argument) for argument in argv]) == 2
+        output = capsys.readouterr()
+        assert output.out == ""
+        assert output.err.startswith("minigpt5: error: ") and output.err.count("\n") == 1
+        assert sorted(tmp_path.rglob("*")) == before
+        return output.err
+
+    return run
+
+
+def test_story(tiny_folder, tmp_path, capsys):
+    argv = ["story", OPENING, "--image", "fox.png", "--steps", "2", "--seed", "3", "--model", str(tiny_folder)]
+    assert cli.main(argv) == 0
+    output = capsys.readouterr()
+    assert output.out == f"{os.path.join('story', 'index.html')}\n"
+    assert "warning" not in output.err.lower()
+    record = json.loads((tmp_path / "story" / "story.json").read_text())
+    assert (record["prompt"], record["seed"], record["model"]) == (OPENING, 3, str(tiny_folder))
+    assert [step["image"] for step in record["steps"]] == ["step-1.png", "step-2.png"]
+    assert sorted(os.listdir("story")) == ["index.html", "step-1.png", "step-2.png", "story.json"]
+    pictures = [Path(f"story/step-{i}.png").read_bytes() for i in (1, 2)]
+
+    assert cli.main([*argv, "--out", "again"]) == 0
+    assert [Path(f"again/step-{i}.png").read_bytes() for i in (1, 2)] == pictures
+
+
+def test_reply(tiny_folder, capsys):
+    argv = ["reply", "What do you see?", "--image", "fox.png", "--image", "fox.png", "--model", str(tiny_folder)]
+    assert cli.main([*argv, "--image-mode", "always"]) == 0
+    record = json.loads(Path("reply/reply.json").read_text())
+    text = " ".join(part["text"] for part in record["reply"] if "text" in part)
+    assert capsys.readouterr().out == f"{text}\n"
+    assert record["images"] == ["fox.png", "fox.png"]
+    assert [part["image"] for part in record["reply"] if "image" in part] == ["image-1.png"]
+    assert sorted(os.listdir("reply")) == ["image-1.png", "index.html", "reply.json"]
+
+    assert cli.main([*argv, "--image-mode", "never"]) == 0
+    assert sorted(os.listdir("reply")) == ["index.html", "reply.json"]
+
+
+def test_marks_place_the_pictures(tiny_folder, tiny_pipe, monkeypatch):
+    seen = []
+    monkeypatch.setattr(cli, "load_pipeline", lambda _: tiny_pipe)
+    monkeypatch.setattr(type(tiny_pipe), "encode_prompt", lambda self, prompts, images: seen.append(prompts) or 1 / 0)
+    for prompt in ("Hello", "Hello <ImageHere>!"):
+        with pytest.raises(ZeroDivisionError):
+            cli.main(["reply", prompt, "--image", "fox.png", "--model", str(tiny_folder)])
+    assert seen == [["<ImageHere>Hello"], ["Hello <ImageHere>!"]]
+
+
+@pytest.mark.parametrize("command", ["story", "reply"])
+def test_arguments_are_checked(command, fails):
+    os.mkdir("full")
+    for name in ("text.png", "notes", "full/notes.txt"):
+        Path(name).touch()
+    assert "no such image file: none.png" in fails(command, OPENING, "--image", "none.png")
+    assert "not an image that can be read: text.png" in fails(command, OPENING, "--image", "text.png")
+    assert "folder" in fails(command, OPENING, "--image", "full")
+    assert "the prompt is empty" in fails(command, "  ")
+    assert "seed: must be at least 0" in fails(command, OPENING, "--seed", "-1")
+    assert "is a file" in fails(command, OPENING, "--out", "notes")
+    assert "is a file" in fails(command, OPENING, "--out", "notes/below")
+    assert "holds other files" in fails(command, OPENING, "--out", "full")
+    assert "current folder" in fails(command, OPENING, "--out", ".")
+    assert "unrecognized arguments: --colour" in fails(command, OPENING, "--colour", "--model", "owner/name")
+
+
+def test_steps_are_checked(fails):
+    assert "must be at least 1, got 0" in fails("story", OPENING, "--steps", "0")
+    assert "not a whole number: 'two'" in fails("story", OPENING, "--steps", "two")
+
+
+def test_no_command(fails):
+    assert "COMMAND" in fails()
+
+
+@pytest.mark.parametrize("limit", [40, 20])
+def test_decompression_bomb(fails, monkeypatch, limit):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    assert "too large a picture" in fails("story", OPENING, "--image", "fox.png")
+
+
+@pytest.mark.parametrize("name", ["no-such-model", "/no/such/folder", "./no-such-folder", "../here", "a/b/c", "", "."])
+def test_unknown_model(miniature, fails, name):
+    error = fails("story", OPENING, "--model", name)
+    assert f"unknown model {name!r}" in error
+    assert "storyworld-mini" in error and "hub" in error and "folder" in error
+
+
+def test_broken_model(fails, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model_index.json").write_text("{")
+    assert "cannot load the model" in fails("story", OPENING, "--model", "model")
+
+
+def test_repository_out_of_reach(fails):
+    """The tests run with the hub switched off."""
+    assert "cannot load the model no-such-owner/name" in fails("story", OPENING, "--model", "no-such-owner/name")
+
+
+@pytest.mark.parametrize("command", ["story", "reply"])
+def test_prompt_longer_than_the_context(command, fails, tiny_folder):
+    error = fails(command, OPENING * 100, "--model", tiny_folder)
+    assert "tokens long" in error and "512" in error
+
+
+def test_marks_without_pictures(fails, tiny_folder):
+    assert "1 image mark(s) but 0 image(s)" in fails("reply", "<ImageHere>", "--model", tiny_folder)
+
+
+def test_warning_about_unknown_prompts(miniature, capsys):
+    for argv, warned in (
+        (["story", "A dragon lands.", "--steps", "1"], True),
+        (["story", "Foxes play.", "--steps", "1"], False),
+        (["reply", "What do you see?", "--image", "fox.png"], False),
+    ):
+        assert cli.main(argv) == 0
+        assert capsys.readouterr().err.count("minigpt5: warning: ") == warned
+
+
+def test_interruption_leaves_nothing_behind(tiny_folder, tmp_path, monkeypatch, capsys):
+    def interrupted(*_):
+        yield
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "tell_story", interrupted)
+    assert cli.main(["story", OPENING, "--model", str(tiny_folder)]) == 130
+    assert os.listdir(tmp_path) == ["fox.png"]
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "argv", [["story", OPENING, "--image", "none.png"], ["reply", OPENING, "--image", __file__], ["story", "--help"]]
+)
+def test_help_and_errors_come_without_torch(argv):
+    code = (
+        "import sys; from minigpt5.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: print(sorted({'torch', 'transformers', 'diffusers', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_as_a_module(tiny_folder):
+    """A process of its own shows what libraries would say beside."""
+    argv = [sys.executable, "-m", "minigpt5", "story", OPENING, "--steps", "1", "--model", str(tiny_folder)]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "example: minigpt5 story" in subprocess.run([*argv[:3], "--help"], capture_output=True, text=True).stdout

@@ -1,0 +1,100 @@
+"""The training loop, on one linear layer."""
+
+import pytest
+import torch
+from torch import nn
+
+from minigpt5.fit import FitConfig, fit, save_atomically
+
+
+class Stopped(Exception):
+    """The power is cut."""
+
+
+def train(folder, stop_at=None, steps=9, **settings):
+    """A small regression; with `stop_at` it is cut off at that step, once."""
+    torch.manual_seed(0)
+    module = nn.Linear(3, 1)
+    config = FitConfig(steps, batch_size=4, learning_rate=0.1, warmup_steps=2, save_every=3, log_every=100, **settings)
+    done = []
+
+    def losses(batch, step):
+        if step == stop_at:
+            raise Stopped
+        done.append(step)
+        noise = torch.randn_like(batch)
+        return {"loss": (module(batch + noise) - batch.sum(1, keepdim=True)).square().mean()}
+
+    fit(module, lambda step: torch.randn(4, 3, generator=torch.Generator().manual_seed(step)), losses, config, folder)
+    return module, done
+
+
+@pytest.mark.parametrize("ema_decay", [None, 0.9])
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, ema_decay):
+    whole, _ = train(tmp_path / "whole", ema_decay=ema_decay)
+    with pytest.raises(Stopped):
+        train(tmp_path / "cut", stop_at=5, ema_decay=ema_decay)
+    resumed, done = train(tmp_path / "cut", ema_decay=ema_decay)
+    assert done == list(range(3, 9))
+    assert torch.equal(resumed.weight, whole.weight) and torch.equal(resumed.bias, whole.bias)
+
+
+def test_the_result_is_the_average_where_there_is_one(tmp_path):
+    plain, averaged = train(tmp_path / "plain")[0], train(tmp_path / "ema", ema_decay=0.9)[0]
+    last = torch.load(tmp_path / "ema" / "checkpoint.pt", weights_only=True)["parameters"][0]
+    assert torch.equal(last, plain.weight) and not torch.equal(averaged.weight, plain.weight)
+
+
+def test_a_finished_run_trains_no_further(tmp_path):
+    first, _ = train(tmp_path, ema_decay=0.9)
+    again, done = train(tmp_path, ema_decay=0.9)
+    assert done == [] and torch.equal(again.weight, first.weight)
+
+
+def test_training_learns(tmp_path):
+    module, _ = train(tmp_path, steps=150)
+    assert module.weight.mean().item() > 0.3
+
+
+def test_frozen_parameters_stay(tmp_path):
+    module = nn.Linear(3, 1)
+    module.bias.requires_grad_(False)
+    before = module.bias.clone()
+    config = FitConfig(3, 4, 0.1, warmup_steps=0)
+    losses = lambda batch, step: {"loss": module(batch).square().mean()}  # noqa: E731
+    fit(module, lambda step: torch.ones(4, 3), losses, config, tmp_path)
+    assert torch.equal(module.bias, before) and not module.training
+
+
+def test_evaluation_sees_the_average_and_leaves_no_trace(tmp_path):
+    seen = []
+
+    def run(folder, evaluate):
+        torch.manual_seed(0)
+        module = nn.Linear(3, 1)
+        config = FitConfig(4, 4, 0.1, warmup_steps=0, ema_decay=0.5, evaluate_every=2)
+
+        def look():
+            seen.append((module.training, module.weight.clone()))
+            return {"weight": module.weight.sum().item()}
+
+        losses = lambda batch, step: {"loss": (module(batch) - 1).square().mean()}  # noqa: E731
+        return fit(module, lambda step: torch.randn(4, 3), losses, config, folder, look if evaluate else None)
+
+    watched, unwatched = run(tmp_path / "watched", True), run(tmp_path / "unwatched", False)
+    assert torch.equal(watched.weight, unwatched.weight)
+    assert len(seen) == 1 and seen[0][0] is False
+
+
+def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "checkpoint.pt"
+    save_atomically({"step": 1}, path)
+
+    def cut_off(state, file):
+        file.write(b"half")
+        raise Stopped
+
+    monkeypatch.setattr(torch, "save", cut_off)
+    with pytest.raises(Stopped):
+        save_atomically({"step": 2}, path)
+    assert torch.load(path, weights_only=True) == {"step": 1}

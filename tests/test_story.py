@@ -1,0 +1,168 @@
+"""Stories go on from what was told and painted before, and their folders are written whole or not at all."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+
+from minigpt5.story import StoryStep, check_folder, replace_folder, tell_story, unknown_prompt_warning, write_story
+
+OPENING = "A red fox wakes up in the forest."
+
+
+class Recorder:
+    """Stands in for a pipeline: keeps the prompts, and says and paints something else on every call."""
+
+    def __init__(self, parts_that_fit=100):
+        self.parts_that_fit, self.prompts, self.settings = parts_that_fit, [], []
+
+    def encode_prompt(self, prompts):
+        if len(prompts[0][0]["content"]) > self.parts_that_fit:
+            raise ValueError("the prompt is 600 tokens long, but the model's context holds 512; shorten it")
+
+    def __call__(self, prompt, **settings):
+        self.encode_prompt([prompt])
+        self.prompts.append(prompt)
+        self.settings.append(settings)
+        number = len(self.prompts)
+        return SimpleNamespace(text=[f"text {number}"], images=[[Image.new("L", (1, 1), number)]])
+
+
+def parts(prompt):
+    """A prompt's texts, and its pictures' numbers."""
+    (message,) = prompt
+    assert message["role"] == "user"
+    return [part["text"] if part["type"] == "text" else part["image"].getpixel((0, 0)) for part in message["content"]]
+
+
+def steps_of(count):
+    return [StoryStep(i, f"step {i} <b>", Image.new("RGB", (64, 64), "red")) for i in range(1, count + 1)]
+
+
+def files(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+def test_each_step_reads_all_before_it():
+    pipe = Recorder()
+    steps = list(tell_story(pipe, OPENING, Image.new("L", (1, 1), 99), steps=3, temperature=0.5))
+    assert [step.text for step in steps] == [OPENING, "text 2", "text 3"]
+    assert [step.index for step in steps] == [1, 2, 3]
+    assert parts(pipe.prompts[0]) == [99, f"Draw this: {OPENING}"]
+    assert parts(pipe.prompts[1]) == [OPENING, 1, "What happens next?"]
+    assert parts(pipe.prompts[2]) == [OPENING, 1, "text 2", 2, "What happens next?"]
+    for settings in pipe.settings:
+        assert (settings["image_mode"], settings["max_images"], settings["temperature"]) == ("always", 1, 0.5)
+        assert settings["generator"] is pipe.settings[0]["generator"]
+
+
+def test_opening_and_latest_steps_are_kept_where_not_all_fit():
+    pipe = Recorder(parts_that_fit=11)  # five steps and the question
+    list(tell_story(pipe, OPENING, steps=8))
+    assert parts(pipe.prompts[7])[::2] == [OPENING, "text 4", "text 5", "text 6", "text 7", "What happens next?"]
+
+
+def test_fewer_than_opening_and_three_steps_are_not_told():
+    told = tell_story(Recorder(parts_that_fit=8), OPENING, steps=8)
+    for index in (1, 2, 3, 4):
+        assert next(told).index == index
+    with pytest.raises(ValueError, match=r"600 tokens.*512"):
+        list(told)
+
+
+@pytest.mark.parametrize("opening, steps, reason", [("  ", 5, "empty"), (OPENING, 0, "at least 1")])
+def test_nothing_to_tell(opening, steps, reason):
+    with pytest.raises(ValueError, match=reason):
+        next(tell_story(Recorder(), opening, steps=steps))
+
+
+def test_seed_tells_the_story(tiny_pipe):
+    def tell(seed):
+        told = tell_story(tiny_pipe, OPENING, Image.new("RGB", (9, 9), "red"), steps=3, seed=seed, do_sample=True)
+        return [(step.text, step.image.tobytes()) for step in told]
+
+    first = tell(0)
+    assert len(first) == 3
+    assert first == tell(0)
+    assert first != tell(1)
+
+
+def test_too_long_an_opening(tiny_pipe):
+    with pytest.raises(ValueError, match=r"\d+ tokens long.*holds 512"):
+        next(tell_story(tiny_pipe, OPENING * 100))
+
+
+@pytest.mark.parametrize("text", ["Foxes play.", "CATS!", "two cities", "by the sea", "a red ball", "Turtles", "night"])
+def test_known_prompts(text):
+    assert unknown_prompt_warning(text) is None
+
+
+def test_unknown_prompt():
+    warning = unknown_prompt_warning("A dragon lands on Mars.")
+    assert "\n" not in warning
+    for name in ("fox", "purple", "beach", "night"):
+        assert name in warning
+
+
+def test_story_folder(tmp_path):
+    out = tmp_path / "a" / "story"
+    write_story(out, OPENING, "model", 3, steps_of(2))
+    assert files(tmp_path / "a" / "story") == ["index.html", "step-1.png", "step-2.png", "story.json"]
+    assert files(tmp_path / "a")[0] == "story" and len(files(tmp_path / "a")) == 5
+    assert json.loads((out / "story.json").read_text()) == {
+        "prompt": OPENING,
+        "model": "model",
+        "seed": 3,
+        "steps": [{"text": f"step {i} <b>", "image": f"step-{i}.png"} for i in (1, 2)],
+    }
+    page = (out / "index.html").read_text()
+    assert "step 2 &lt;b&gt;" in page and "<b>" not in page
+    assert page.count("data:image/png;base64,") == 2
+    assert "http" not in page
+    assert Image.open(out / "step-2.png").getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_an_earlier_story_is_replaced(tmp_path):
+    out = tmp_path / "story"
+    write_story(out, OPENING, "model", 0, steps_of(5))
+    write_story(out, OPENING, "model", 1, steps_of(1))
+    assert files(tmp_path) == ["story", "story/index.html", "story/step-1.png", "story/story.json"]
+
+
+@pytest.mark.parametrize("names", [["notes.txt"], ["index.html"], ["story.json", "notes.txt"], ["reply.json"]])
+def test_other_files_are_not_replaced(tmp_path, names):
+    for name in names:
+        (tmp_path / name).touch()
+    with pytest.raises(FileExistsError, match="other files"):
+        write_story(tmp_path, OPENING, "model", 0, steps_of(1))
+    assert files(tmp_path) == sorted(names)
+
+
+def test_folders_that_cannot_be(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "story"):
+        with pytest.raises(NotADirectoryError, match="is a file"):
+            check_folder(out, "story.json")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(FileExistsError, match="current folder"):
+        check_folder(tmp_path / "here", "story.json")
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(PermissionError, match="not writable"):
+        check_folder(tmp_path / "new", "story.json")
+
+
+@pytest.mark.parametrize("interruption", [OSError, KeyboardInterrupt])
+def test_nothing_half_written(tmp_path, interruption):
+    class Broken:
+        def save(self, path):
+            raise interruption
+
+    out = tmp_path / "story"
+    write_story(out, OPENING, "model", 0, steps_of(1))
+    before = (out / "story.json").read_bytes()
+    with pytest.raises(interruption):
+        replace_folder(out, "story.json", {"story.json": "{}", "step-1.png": Broken()})
+    assert files(tmp_path) == ["story", "story/index.html", "story/step-1.png", "story/story.json"]
+    assert (out / "story.json").read_bytes() == before
