@@ -67,7 +67,9 @@ def main():
 
     # Stop strings and pictures off and the end token forbidden by a bias: every row decodes the same number of tokens.
     decoder = InterleavedDecoder(
-        pipe.comprehension, pipe.processor, DecodingConfig(max_new_tokens=NEW_TOKENS, image_mode="never", stop_strings=())
+        pipe.comprehension,
+        pipe.processor,
+        DecodingConfig(max_new_tokens=NEW_TOKENS, image_mode="never", stop_strings=()),
     )
     decoder.never.append(pipe.processor.tokenizer.eos_token_id)
     embeds = pipe.null_embeds()
@@ -93,7 +95,9 @@ def main():
     figures["reply_seconds"] = 1 / figures["replies_per_second_1"]
     figures["replies_32_over_1"] = figures["replies_per_second_32"] / figures["replies_per_second_1"]
     figures["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    figures["parameters"] = sum(p.numel() for part in pipe.components.values() if hasattr(part, "parameters") for p in part.parameters())
+    figures["parameters"] = sum(
+        p.numel() for part in pipe.components.values() if hasattr(part, "parameters") for p in part.parameters()
+    )
     figures = {name: round(value, 3) for name, value in figures.items()}
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {pipe.device}"
     print(machine)

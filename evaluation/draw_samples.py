@@ -1,6 +1,6 @@
 """Draw the pictures of the documentation: a grid painted from fresh captions, and a story as a strip.
 
-    python evaluation/draw_samples.py --model storyworld-mini --out docs/images
+python evaluation/draw_samples.py --model storyworld-mini --out docs/images
 """
 
 import argparse

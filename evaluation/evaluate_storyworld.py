@@ -32,7 +32,14 @@ from minigpt5.storyworld.judge import judge_accuracy, load_judge
 def paint_with_text_encoder(pipe, captions, batch_size=50):
     """Pictures by the diffusion stack alone: its own text encoder in the place of language model and mapper."""
     painter = StableDiffusionPipeline(
-        pipe.vae, pipe.text_encoder, pipe.tokenizer, pipe.unet, pipe.scheduler, None, None, requires_safety_checker=False
+        pipe.vae,
+        pipe.text_encoder,
+        pipe.tokenizer,
+        pipe.unet,
+        pipe.scheduler,
+        None,
+        None,
+        requires_safety_checker=False,
     )
     painter.set_progress_bar_config(disable=True)
     pictures = []
@@ -83,7 +90,11 @@ def main():
     report("VAE: PSNR in dB", reconstruction(pipe, one), 30)
 
     alone = {}
-    for name, scenes, target in (("one character", one, 0.9), ("two characters", two, 0.6), ("held-out pairs", held_out, 0.75)):
+    for name, scenes, target in (
+        ("one character", one, 0.9),
+        ("two characters", two, 0.6),
+        ("held-out pairs", held_out, 0.75),
+    ):
         alone[name] = judge_accuracy(judge.read(paint_with_text_encoder(pipe, fresh_captions(scenes))), scenes)
         print("   ", {attribute: round(value, 3) for attribute, value in alone[name].items()})
         report(f"text encoder + UNet, {name}: all right", alone[name]["all"], target)
@@ -104,9 +115,12 @@ def main():
     report("free-running stories: hero in all five pictures", free["hero_in_all"], 0.8)
     report("free-running stories: text agrees with picture", free["agrees"], 0.9)
 
-    print(f"{len(figures) - len(missed)} of {len(figures)} targets reached, {count} items each, {time.monotonic() - start:.0f} s")
+    seconds = time.monotonic() - start
+    print(f"{len(figures) - len(missed)} of {len(figures)} targets reached, {count} items each, {seconds:.0f} s")
     if arguments.out:
-        arguments.out.write_text(json.dumps({"model": arguments.model, "count": count, "figures": figures}, indent=2) + "\n")
+        arguments.out.write_text(
+            json.dumps({"model": arguments.model, "count": count, "figures": figures}, indent=2) + "\n"
+        )
 
 
 if __name__ == "__main__":

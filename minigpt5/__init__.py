@@ -1,9 +1,9 @@
 """MiniGPT-5: a pipeline that reads and makes interleaved text and pictures.
 
-    from minigpt5 import MiniGPT5Pipeline
+from minigpt5 import MiniGPT5Pipeline
 
-    pipe = MiniGPT5Pipeline.from_pretrained("storyworld-mini")
-    reply = pipe("Draw this: a red fox in the forest at night.")
+pipe = MiniGPT5Pipeline.from_pretrained("storyworld-mini")
+reply = pipe("Draw this: a red fox in the forest at night.")
 """
 
 from __future__ import annotations
@@ -24,7 +24,16 @@ _HOME = {
     "VokenMapper": "minigpt5.mapper",
 }
 
-__all__ = [*_HOME, "__version__"]
+__all__ = [
+    "DecodingConfig",
+    "ImageEvent",
+    "MiniGPT5Pipeline",
+    "MiniGPT5PipelineOutput",
+    "MiniGPT5Processor",
+    "TextEvent",
+    "VokenMapper",
+    "__version__",
+]
 
 if TYPE_CHECKING:
     from minigpt5.decoding import DecodingConfig, TextEvent

@@ -1,4 +1,4 @@
-"""Training the vokens: both stages of MiniGPT-5 are this one model with other weights on its losses and other parts frozen."""
+"""Training the vokens: both stages of MiniGPT-5 are this one model, with other loss weights and other parts frozen."""
 
 from __future__ import annotations
 
@@ -45,7 +45,11 @@ def add_voken_rows(pipe: MiniGPT5Pipeline) -> PeftModel:
 
 
 def add_lora(
-    pipe: MiniGPT5Pipeline, rank: int = 8, alpha: int = 16, dropout: float = 0.05, targets: Sequence[str] = ("q_proj", "v_proj")
+    pipe: MiniGPT5Pipeline,
+    rank: int = 8,
+    alpha: int = 16,
+    dropout: float = 0.05,
+    targets: Sequence[str] = ("q_proj", "v_proj"),
 ) -> PeftModel:
     """Make the vokens' rows and low-rank adapters of the language model trainable."""
     rows = list(pipe.processor.voken_ids)
@@ -88,7 +92,11 @@ class VokenModel(nn.Module):
     def encode_captions(self, captions: Sequence[str]) -> torch.Tensor:
         """The diffusion's own text features `(captions, text_length, text_dim)`."""
         ids = self.tokenizer(
-            list(captions), padding="max_length", truncation=True, max_length=self.tokenizer.model_max_length, return_tensors="pt"
+            list(captions),
+            padding="max_length",
+            truncation=True,
+            max_length=self.tokenizer.model_max_length,
+            return_tensors="pt",
         )["input_ids"]
         return self.text_encoder(ids.to(self.text_encoder.device)).last_hidden_state
 

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from minigpt5 import hub
 from minigpt5.html import reply_html
+from minigpt5.images import ImageError, open_image
 from minigpt5.story import (
     RECORD,
     check_folder,
@@ -81,22 +82,12 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
     return parse
 
 
-def image_file(name: str) -> Path:
-    """A file that holds a picture. `images.open_image` checks as much, but brings torch with it."""
+def image_file(name: str) -> Image.Image:
+    """The picture in a file."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(name) as image:
-                image.load()
-    except FileNotFoundError:
-        raise argparse.ArgumentTypeError(f"no such image file: {name}") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        limit = f"{Image.MAX_IMAGE_PIXELS:,} pixels"
-        raise argparse.ArgumentTypeError(f"too large a picture, over {limit}: {name}") from None
-    except Exception as error:  # PIL's plugins raise almost anything on broken files
-        reason = "a folder" if Path(name).is_dir() else str(error) or type(error).__name__
-        raise argparse.ArgumentTypeError(f"not an image that can be read: {name} ({reason})") from None
-    return Path(name)
+        return open_image(name)
+    except ImageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def model_name(name: str) -> str:
@@ -214,11 +205,8 @@ def load_pipeline(name: str) -> MiniGPT5Pipeline:
 def run_story(arguments: argparse.Namespace) -> None:
     """Tell a story and write its folder."""
     pipe = load_pipeline(arguments.model)
-    from minigpt5.images import open_image
-
     with as_user_error(ValueError):
-        image = open_image(arguments.image) if arguments.image else None
-        told = tell_story(pipe, arguments.prompt, image, arguments.steps, arguments.seed)
+        told = tell_story(pipe, arguments.prompt, arguments.image, arguments.steps, arguments.seed)
         # Silent where stderr is no terminal, and gone when done, so that errors and logs stay one line each.
         steps = list(tqdm(told, "story", arguments.steps, leave=False, unit="step", disable=None))
     with as_user_error(OSError, f"cannot write to {arguments.out}: "):
@@ -231,12 +219,11 @@ def run_reply(arguments: argparse.Namespace) -> None:
     pipe = load_pipeline(arguments.model)
     import torch
 
-    from minigpt5.images import open_image
     from minigpt5.processor import IMAGE_MARK
 
     generator = torch.Generator().manual_seed(arguments.seed)
+    prompt, images = arguments.prompt, arguments.image
     with as_user_error(ValueError):
-        prompt, images = arguments.prompt, [open_image(path) for path in arguments.image]
         if IMAGE_MARK not in prompt:
             prompt = IMAGE_MARK * len(images) + prompt
         output = pipe(prompt, images, image_mode=arguments.image_mode, generator=generator)
@@ -250,7 +237,6 @@ def run_reply(arguments: argparse.Namespace) -> None:
             parts.append({"image": name})
     record = {
         "prompt": arguments.prompt,
-        "images": [str(path) for path in arguments.image],
         "model": arguments.model,
         "seed": arguments.seed,
         "reply": parts,

@@ -26,7 +26,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from minigpt5.comprehension import bring_to_device, embed_prompt, last_hidden_states, next_token_logits
+from minigpt5.comprehension import bring_to_device, context_length, embed_prompt, last_hidden_states, next_token_logits
 from minigpt5.processor import MiniGPT5Processor
 
 IMAGE_MODES = ("auto", "always", "never")
@@ -89,6 +89,7 @@ class _Row:
     """One reply in the making."""
 
     index: int
+    length: int
     pending: list[int] = field(default_factory=list)
     history: list[int] = field(default_factory=list)
     run: list[int] = field(default_factory=list)
@@ -136,9 +137,9 @@ class InterleavedDecoder:
         """
         model = self.model
         bring_to_device(model)
-        rows = [_Row(i) for i in range(len(inputs["input_ids"]))]
         cache = DynamicCache()
         mask = inputs["attention_mask"]
+        rows = [_Row(i, length) for i, length in enumerate(mask.sum(1).tolist())]
         embeds = embed_prompt(model, inputs["input_ids"], inputs.get("pixel_values"))
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         hidden = last_hidden_states(model, embeds, mask, positions, cache)
@@ -162,7 +163,7 @@ class InterleavedDecoder:
                     inner = hidden[row.index, -len(row.pending) : -1]
                     yield VokenEvent(row.index, torch.cat([last[row.index : row.index + 1], inner]))
                     row.run, row.said = [], ""
-                    row.done = row.done or row.choices >= self.config.max_new_tokens
+                    row.done = row.done or self._spent(row)
                     # Who took the features may have moved another model to the device in this one's place.
                     bring_to_device(model)
                 row.pending = []
@@ -204,7 +205,7 @@ class InterleavedDecoder:
         text = tokenizer.decode(row.run, skip_special_tokens=True)
         stop = min((text.find(stop) for stop in stops if stop in text), default=None)
         stopped = token == tokenizer.eos_token_id or stop is not None
-        row.done = not paints and (stopped or row.choices >= self.config.max_new_tokens)
+        row.done = not paints and (stopped or self._spent(row))
         if row.done and self.config.image_mode == "always" and row.images == 0:
             # The picture that the reply owes takes the place of the token that ended it.
             paints = True
@@ -220,6 +221,12 @@ class InterleavedDecoder:
         elif not row.done:
             row.pending = [token]
         row.history += row.pending
+        row.length += len(row.pending)
+
+    def _spent(self, row: _Row) -> bool:
+        """Whether a row has made all its choices, or its context would not hold one more token and a picture."""
+        full = row.length + 1 + self.processor.n_vokens > context_length(self.model)
+        return full or row.choices >= self.config.max_new_tokens
 
     def _pad(self, rows: list[list[int]], like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mask and ids `(batch, width)` of what each row feeds, padded on the left."""

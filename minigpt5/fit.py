@@ -1,6 +1,6 @@
 """One training loop for every stage: resumable, with warm-up, EMA, progress and a judged figure now and then.
 
-A stage gives a module, a function from a step to that step's batch, and a function from a batch to named losses. Batches
+A stage gives a module, a function from a step to its batch, and a function from a batch to named losses. Batches
 depend on the step alone, so a run that was stopped goes on as if it had not been.
 """
 
@@ -144,8 +144,7 @@ def fit(
             values = " ".join(f"{name} {value.item():.4f}" for name, value in parts.items())
             left = (config.steps - done) / rate / 60
             print(
-                f"{folder.name}: step {done}/{config.steps} {values} "
-                f"{rate:.2f} steps/s {left:.1f} min left",
+                f"{folder.name}: step {done}/{config.steps} {values} {rate:.2f} steps/s {left:.1f} min left",
                 flush=True,
             )
             since, seen = time.monotonic(), done

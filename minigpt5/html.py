@@ -74,9 +74,7 @@ def story_html(title: str, steps: Sequence[tuple[str, Image.Image | None]], foot
     return page(title, f"{_header('A story in pictures', title)}{''.join(cards)}<footer>{escape(footer)}</footer>")
 
 
-def reply_html(
-    prompt: str, images: Sequence[Image.Image], segments: Sequence[str | Image.Image], footer: str
-) -> str:
+def reply_html(prompt: str, images: Sequence[Image.Image], segments: Sequence[str | Image.Image], footer: str) -> str:
     """A page with a prompt, its pictures, and the reply."""
     shown = "".join(image_html(image, "picture of the prompt") for image in images)
     return page(prompt, f"{_header('Prompt', prompt, shown)}{segments_html(segments)}<footer>{escape(footer)}</footer>")

@@ -1,14 +1,19 @@
-"""Pictures as people have them, made RGB; and pictures as tensors."""
+"""Pictures as people have them, made RGB; and pictures as tensors.
+
+Nothing here imports torch before a tensor is asked for: the command line checks its files with this module.
+"""
 
 from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+if TYPE_CHECKING:
+    import torch
 
 Picture: TypeAlias = "Image.Image | np.ndarray | torch.Tensor"
 
@@ -22,24 +27,19 @@ def to_rgb(picture: Picture) -> Image.Image:
 
     Args:
         picture: a PIL picture of any mode; an array `(height, width[, channels])`; or a tensor
-            `(channels, height, width)`. Arrays and tensors of floats are in [0, 1], of integers in 0…255.
+            `(channels, height, width)`. Arrays and tensors of floats are in [0, 1], of integers in 0…255, of bools
+            black and white.
 
     Raises:
         ImageError: for anything else.
     """
-    if isinstance(picture, torch.Tensor):
+    if hasattr(picture, "detach"):
         if picture.ndim != 3:
             raise ImageError(f"a picture tensor is (channels, height, width), got shape {tuple(picture.shape)}")
-        picture = picture.detach().cpu().float().numpy() if picture.is_floating_point() else picture.cpu().numpy()
-        picture = picture.transpose(1, 2, 0)
+        picture = picture.detach().cpu()
+        picture = (picture.float() if picture.is_floating_point() else picture).numpy().transpose(1, 2, 0)
     if isinstance(picture, np.ndarray):
-        if picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] not in (1, 3, 4)):
-            raise ImageError(f"a picture array is (height, width[, 1, 3 or 4]), got shape {picture.shape}")
-        if picture.ndim == 3 and picture.shape[2] == 1:
-            picture = picture[:, :, 0]
-        if np.issubdtype(picture.dtype, np.floating):
-            picture = (picture.clip(0, 1) * 255).round()
-        picture = Image.fromarray(picture.astype(np.uint8))
+        picture = _from_array(picture)
     if not isinstance(picture, Image.Image):
         raise ImageError(f"a picture is a PIL image, an array or a tensor, got {type(picture).__name__}")
     picture = ImageOps.exif_transpose(picture)
@@ -47,10 +47,21 @@ def to_rgb(picture: Picture) -> Image.Image:
         rgba = picture.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         picture = Image.alpha_composite(white, rgba)
-    elif picture.mode.startswith("I"):
-        # 16-bit grey: PIL clips instead of scaling.
-        picture = Image.fromarray((np.asarray(picture, dtype=np.float64) / 65535 * 255).clip(0, 255).astype(np.uint8))
+    elif picture.mode.startswith("I") or picture.mode == "F":
+        # 16-bit grey and float grey: PIL clips instead of scaling.
+        full = 1.0 if picture.mode == "F" else 65535.0
+        picture = _from_array(np.asarray(picture, dtype=np.float64) / full)
     return picture.convert("RGB")
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)) or not array.size:
+        raise ImageError(f"a picture array is (height, width[, 1, 3 or 4]) and not empty, got shape {array.shape}")
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.dtype == bool or np.issubdtype(array.dtype, np.floating):
+        array = (np.nan_to_num(array.astype(np.float64)).clip(0, 1) * 255).round()
+    return Image.fromarray(array.clip(0, 255).astype(np.uint8))
 
 
 def open_image(path: str | Path) -> Image.Image:
@@ -72,12 +83,16 @@ def open_image(path: str | Path) -> Image.Image:
         raise ImageError(f"{path}: too large a picture (over {Image.MAX_IMAGE_PIXELS:,} pixels)") from None
     except UnidentifiedImageError:
         raise ImageError(f"{path}: not a picture that can be read (PNG, JPEG, WebP, …)") from None
-    except (OSError, SyntaxError) as error:
+    except ImageError:
+        raise
+    except Exception as error:  # PIL's plugins raise almost anything on broken files
         raise ImageError(f"{path}: broken picture ({error})") from None
 
 
 def to_tensor(picture: Picture, size: int) -> torch.Tensor:
     """A picture as `(3, size, size)` in [-1, 1]."""
+    import torch
+
     image = to_rgb(picture)
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BICUBIC)

@@ -13,7 +13,7 @@ from minigpt5.images import to_tensor
 
 @torch.no_grad()
 def encode_data_set(vae: AutoencoderKL, rows: Dataset, size: int, cache: Path) -> torch.Tensor:
-    """Latents `(rows, channels, height, width)` of the column `image` in fp16, scaled for the diffusion; computed once."""
+    """Latents `(rows, channels, height, width)` of the column `image` in fp16, scaled for diffusion; computed once."""
     if cache.exists():
         return torch.load(cache, weights_only=True)
     batches = []
@@ -47,5 +47,5 @@ def normalise_latents(vae: AutoencoderKL, pixels: torch.Tensor) -> None:
     quant.bias[:channels] /= std
     # The second half of the moments is the log variance.
     quant.bias[channels:] -= 2 * std.log()
-    post.bias += (post.weight[:, :, 0, 0] @ mean)
+    post.bias += post.weight[:, :, 0, 0] @ mean
     post.weight *= std.view(1, -1, 1, 1)

@@ -23,9 +23,7 @@ class VokenMapper(ModelMixin, ConfigMixin):
     """
 
     @register_to_config
-    def __init__(
-        self, voken_dim: int, text_dim: int, text_length: int = 77, num_layers: int = 4, num_heads: int = 8
-    ):
+    def __init__(self, voken_dim: int, text_dim: int, text_length: int = 77, num_layers: int = 4, num_heads: int = 8):
         super().__init__()
         self.fc = nn.Sequential(nn.Linear(voken_dim, text_dim), nn.GELU(), nn.Linear(text_dim, text_dim))
         sizes = {"nhead": num_heads, "dim_feedforward": 4 * text_dim}

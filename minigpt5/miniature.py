@@ -29,7 +29,9 @@ NUM_QUERY_TOKENS = 8
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
 
 
-def build_tokenizer(texts: Iterable[str], lowercase: bool, max_length: int, vocab_size: int = 600) -> PreTrainedTokenizerFast:
+def build_tokenizer(
+    texts: Iterable[str], lowercase: bool, max_length: int, vocab_size: int = 600
+) -> PreTrainedTokenizerFast:
     """A byte-fallback BPE tokenizer with punctuation kept apart, in the manner of Llama's."""
     tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token=None))
     if lowercase:
@@ -124,7 +126,9 @@ def build_image_processor() -> BlipImageProcessor:
     )
 
 
-def build_comprehension(vocab_size: int, image_token_id: int, tokenizer: PreTrainedTokenizerFast) -> Blip2ForConditionalGeneration:
+def build_comprehension(
+    vocab_size: int, image_token_id: int, tokenizer: PreTrainedTokenizerFast
+) -> Blip2ForConditionalGeneration:
     """ViT, Q-Former with 8 queries, linear projection and a Llama, the shape of MiniGPT-4's stack."""
     config = Blip2Config(
         vision_config={

@@ -182,8 +182,11 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         messages = [self.processor.user_turn(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
         inputs = self.processor(messages, images)
         length, context = inputs["input_ids"].shape[1], context_length(self.comprehension)
-        if length >= context:
-            raise ValueError(f"the prompt is {length} tokens long, but the model's context holds {context}; shorten it")
+        if length + self.processor.n_vokens > context:
+            raise ValueError(
+                f"the prompt is {length} tokens long, but the model's context holds {context}, "
+                f"of which {self.processor.n_vokens} are kept for a picture; shorten it"
+            )
         return inputs.to(self._execution_device)
 
     @torch.no_grad()

@@ -87,7 +87,11 @@ def pipe(tiny_pipe) -> MiniGPT5Pipeline:
 
 @pytest.fixture
 def script(monkeypatch, tiny_processor):
-    """Write what each row says, as ids or words, with `None` for the model's own choice; then it ends."""
+    """Write what each row says, then it ends.
+
+    A row is a list of ids, of words ("+###" goes on without a space, a token a character) and of `None`, which leaves a
+    choice to the model.
+    """
     from minigpt5 import decoding
 
     tokenizer = tiny_processor.tokenizer
@@ -96,7 +100,12 @@ def script(monkeypatch, tiny_processor):
     def ids(row):
         spoken = []
         for part in row:
-            spoken += tokenizer.encode(part, add_special_tokens=False) if isinstance(part, str) else [part]
+            if not isinstance(part, str):
+                spoken.append(part)
+            elif part.startswith("+"):
+                spoken += tokenizer.convert_tokens_to_ids(list(part[1:]))
+            else:
+                spoken += tokenizer.encode(part, add_special_tokens=False)
         return spoken
 
     def write(*rows):

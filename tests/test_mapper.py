@@ -51,6 +51,7 @@ def test_features_of_another_dtype_are_taken(mapper):
     assert mapper(torch.randn(1, 4, 12).half()).dtype == torch.float32
 
 
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor")
 def test_names_of_the_weights_are_those_of_nn_transformer(mapper):
     plain = torch.nn.Transformer(8, 2, 2, 2, 32, norm_first=True, batch_first=True, bias=True)
     names = {f"transformer.{name}" for name in plain.state_dict()}

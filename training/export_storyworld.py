@@ -1,6 +1,6 @@
 """Write StoryWorld in the layouts of CC3M, VIST and MMDialog, the data that the miniature is trained on.
 
-    python training/export_storyworld.py --config configs/storyworld-mini/data.yaml --out runs/mini/data
+python training/export_storyworld.py --config configs/storyworld-mini/data.yaml --out runs/mini/data
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
     python training/make_miniature.py --configs configs/storyworld-mini --out runs/storyworld-mini [--install]
 
-Each stage is a program of this folder and goes on where it was stopped; a finished one is not run again. `--install` puts
-the result into the package. Two one-thread processes are faster on two cores than one with two threads.
+Each stage is a program of this folder and goes on where it was stopped; a finished one is not run again. `--install`
+puts the result into the package. Two one-thread processes are faster on two cores than one with two threads.
 """
 
 import argparse
@@ -43,9 +43,7 @@ def main():
         settings = ("--config", arguments.configs / f"{name}.yaml", "--data", data, "--out", out / name)
         run(program, out / name / result, *settings, *more, threads=threads)
 
-    run(
-        "export_storyworld", data / "done", "--config", arguments.configs / "data.yaml", "--out", data, threads=cores
-    )
+    run("export_storyworld", data / "done", "--config", arguments.configs / "data.yaml", "--out", data, threads=cores)
     half = max(1, cores // 2)
     judge = ("--judge", out / "judge/model")
 

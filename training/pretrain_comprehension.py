@@ -1,4 +1,4 @@
-"""Train the miniature's comprehension stack (ViT, Q-Former, projection, Llama) from nothing on captions, stories and talks.
+"""Train the miniature's comprehension stack (ViT, Q-Former, projection, Llama) on captions, stories and talks.
 
     python training/pretrain_comprehension.py --config configs/storyworld-mini/comprehension.yaml \\
         --data runs/mini/data --out runs/mini/comprehension

@@ -66,7 +66,9 @@ def main():
     def losses(batch, step):
         ids, truths, latents = batch
         features = model.text_encoder(ids).last_hidden_state
-        naming = question_loss(model.namer(features[torch.arange(len(ids)), (ids == tokenizer.eos_token_id).int().argmax(1)]), truths)
+        naming = question_loss(
+            model.namer(features[torch.arange(len(ids)), (ids == tokenizer.eos_token_id).int().argmax(1)]), truths
+        )
         if step < settings["text_only_steps"]:
             return {"loss": naming, "naming": naming}
         dropped = drop_for_guidance(len(ids), settings["guidance_dropout"], device)

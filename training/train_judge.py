@@ -1,6 +1,6 @@
 """Train the StoryWorld judge on fresh renders.
 
-    python training/train_judge.py --config configs/storyworld-mini/judge.yaml --data runs/mini/data --out runs/mini/judge
+python training/train_judge.py --config configs/storyworld-mini/judge.yaml --data runs/mini/data --out runs/mini/judge
 """
 
 import torch

@@ -1,6 +1,6 @@
 """Train the miniature's VAE on the pictures of a CC3M-layout folder.
 
-    python training/train_vae.py --config configs/storyworld-mini/vae.yaml --data runs/mini/data --out runs/mini/vae
+python training/train_vae.py --config configs/storyworld-mini/vae.yaml --data runs/mini/data --out runs/mini/vae
 """
 
 import torch

@@ -51,15 +51,15 @@ def continue_story(texts: Sequence[str], images: Sequence[Any], rng: random.Rand
     return [*story_context(texts, images), _text(rng.choice(CONTINUE) if rng else CONTINUE[0])]
 
 
-def illustrate(texts: Sequence[str], images: Sequence[Any], sentence: str, rng: random.Random | None = None) -> list[dict]:
+def illustrate(
+    texts: Sequence[str], images: Sequence[Any], sentence: str, rng: random.Random | None = None
+) -> list[dict]:
     """The question for a picture of a sentence, in the light of earlier steps."""
     return [*story_context(texts, images), _text(f"{rng.choice(DRAW) if rng else DRAW[0]} {sentence}")]
 
 
-def story_tasks(
-    texts: Sequence[str], images: Sequence[Any], rng: random.Random, paint: bool = True
-) -> list[Message]:
-    """One of the multimodal stage's tasks on a random step: text and picture, picture for the text, text for the picture.
+def story_tasks(texts: Sequence[str], images: Sequence[Any], rng: random.Random, paint: bool = True) -> list[Message]:
+    """One task of the multimodal stage on a random step: text and picture, picture for text, or text for picture.
 
     The context shows its pictures, or not, where its text tells enough (arXiv 2310.02239, section 3.3); `paint=False`
     asks for text alone.

@@ -194,10 +194,39 @@ def _fox(pen: Pen, c: Palette) -> None:
     ):
         pen.polygon(ear, c.base)
         pen.polygon(inner, c.dark)
-    pen.polygon(_spline(((0.7, 0.6), (0.96, 0.46), (0.76, 0.26), (0.6, 0.19), (0.44, 0.26), (0.38, 0.44), (0.48, 0.58),
-                         (0.7, 0.59), (0.96, 0.46), (0.76, 0.26))), c.base)
-    pen.polygon(_spline(((0.76, 0.3), (0.95, 0.46), (0.8, 0.43), (0.66, 0.47), (0.42, 0.46), (0.5, 0.57),
-                         (0.7, 0.59), (0.95, 0.46), (0.76, 0.3))), WHITE)
+    pen.polygon(
+        _spline(
+            (
+                (0.7, 0.6),
+                (0.96, 0.46),
+                (0.76, 0.26),
+                (0.6, 0.19),
+                (0.44, 0.26),
+                (0.38, 0.44),
+                (0.48, 0.58),
+                (0.7, 0.59),
+                (0.96, 0.46),
+                (0.76, 0.26),
+            )
+        ),
+        c.base,
+    )
+    pen.polygon(
+        _spline(
+            (
+                (0.76, 0.3),
+                (0.95, 0.46),
+                (0.8, 0.43),
+                (0.66, 0.47),
+                (0.42, 0.46),
+                (0.5, 0.57),
+                (0.7, 0.59),
+                (0.95, 0.46),
+                (0.76, 0.3),
+            )
+        ),
+        WHITE,
+    )
     pen.ellipse(0.925, 0.455, 0.04, 0.038, BLACK)
     _eye(pen, c, 0.65, 0.36, 0.064)
 
@@ -246,8 +275,20 @@ def _bird(pen: Pen, c: Palette) -> None:
     pen.polygon(((0.02, 0.4), (0.12, 0.36), (0.36, 0.56), (0.28, 0.7), (0.04, 0.56)), c.dark)
     pen.polygon(((0.74, 0.22), (0.95, 0.33), (0.74, 0.43)), BEAK)
     pen.polygon(((0.76, 0.33), (0.95, 0.33), (0.74, 0.43)), LEG)
-    pen.blob(((0.4, 0.22), (0.6, 0.06), (0.78, 0.16), (0.8, 0.4), (0.76, 0.64), (0.56, 0.8), (0.3, 0.74), (0.16, 0.54),
-              (0.34, 0.42)), c.base)
+    pen.blob(
+        (
+            (0.4, 0.22),
+            (0.6, 0.06),
+            (0.78, 0.16),
+            (0.8, 0.4),
+            (0.76, 0.64),
+            (0.56, 0.8),
+            (0.3, 0.74),
+            (0.16, 0.54),
+            (0.34, 0.42),
+        ),
+        c.base,
+    )
     pen.blob(((0.7, 0.48), (0.77, 0.5), (0.74, 0.66), (0.58, 0.78), (0.5, 0.74), (0.64, 0.64)), c.light)
     pen.blob(((0.52, 0.44), (0.56, 0.58), (0.42, 0.7), (0.16, 0.66), (0.28, 0.56), (0.36, 0.44)), c.dark)
     _eye(pen, c, 0.65, 0.26, 0.075)
@@ -262,8 +303,19 @@ def _turtle(pen: Pen, c: Palette) -> None:
     pen.stroke(((0.62, 0.8), (0.76, 0.66), (0.79, 0.4)), 0.15, skin)
     pen.ellipse(0.8, 0.35, 0.145, 0.135, skin)
     pen.stroke(((0.82, 0.43), (0.88, 0.43), (0.915, 0.4)), 0.02, c.line)
-    pen.blob(((0.05, 0.82), (0.08, 0.56), (0.22, 0.34), (0.38, 0.28), (0.54, 0.34), (0.68, 0.56), (0.71, 0.82),
-              (0.38, 0.86)), c.base)
+    pen.blob(
+        (
+            (0.05, 0.82),
+            (0.08, 0.56),
+            (0.22, 0.34),
+            (0.38, 0.28),
+            (0.54, 0.34),
+            (0.68, 0.56),
+            (0.71, 0.82),
+            (0.38, 0.86),
+        ),
+        c.base,
+    )
     pen.polygon(((0.28, 0.68), (0.24, 0.53), (0.31, 0.41), (0.45, 0.41), (0.52, 0.53), (0.48, 0.68)), c.dark)
     pen.polygon(((0.09, 0.72), (0.12, 0.56), (0.17, 0.55), (0.21, 0.71)), c.dark)
     pen.polygon(((0.67, 0.72), (0.64, 0.56), (0.59, 0.55), (0.55, 0.71)), c.dark)
@@ -281,8 +333,9 @@ def _elephant(pen: Pen, c: Palette) -> None:
     pen.ellipse(0.64, 0.31, 0.24, 0.25, c.base)
     pen.stroke(((0.7, 0.55), (0.76, 0.6), (0.92, 0.56)), 0.045, WHITE)
     pen.blob(((0.53, 0.1), (0.57, 0.36), (0.5, 0.58), (0.34, 0.6), (0.2, 0.36), (0.3, 0.1)), c.dark)
-    pen.blob(((0.485, 0.17), (0.51, 0.36), (0.46, 0.51), (0.36, 0.52), (0.27, 0.35), (0.34, 0.17)),
-             _between(c.base, c.light))
+    pen.blob(
+        ((0.485, 0.17), (0.51, 0.36), (0.46, 0.51), (0.36, 0.52), (0.27, 0.35), (0.34, 0.17)), _between(c.base, c.light)
+    )
     _eye(pen, c, 0.72, 0.27, 0.066)
 
 
@@ -319,10 +372,13 @@ def _sprite(character: Character, faces_right: bool, time: str, canvas: int) -> 
     sprite.putalpha(shadow.filter(ImageFilter.GaussianBlur(reach)))
     outline.alpha_composite(figure)
     if time == "night":
-        outline = Image.merge("RGBA", [
-            band.point([round(level * dim) for level in range(256)])
-            for band, dim in zip(outline.split(), (0.93, 0.92, 0.95, 1), strict=True)
-        ])
+        outline = Image.merge(
+            "RGBA",
+            [
+                band.point([round(level * dim) for level in range(256)])
+                for band, dim in zip(outline.split(), (0.93, 0.92, 0.95, 1), strict=True)
+            ],
+        )
     sprite.alpha_composite(outline)
     sprite = sprite.resize((side // 2, side // 2), Image.Resampling.BOX)
     return sprite if faces_right else sprite.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -408,19 +464,30 @@ def _sail(pen: Pen, x: float, sea: float, time: str) -> None:
     """A boat on the horizon."""
     pen.polygon(((x, sea - 0.2), (x + 0.11, sea - 0.03), (x, sea - 0.03)), _shade((255, 252, 246), time))
     pen.polygon(((x - 0.02, sea - 0.16), (x - 0.02, sea - 0.03), (x - 0.09, sea - 0.03)), _shade((238, 226, 214), time))
-    pen.polygon(((x - 0.1, sea - 0.015), (x + 0.12, sea - 0.015), (x + 0.07, sea + 0.035), (x - 0.06, sea + 0.035)),
-                _shade((152, 88, 62), time))
+    pen.polygon(
+        ((x - 0.1, sea - 0.015), (x + 0.12, sea - 0.015), (x + 0.07, sea + 0.035), (x - 0.06, sea + 0.035)),
+        _shade((152, 88, 62), time),
+    )
 
 
 def _palm(pen: Pen, x: float, time: str) -> None:
     """A palm tall enough to look out behind a character."""
     top = 0.29
-    pen.polygon(((x - 0.012, top), (x + 0.022, top), (x + 0.026, 0.5), (x + 0.05, 0.76), (x - 0.02, 0.76),
-                 (x - 0.024, 0.5)), _shade((160, 112, 72), time))
+    pen.polygon(
+        ((x - 0.012, top), (x + 0.022, top), (x + 0.026, 0.5), (x + 0.05, 0.76), (x - 0.02, 0.76), (x - 0.024, 0.5)),
+        _shade((160, 112, 72), time),
+    )
     for reach, rise in ((-0.17, 0.08), (0.17, 0.08), (-0.14, -0.03), (0.14, -0.03)):
-        pen.polygon(((x, top + 0.03), (x + 0.3 * reach, top - 0.055 + 0.3 * rise),
-                     (x + 0.7 * reach, top - 0.04 + 0.6 * rise), (x + reach, top + 0.02 + rise),
-                     (x + 0.55 * reach, top + 0.02 + 0.5 * rise)), _shade((58, 150, 84), time))
+        pen.polygon(
+            (
+                (x, top + 0.03),
+                (x + 0.3 * reach, top - 0.055 + 0.3 * rise),
+                (x + 0.7 * reach, top - 0.04 + 0.6 * rise),
+                (x + reach, top + 0.02 + rise),
+                (x + 0.55 * reach, top + 0.02 + 0.5 * rise),
+            ),
+            _shade((58, 150, 84), time),
+        )
 
 
 def _beach(pen: Pen, rng: random.Random, time: str) -> None:
@@ -490,8 +557,17 @@ def _mountains(pen: Pen, rng: random.Random, time: str) -> None:
         foot = (0.72 - top) * slope
         pen.polygon(((x, top), (x + foot, 0.72), (x - foot, 0.72)), _shade(rock, time))
         cap, rim = 0.15, 0.15 * slope
-        pen.polygon(((x, top), (x + rim, top + cap), (x + 0.45 * rim, top + 0.75 * cap), (x, top + 1.15 * cap),
-                     (x - 0.45 * rim, top + 0.75 * cap), (x - rim, top + cap)), _shade((252, 253, 255), time))
+        pen.polygon(
+            (
+                (x, top),
+                (x + rim, top + cap),
+                (x + 0.45 * rim, top + 0.75 * cap),
+                (x, top + 1.15 * cap),
+                (x - 0.45 * rim, top + 0.75 * cap),
+                (x - rim, top + cap),
+            ),
+            _shade((252, 253, 255), time),
+        )
     pen.ridge(0.68, 0.02, 1, rng.uniform(0, math.tau), _shade((198, 212, 228), time))
     pen.ridge(0.78, 0.015, 1, rng.uniform(0, math.tau), _shade((216, 227, 238), time))
 

@@ -1,4 +1,4 @@
-"""Examinations of a pipeline on StoryWorld, marked by the judge: scenes and stories from seeds that training never used.
+"""Examinations of a pipeline on StoryWorld, marked by the judge: scenes and stories of seeds that training never used.
 
 Each function returns figures in [0, 1] by name. Questions are worded in ways that no training text is.
 """
@@ -47,7 +47,7 @@ def text_agrees(text: str, verdict: Verdict) -> bool:
     for mention in reading.mentions:
         fits = [mention.kind == who.kind and mention.colour in (None, who.colour) for who in verdict.characters]
         # "says goodbye to the cat": an animal without a colour may have left the picture.
-        if not any(fits) and (mention.colour is not None or "goodbye" not in text and "home" not in text):
+        if not any(fits) and (mention.colour is not None or ("goodbye" not in text and "home" not in text)):
             return False
     return reading.place in (None, verdict.place) and reading.time in (None, verdict.time)
 
@@ -79,7 +79,9 @@ def examine_painting(pipe: MiniGPT5Pipeline, scenes: Sequence[Scene], judge: Jud
 
 def examine_captions(pipe: MiniGPT5Pipeline, scenes: Sequence[Scene]) -> float:
     """The share of pictures whose caption names everything rightly."""
-    questions = [one_turn(caption_task("", draw(scene), random.Random(i))[0]["content"]) for i, scene in enumerate(scenes)]
+    questions = [
+        one_turn(caption_task("", draw(scene), random.Random(i))[0]["content"]) for i, scene in enumerate(scenes)
+    ]
     replies = decode_texts(pipe.comprehension, pipe.processor, questions)
     return sum(map(describes, replies, scenes)) / len(scenes)
 
@@ -112,7 +114,7 @@ def examine_next_step(
 
 
 def run_stories(pipe: MiniGPT5Pipeline, stories: Sequence[Story], steps: int = 5) -> list[list[tuple[str, Any]]]:
-    """Let the pipeline tell stories from their first sentence alone, or with a portrait where the colour is not told."""
+    """Let the pipeline tell stories from their first sentence, with a portrait where the colour is not told."""
     openings = [story.steps[0].text for story in stories]
     portraits = [None if story.colour_told else draw(story.steps[0].scene) for story in stories]
     _, painted = ask(
@@ -132,8 +134,8 @@ def examine_stories(
     """Free-running five-step stories, half with the colour said and half with it shown.
 
     Returns:
-        "hero_in_all", the share of stories with the hero in all pictures; "hero", of pictures with the hero; "agrees", of
-        steps after the first whose text agrees with their own picture.
+        "hero_in_all", the share of stories with the hero in all pictures; "hero", of pictures with the hero;
+        "agrees", of steps after the first whose text agrees with their own picture.
     """
     stories = sample_stories(count // 2, True, split) + sample_stories(count - count // 2, False, split)
     told = run_stories(pipe, stories)

@@ -1,4 +1,4 @@
-"""StoryWorld written to disk in the file layouts of CC3M, VIST and MMDialog, so that the readers of the real data read it.
+"""StoryWorld written to disk in the file layouts of CC3M, VIST and MMDialog, so that the real data's readers read it.
 
 Beside each layout's own files lies `{split}_truth.json`: the ground truth of every picture by its path.
 """

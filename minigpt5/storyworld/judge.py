@@ -116,9 +116,7 @@ class Judge(ModelMixin, ConfigMixin):
 
     @staticmethod
     def _verdict(row: list[int]) -> Verdict:
-        named = {
-            question: options[i] for (question, options), i in zip(QUESTIONS.items(), row, strict=True)
-        }
+        named = {question: options[i] for (question, options), i in zip(QUESTIONS.items(), row, strict=True)}
         slots = {}
         for side in SIDES:
             kind, colour = named[f"kind {side}"], named[f"colour {side}"]

@@ -78,9 +78,7 @@ def split_rng(split: str, seed: int) -> random.Random:
     return random.Random(f"storyworld/{split}/{seed}")
 
 
-def sample_character(
-    rng: random.Random, held_out: bool = False, unlike: Character | None = None
-) -> Character:
+def sample_character(rng: random.Random, held_out: bool = False, unlike: Character | None = None) -> Character:
     """A character from the training pairs, or from the held-out ones; never of `unlike`'s kind or colour."""
     while True:
         character = Character(rng.choice(KINDS), rng.choice(COLOURS))

@@ -83,7 +83,10 @@ MOVES = {
         "travel": ("soon {it} goes {to}", "then {it} walks {to}", "soon {it} travels {to}"),
         "together": ("soon they run {to}", "the two friends go {to}", "together they travel {to}"),
         "meet": ("then {it} meets {friend} {place}", "soon {it} finds {friend} {place}"),
-        "part": ("then the {friend_kind} goes home and {it} is alone {place}", "{place} {it} says goodbye to the {friend_kind}"),
+        "part": (
+            "then the {friend_kind} goes home and {it} is alone {place}",
+            "{place} {it} says goodbye to the {friend_kind}",
+        ),
         "nightfall": ("soon it is night {place}", "then the moon comes out {place}", "{place} it is dark"),
         "sunrise": ("soon the sun is out {place}", "{place} the sun comes up"),
         "aside": ("then {it} goes to the {side} {place}", "soon {it} walks to the {side} side {place}"),
