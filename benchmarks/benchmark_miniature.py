@@ -18,6 +18,7 @@ import torch
 from minigpt5 import MiniGPT5Pipeline
 from minigpt5.decoding import DecodingConfig, InterleavedDecoder
 from minigpt5.fit import pick_device
+from minigpt5.logs import quiet_libraries
 from minigpt5.storyworld.examine import fresh_captions, sample_scenes
 
 BATCHES = (1, 8, 32)
@@ -55,6 +56,7 @@ def counted(*modules):
 
 
 def main():
+    quiet_libraries()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="storyworld-mini", help="pipeline folder, or the name of a shipped model")
     parser.add_argument("--out", type=Path, help="JSON file for the figures")

@@ -13,6 +13,7 @@ from minigpt5 import MiniGPT5Pipeline
 from minigpt5.data.tasks import illustrate
 from minigpt5.fit import pick_device
 from minigpt5.images import open_image
+from minigpt5.logs import quiet_libraries
 from minigpt5.story import tell_story
 from minigpt5.storyworld.examine import ask, fresh_captions, sample_scenes
 
@@ -20,6 +21,7 @@ ROWS, COLUMNS = 5, 10
 
 
 def main():
+    quiet_libraries()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="storyworld-mini", help="pipeline folder, or the name of a shipped model")
     parser.add_argument("--out", type=Path, required=True, help="folder for painted.png, its captions, and story.png")

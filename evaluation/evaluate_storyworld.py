@@ -17,6 +17,7 @@ from minigpt5 import MiniGPT5Pipeline
 from minigpt5.fit import pick_device
 from minigpt5.images import to_tensor
 from minigpt5.latents import psnr
+from minigpt5.logs import quiet_libraries
 from minigpt5.storyworld.draw import draw
 from minigpt5.storyworld.examine import (
     examine_captions,
@@ -62,6 +63,7 @@ def reconstruction(pipe, scenes):
 
 
 def main():
+    quiet_libraries()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="storyworld-mini", help="pipeline folder, or the name of a shipped model")
     parser.add_argument("--count", type=int, default=200, help="scenes or stories a figure")

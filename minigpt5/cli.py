@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from tqdm import tqdm
 from minigpt5 import hub
 from minigpt5.html import reply_html
 from minigpt5.images import ImageError, open_image
+from minigpt5.logs import quiet_libraries
 from minigpt5.story import (
     RECORD,
     check_folder,
@@ -185,16 +185,11 @@ def load_pipeline(name: str) -> MiniGPT5Pipeline:
     Raises:
         UserError: if that fails, whatever the reason.
     """
-    warnings.simplefilter("ignore")
-    import diffusers
     import torch
-    import transformers
 
     from minigpt5.pipeline import MiniGPT5Pipeline
 
-    for library in (diffusers, transformers):
-        library.utils.logging.set_verbosity_error()
-        library.utils.logging.disable_progress_bar()
+    quiet_libraries()
     # A folder may be broken, and a repository missing, private or out of reach, each with an exception of its own.
     with as_user_error(Exception, f"cannot load the model {name}: "):
         pipe = MiniGPT5Pipeline.from_pretrained(name)

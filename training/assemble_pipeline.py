@@ -12,10 +12,12 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from transformers import AutoTokenizer, Blip2ForConditionalGeneration, CLIPTextModel
 
 from minigpt5 import MiniGPT5Pipeline, MiniGPT5Processor
+from minigpt5.logs import quiet_libraries
 from minigpt5.miniature import build_mapper
 
 
 def main():
+    quiet_libraries()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, what in (
         ("comprehension", "folder with processor/ and model/"),

@@ -14,6 +14,7 @@ from minigpt5.data.readers import read_cc3m, read_mmdialog, read_vist
 from minigpt5.data.tasks import caption_task, dialogue_task, story_tasks
 from minigpt5.decoding import decode_texts
 from minigpt5.fit import fit, pick_device
+from minigpt5.logs import quiet_libraries
 from minigpt5.miniature import CONTEXT_LENGTH, build_comprehension, build_image_processor, build_tokenizer
 from minigpt5.processor import MiniGPT5Processor
 from minigpt5.storyworld.judge import NUM_OPTIONS, answers, question_loss
@@ -45,6 +46,7 @@ class Stack(nn.Module):
 
 
 def main():
+    quiet_libraries()
     arguments = stage_arguments(__doc__.splitlines()[0]).parse_args()
     loop, settings = read_settings(arguments)
     device = pick_device()

@@ -14,6 +14,7 @@ from minigpt5.config import read_settings, stage_arguments
 from minigpt5.data.readers import read_cc3m
 from minigpt5.fit import fit, pick_device
 from minigpt5.latents import encode_data_set
+from minigpt5.logs import quiet_libraries
 from minigpt5.losses import drop_for_guidance, latent_diffusion_loss, stratified_timesteps
 from minigpt5.miniature import (
     IMAGE_SIZE,
@@ -38,6 +39,7 @@ class TextToLatent(nn.Module):
 
 
 def main():
+    quiet_libraries()
     parser = stage_arguments(__doc__.splitlines()[0])
     parser.add_argument("--vae", type=Path, required=True, help="the trained VAE's folder")
     parser.add_argument("--judge", type=Path, help="the judge's folder, in place of the shipped one")

@@ -15,11 +15,13 @@ from minigpt5.config import read_settings, stage_arguments
 from minigpt5.data.readers import read_cc3m, read_mmdialog, read_vist
 from minigpt5.data.tasks import caption_task, dialogue_task, draw_task, story_tasks
 from minigpt5.fit import fit, pick_device
+from minigpt5.logs import quiet_libraries
 from minigpt5.storyworld.examine import examine_next_step, examine_painting, examine_stories, sample_scenes
 from minigpt5.storyworld.judge import load_judge
 
 
 def main():
+    quiet_libraries()
     parser = stage_arguments(__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, required=True, help="pipeline folder of the first stage")
     parser.add_argument("--judge", type=Path, help="the judge's folder, in place of the shipped one")

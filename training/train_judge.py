@@ -9,12 +9,14 @@ from torch.nn.functional import avg_pool2d, interpolate
 from minigpt5.config import read_settings, stage_arguments
 from minigpt5.fit import fit, pick_device
 from minigpt5.images import to_tensor
+from minigpt5.logs import quiet_libraries
 from minigpt5.storyworld.draw import draw
 from minigpt5.storyworld.judge import Judge, answers, judge_accuracy, question_loss
 from minigpt5.storyworld.scene import sample_scene, split_rng
 
 
 def main():
+    quiet_libraries()
     arguments = stage_arguments(__doc__.splitlines()[0]).parse_args()
     loop, settings = read_settings(arguments)
     device = pick_device()

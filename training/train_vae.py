@@ -11,10 +11,12 @@ from minigpt5.data.readers import read_cc3m
 from minigpt5.fit import fit, pick_device
 from minigpt5.images import to_tensor
 from minigpt5.latents import normalise_latents, psnr
+from minigpt5.logs import quiet_libraries
 from minigpt5.miniature import IMAGE_SIZE, build_vae
 
 
 def main():
+    quiet_libraries()
     arguments = stage_arguments(__doc__.splitlines()[0]).parse_args()
     loop, settings = read_settings(arguments)
     device = pick_device()
