@@ -296,7 +296,8 @@ def test_a_callback_may_interrupt(pipe, count_calls):
 )
 def test_schedulers_can_be_swapped(pipe, kind):
     # What a zero terminal SNR would make of these noise scales is not the subject.
-    settings = {**pipe.scheduler.config, "rescale_betas_zero_snr": False, "timestep_spacing": "leading", "skip_prk_steps": True}
+    settings = {**pipe.scheduler.config, "rescale_betas_zero_snr": False}
+    settings |= {"timestep_spacing": "leading", "skip_prk_steps": True}
     pipe.scheduler = kind.from_config(settings)
     first, second = latents(pipe), latents(pipe)
     assert first.isfinite().all() and torch.equal(first, second)
