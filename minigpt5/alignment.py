@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -108,11 +108,17 @@ class VokenModel(nn.Module):
         pixels = pixels.to(self.vae.device, self.vae.dtype)
         return self.vae.encode(pixels).latent_dist.sample() * self.vae.config.scaling_factor
 
-    def forward(self, batch: BatchFeature, captions: Sequence[str] | None = None) -> dict[str, torch.Tensor]:
+    def forward(
+        self,
+        batch: BatchFeature,
+        captions: Sequence[str] | None = None,
+        feature_loss: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> dict[str, torch.Tensor]:
         """Losses of a training batch of the processor.
 
         Args:
             captions: of the pictures to be painted, in their order; needed where the caption loss has weight.
+            feature_loss: a further loss, of the voken features `(blocks, n_vokens, hidden)`.
 
         Returns:
             "loss" and its parts, those with weight 0 left out.
@@ -128,6 +134,9 @@ class VokenModel(nn.Module):
         features = self.voken_features(hidden, batch["input_ids"])
         if len(features) == 0:
             return losses
+        if feature_loss:
+            losses["feature"] = feature_loss(features)
+            losses["loss"] = losses["loss"] + losses["feature"]
         dropped = drop_for_guidance(len(features), weights.guidance_dropout, device)
         mapped = self.mapper(torch.where(dropped.view(-1, 1, 1), torch.zeros_like(features), features))
         if weights.caption:

@@ -83,11 +83,13 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
 
 
 def image_file(name: str) -> Image.Image:
-    """The picture in a file."""
+    """The picture in a file, its name in `filename`."""
     try:
-        return open_image(name)
+        image = open_image(name)
     except ImageError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+    image.filename = name
+    return image
 
 
 def model_name(name: str) -> str:
@@ -232,6 +234,7 @@ def run_reply(arguments: argparse.Namespace) -> None:
             parts.append({"image": name})
     record = {
         "prompt": arguments.prompt,
+        "images": [image.filename for image in images],
         "model": arguments.model,
         "seed": arguments.seed,
         "reply": parts,

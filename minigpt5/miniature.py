@@ -5,6 +5,7 @@ Sizes live here and nowhere else. Pictures are 64×64, latents 16×16×4, text f
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -44,6 +45,10 @@ def build_tokenizer(
     bytes_and_specials = specials + [f"<0x{byte:02X}>" for byte in range(256)]
     trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=bytes_and_specials, show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
+    # The trainer takes the bytes into the vocabulary as special tokens only; specials would be left out of replies.
+    settings = json.loads(tokenizer.to_str())
+    settings["added_tokens"] = [token for token in settings["added_tokens"] if token["content"] in specials]
+    tokenizer = Tokenizer.from_str(json.dumps(settings))
     ids = [(token, tokenizer.token_to_id(token)) for token in (BOS, EOS)]
     tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A {EOS}", special_tokens=ids)
     return PreTrainedTokenizerFast(

@@ -158,7 +158,6 @@ def test_specials_are_not_said(decode, script, processor):
     assert decode("go on")[0][0].split() == ["a", "red", "fox"]
 
 
-@pytest.mark.xfail(strict=True, reason="build_tokenizer makes byte tokens special, so they are never said")
 def test_characters_of_many_bytes_are_said_whole(decode, script):
     script(["é 狐 fox"])
     text, _, events = decode("go on")[0]

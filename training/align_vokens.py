@@ -1,4 +1,4 @@
-"""Unimodal alignment, the first stage: teach vokens and mapper to paint captions, with the language model frozen.
+"""Unimodal alignment, the first stage: teach vokens and mapper to paint captions.
 
     python training/align_vokens.py --config configs/storyworld-mini/align.yaml \\
         --data runs/mini/data --model runs/mini/base --out runs/mini/align
@@ -8,16 +8,18 @@ import random
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from minigpt5 import MiniGPT5Pipeline
-from minigpt5.alignment import LossWeights, VokenModel, add_voken_rows
+from minigpt5.alignment import LossWeights, VokenModel, add_lora, add_voken_rows
 from minigpt5.config import read_settings, stage_arguments
-from minigpt5.data.readers import read_cc3m
-from minigpt5.data.tasks import draw_task
+from minigpt5.data.readers import read_cc3m, read_mmdialog
+from minigpt5.data.tasks import caption_task, dialogue_task, draw_task
 from minigpt5.fit import fit, pick_device
 from minigpt5.logs import quiet_libraries
 from minigpt5.storyworld.examine import examine_painting, sample_scenes
-from minigpt5.storyworld.judge import load_judge
+from minigpt5.storyworld.judge import NUM_OPTIONS, answers, load_judge, question_loss
+from minigpt5.storyworld.language import imagine
 
 
 def main():
@@ -30,23 +32,39 @@ def main():
     pipe = MiniGPT5Pipeline.from_pretrained(arguments.model).to(pick_device())
     pipe.set_progress_bar_config(disable=True)
     pairs = read_cc3m(arguments.data / "cc3m", "train")
+    talks = read_mmdialog(arguments.data / "mmdialog", "train")
 
-    adapted = add_voken_rows(pipe)
+    adapted = add_lora(pipe, **settings["lora"]) if settings["lora"] else add_voken_rows(pipe)
     model = VokenModel(pipe, LossWeights(**settings["weights"]))
+    # A head that has to name what the vokens mean; it gives them something to gather, and is thrown away afterwards.
+    model.namer = nn.Linear(pipe.processor.n_vokens * pipe.mapper.config.voken_dim, NUM_OPTIONS).to(pipe.device)
     # Until the mapper speaks roughly like the text encoder, the costly diffusion loss teaches nothing.
     warm = LossWeights(**settings["weights"] | {"diffusion": 0.0})
 
     def batches(step):
         rng = random.Random(f"align/{step}")
-        rows = [pairs[rng.randrange(len(pairs))] for _ in range(loop.batch_size)]
+        rows = [pairs[rng.randrange(len(pairs))] for _ in range(settings["mix"]["draw"])]
         conversations = [draw_task(row["caption"], row["image"], rng) for row in rows]
-        return pipe.processor.training_batch(conversations).to(pipe.device), [row["caption"] for row in rows]
+        for _ in range(settings["mix"]["caption"]):
+            row = pairs[rng.randrange(len(pairs))]
+            conversations.append(caption_task(row["caption"], row["image"], rng))
+        for _ in range(settings["mix"]["talk"]):
+            row = talks[rng.randrange(len(talks))]
+            conversations.append(dialogue_task(row["texts"], row["images"], rng, paint=False))
+        captions = [row["caption"] for row in rows]
+        truths = torch.tensor([answers(imagine(caption)) for caption in captions], device=pipe.device)
+        return pipe.processor.training_batch(conversations).to(pipe.device), captions, truths
 
     full = model.weights
 
     def losses(batch, step):
         model.weights = warm if step < settings["caption_only_steps"] else full
-        return model(*batch)
+        inputs, captions, truths = batch
+
+        def naming(features):
+            return settings["naming_weight"] * question_loss(model.namer(features.flatten(1)), truths)
+
+        return model(inputs, captions, naming)
 
     judge = load_judge(arguments.judge)
     scenes = {
@@ -57,10 +75,11 @@ def main():
     def evaluate():
         return {name: examine_painting(pipe, these, judge)["all"] for name, these in scenes.items()}
 
-    rows = [parameter for parameter in pipe.comprehension.parameters() if parameter.requires_grad]
+    adapters = [parameter for parameter in pipe.comprehension.parameters() if parameter.requires_grad]
     groups = [
-        {"params": rows, "lr": loop.learning_rate},
+        {"params": adapters, "lr": loop.learning_rate},
         {"params": list(pipe.mapper.parameters()), "lr": settings["mapper_rate"] * loop.learning_rate},
+        {"params": list(model.namer.parameters()), "lr": loop.learning_rate},
     ]
     fit(model, batches, losses, loop, arguments.out, evaluate, groups)
     with torch.no_grad():

@@ -68,7 +68,8 @@ def main():
         from minigpt5.storyworld.judge import WEIGHTS
 
         for source, target in (("interleaved/model", SHIPPED / "storyworld-mini"), ("judge/model", WEIGHTS)):
-            shutil.copytree(out / source, target, dirs_exist_ok=True)
+            # The package's model card tells more than the one written with every saved pipeline.
+            shutil.copytree(out / source, target, ignore=shutil.ignore_patterns("README.md"), dirs_exist_ok=True)
             print(f"{target}: replaced")
 
 
