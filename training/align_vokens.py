@@ -19,7 +19,7 @@ from minigpt5.fit import fit, pick_device
 from minigpt5.logs import quiet_libraries
 from minigpt5.storyworld.examine import examine_painting, sample_scenes
 from minigpt5.storyworld.judge import NUM_OPTIONS, answers, load_judge, question_loss
-from minigpt5.storyworld.language import imagine
+from minigpt5.storyworld.language import imagine, plain_caption
 
 
 def main():
@@ -51,8 +51,10 @@ def main():
         for _ in range(settings["mix"]["talk"]):
             row = talks[rng.randrange(len(talks))]
             conversations.append(dialogue_task(row["texts"], row["images"], rng, paint=False))
-        captions = [row["caption"] for row in rows]
-        truths = torch.tensor([answers(imagine(caption)) for caption in captions], device=pipe.device)
+        scenes = [imagine(row["caption"]) for row in rows]
+        # However a prompt is worded, its picture is described in the same words: vokens carry meaning, not wording.
+        captions = [plain_caption(scene) for scene in scenes]
+        truths = torch.tensor([answers(scene) for scene in scenes], device=pipe.device)
         return pipe.processor.training_batch(conversations).to(pipe.device), captions, truths
 
     full = model.weights
@@ -67,13 +69,13 @@ def main():
         return model(inputs, captions, naming)
 
     judge = load_judge(arguments.judge)
-    scenes = {
+    examined = {
         "one": sample_scenes(50, "validation", companion=False),
         "two": sample_scenes(50, "validation", companion=True),
     }
 
     def evaluate():
-        return {name: examine_painting(pipe, these, judge)["all"] for name, these in scenes.items()}
+        return {name: examine_painting(pipe, these, judge)["all"] for name, these in examined.items()}
 
     adapters = [parameter for parameter in pipe.comprehension.parameters() if parameter.requires_grad]
     groups = [

@@ -116,6 +116,20 @@ def caption(scene: Scene, rng: random.Random, wording: str = "train", brief: boo
     return sentence(rng.choice(orders).format(**phrases))
 
 
+def plain_caption(scene: Scene) -> str:
+    """The one caption of a scene that always says the same in the same words."""
+    first = {
+        phrases: options[0]
+        for table in (SIDE_PHRASES, PLACE_PHRASES, TIME_PHRASES)
+        for phrases, options in table.items()
+    }
+    who = f"{article(scene.hero.colour)} {scene.hero.kind} {first[scene.side]}"
+    if scene.companion:
+        companion = f"{article(scene.companion.colour)} {scene.companion.kind}"
+        who = f"{who} and {companion} {first[OPPOSITE[scene.side]]}"
+    return sentence(f"{who} {first[scene.place]} {first[scene.time]}")
+
+
 def sentence(text: str) -> str:
     """White space and punctuation put right, a capital in front, a full stop behind."""
     text = re.sub(r"\s+", " ", text).strip(" ,:")
