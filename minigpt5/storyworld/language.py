@@ -118,11 +118,8 @@ def caption(scene: Scene, rng: random.Random, wording: str = "train", brief: boo
 
 def plain_caption(scene: Scene) -> str:
     """The one caption of a scene that always says the same in the same words."""
-    first = {
-        phrases: options[0]
-        for table in (SIDE_PHRASES, PLACE_PHRASES, TIME_PHRASES)
-        for phrases, options in table.items()
-    }
+    phrases = SIDE_PHRASES | PLACE_PHRASES | TIME_PHRASES
+    first = {name: options[0] for name, options in phrases.items()}
     who = f"{article(scene.hero.colour)} {scene.hero.kind} {first[scene.side]}"
     if scene.companion:
         companion = f"{article(scene.companion.colour)} {scene.companion.kind}"
