@@ -62,7 +62,8 @@ def main():
     parts = ("--comprehension", out / "comprehension", "--diffusion", out / "diffusion", "--vae", out / "vae/model")
     run("assemble_pipeline", out / "base/model_index.json", *parts, "--out", out / "base", threads=cores)
     stage("align_vokens", "align", "model", cores, "--model", out / "base", *judge)
-    stage("train_interleaved", "interleaved", "model", cores, "--model", out / "align/model", *judge)
+    stage("fit_mapper", "mapper", "model", cores, "--model", out / "align/model", *judge)
+    stage("train_interleaved", "interleaved", "model", cores, "--model", out / "mapper/model", *judge)
 
     if arguments.install:
         from minigpt5.storyworld.judge import WEIGHTS

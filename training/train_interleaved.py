@@ -1,7 +1,7 @@
 """Multimodal learning, the second stage: interleaved stories and talks, with LoRA on the language model.
 
     python training/train_interleaved.py --config configs/storyworld-mini/interleaved.yaml \\
-        --data runs/mini/data --model runs/mini/align/model --out runs/mini/interleaved
+        --data runs/mini/data --model runs/mini/mapper/model --out runs/mini/interleaved
 """
 
 import random

@@ -1,0 +1,80 @@
+"""Fit the mapper alone, with the language model frozen: its voken features are computed once and kept in memory.
+
+    python training/fit_mapper.py --config configs/storyworld-mini/mapper.yaml \\
+        --data runs/mini/data --model runs/mini/align/model --out runs/mini/mapper
+"""
+
+import random
+from pathlib import Path
+
+import torch
+
+from minigpt5 import MiniGPT5Pipeline
+from minigpt5.alignment import LossWeights, VokenModel
+from minigpt5.comprehension import embed_prompt, last_hidden_states
+from minigpt5.config import read_settings, stage_arguments
+from minigpt5.data.readers import read_cc3m
+from minigpt5.data.tasks import draw_task
+from minigpt5.fit import fit, pick_device
+from minigpt5.logs import quiet_libraries
+from minigpt5.losses import caption_loss, drop_for_guidance
+from minigpt5.storyworld.examine import examine_painting, sample_scenes
+from minigpt5.storyworld.judge import load_judge
+from minigpt5.storyworld.language import imagine, plain_caption
+
+
+def main():
+    quiet_libraries()
+    parser = stage_arguments(__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, required=True, help="pipeline folder of the alignment")
+    parser.add_argument("--judge", type=Path, help="the judge's folder, in place of the shipped one")
+    arguments = parser.parse_args()
+    loop, settings = read_settings(arguments)
+    pipe = MiniGPT5Pipeline.from_pretrained(arguments.model).to(pick_device())
+    pipe.set_progress_bar_config(disable=True)
+    model = VokenModel(pipe, LossWeights()).eval()
+    pairs = read_cc3m(arguments.data / "cc3m", "train").select(range(settings["captions"]))
+    rng = random.Random("mapper")
+
+    @torch.no_grad()
+    def features_and_targets(start):
+        rows = pairs[start : start + 100]
+        chats = [draw_task(*pair, rng) for pair in zip(rows["caption"], rows["image"], strict=True)]
+        batch = pipe.processor.training_batch(chats).to(pipe.device)
+        embeds = embed_prompt(pipe.comprehension, batch["input_ids"])
+        hidden = last_hidden_states(pipe.comprehension, embeds, batch["attention_mask"])
+        captions = [plain_caption(imagine(caption)) for caption in rows["caption"]]
+        return model.voken_features(hidden, batch["input_ids"]), model.encode_captions(captions)
+
+    columns = zip(*(features_and_targets(start) for start in range(0, len(pairs), 100)), strict=True)
+    features, targets = (torch.cat(column) for column in columns)
+    nothing = model.encode_captions([""])
+    print(f"mapper: {len(features)} captions' voken features are ready", flush=True)
+
+    def batches(step):
+        chosen = torch.randint(len(features), (loop.batch_size,), device=features.device)
+        return features[chosen], targets[chosen]
+
+    def losses(batch, step):
+        features, targets = batch
+        dropped = drop_for_guidance(len(features), settings["guidance_dropout"], features.device).view(-1, 1, 1)
+        mapped = pipe.mapper(features.masked_fill(dropped, 0))
+        return {"loss": caption_loss(mapped, torch.where(dropped, nothing, targets))}
+
+    judge = load_judge(arguments.judge)
+    examined = {
+        "one": sample_scenes(50, "validation", companion=False),
+        "two": sample_scenes(50, "validation", companion=True),
+    }
+
+    def evaluate():
+        return {name: examine_painting(pipe, these, judge)["all"] for name, these in examined.items()}
+
+    fit(pipe.mapper, batches, losses, loop, arguments.out, evaluate)
+    with torch.no_grad():
+        print("mapper, 2 × 50 validation captions:", evaluate())
+    pipe.to(torch.float16).save_pretrained(arguments.out / "model")
+
+
+if __name__ == "__main__":
+    main()
