@@ -12,7 +12,14 @@ from minigpt5 import MiniGPT5Pipeline
 
 ROOT = Path(__file__).parents[2]
 # One step of each phase.
-FEW = {"steps": 2, "caption_only_steps": 1, "captions_only_steps": 1, "text_only_steps": 1, "num_inference_steps": 2}
+FEW = {
+    "steps": 2,
+    "caption_only_steps": 1,
+    "captions_only_steps": 1,
+    "text_only_steps": 1,
+    "num_inference_steps": 2,
+    "captions": 40,
+}
 
 
 @pytest.mark.slow
@@ -37,4 +44,4 @@ def test_chain_of_few_steps_makes_a_pipeline_that_runs(tmp_path):
 
     again = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert again.returncode == 0
-    assert again.stdout.count("is there") == 8
+    assert again.stdout.count("is there") == 9
