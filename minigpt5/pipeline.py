@@ -200,7 +200,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         It depends on the mapper's weights only, so it is computed once and kept until they change.
         """
         weights = tuple((parameter.data_ptr(), parameter._version) for parameter in self.mapper.parameters())
-        key = (weights, self.mapper.dtype, self.unet.dtype, self._execution_device)
+        key = (self.mapper, weights, self.unet.dtype, self._execution_device)
         if self._null_embeds is None or self._null_embeds[0] != key:
             zeros = torch.zeros(1, self.processor.n_vokens, self.mapper.config.voken_dim)
             self._null_embeds = (key, self.encode_vokens(zeros))
@@ -407,16 +407,18 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         _check_generators(generator, len(prompts))
         self._set_guidance(guidance_scale)
         decoder = InterleavedDecoder(self.comprehension, self.processor, config, generator)
-        for event in decoder.events(self.encode_prompt(prompts, image_lists)):
-            if isinstance(event, TextEvent):
-                yield event
-                continue
-            own = generator[event.row] if isinstance(generator, (list, tuple)) else generator
-            prompt_embeds = self.encode_vokens(event.features.unsqueeze(0))
-            latents = self.prepare_latents(1, height, width, prompt_embeds.dtype, own)
-            latents = self.denoise(prompt_embeds, latents, steps, own)
-            yield ImageEvent(event.row, self.decode_latents(latents, output_type)[0])
-        self.maybe_free_model_hooks()
+        try:
+            for event in decoder.events(self.encode_prompt(prompts, image_lists)):
+                if isinstance(event, TextEvent):
+                    yield event
+                    continue
+                own = generator[event.row] if isinstance(generator, (list, tuple)) else generator
+                prompt_embeds = self.encode_vokens(event.features.unsqueeze(0))
+                latents = self.prepare_latents(1, height, width, prompt_embeds.dtype, own)
+                latents = self.denoise(prompt_embeds, latents, steps, own)
+                yield ImageEvent(event.row, self.decode_latents(latents, output_type)[0])
+        finally:
+            self.maybe_free_model_hooks()
 
     def _size(self, height: int | None, width: int | None) -> tuple[int, int]:
         size = self.unet.config.sample_size
