@@ -8,6 +8,7 @@ import random
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from minigpt5 import MiniGPT5Pipeline
 from minigpt5.alignment import LossWeights, VokenModel, add_lora
@@ -17,7 +18,8 @@ from minigpt5.data.tasks import caption_task, dialogue_task, draw_task, story_ta
 from minigpt5.fit import fit, pick_device
 from minigpt5.logs import quiet_libraries
 from minigpt5.storyworld.examine import examine_next_step, examine_painting, examine_stories, sample_scenes
-from minigpt5.storyworld.judge import load_judge
+from minigpt5.storyworld.judge import NUM_OPTIONS, answers, load_judge, question_loss
+from minigpt5.storyworld.language import plain_caption
 
 
 def main():
@@ -52,6 +54,19 @@ def main():
         return pipe.processor.training_batch(conversations).to(pipe.device)
 
     judge = load_judge(arguments.judge)
+    # As in the alignment, a head that names what the vokens mean gives them something to gather.
+    model.namer = nn.Linear(pipe.processor.n_vokens * pipe.mapper.config.voken_dim, NUM_OPTIONS).to(pipe.device)
+
+    def losses(batch, step):
+        # The judge reads what each picture to be painted shows: renders, which it never misreads.
+        scenes = [verdict.scene for verdict in judge.read(batch["targets"])]
+        truths = torch.tensor([answers(scene) for scene in scenes], device=pipe.device)
+
+        def naming(features):
+            return settings["naming_weight"] * question_loss(model.namer(features.flatten(1)), truths)
+
+        return model(batch, [plain_caption(scene) for scene in scenes], naming)
+
     scenes = sample_scenes(50, "validation", companion=False)
 
     def evaluate():
@@ -70,8 +85,9 @@ def main():
     groups = [
         {"params": adapters, "lr": loop.learning_rate},
         {"params": list(pipe.mapper.transformer.parameters()), "lr": settings["mapper_rate"] * loop.learning_rate},
+        {"params": list(model.namer.parameters()), "lr": loop.learning_rate},
     ]
-    fit(model, batches, lambda batch, step: model(batch), loop, arguments.out, evaluate, groups)
+    fit(model, batches, losses, loop, arguments.out, evaluate, groups)
     with torch.no_grad():
         print("stories, 50 + 50 next steps and 30 stories of the validation split:", evaluate())
     pipe.comprehension = adapted.merge_and_unload()

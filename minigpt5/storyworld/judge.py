@@ -45,6 +45,14 @@ class Verdict:
         """Who is there, from left to right."""
         return tuple(character for character in self.slots.values() if character)
 
+    @property
+    def scene(self) -> Scene | None:
+        """The scene that was read, the character furthest left its hero; `None` where nobody or a crowd is there."""
+        if not 1 <= len(self.characters) <= 2 or (len(self.characters) == 2 and self.slots["middle"]):
+            return None
+        side = next(side for side in SIDES if self.slots[side])
+        return Scene(self.characters[0], side, self.place, self.time, *self.characters[1:])
+
     def compare(self, scene: Scene) -> dict[str, bool]:
         """For each attribute whether it is that of `scene`; "all" says whether everything is.
 
