@@ -1,22 +1,24 @@
 """One training loop for every stage: resumable, with warm-up, EMA, progress and a judged figure now and then.
 
 A stage gives a module, a function from a step to its batch, and a function from a batch to named losses. Batches
-depend on the step alone, so a run that was stopped goes on as if it had not been.
+depend on the step alone, so a run that was stopped goes on as if it had not been. Under `torchrun` several
+processes share each batch.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
-from torch import nn
+from torch import distributed, nn
 
 
 @dataclass
@@ -46,9 +48,38 @@ class FitConfig:
     log_every: int = 50
 
 
+def process_state() -> PartialState:
+    """Which of how many processes this one is; on CPUs they are started by `torchrun`."""
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
 def pick_device() -> torch.device:
-    """The GPU where there is one, otherwise the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """This process's GPU where there is one, otherwise the CPU."""
+    return process_state().device
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that reports and saves."""
+    return process_state().is_main_process
+
+
+def shard(batch: Sequence) -> Sequence:
+    """This process's share of a batch."""
+    state = process_state()
+    return batch[state.process_index :: state.num_processes]
+
+
+def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
+    """Give every process the mean of all processes' gradients, in one exchange."""
+    if process_state().num_processes == 1:
+        return
+    # A parameter that one process's share did not touch still has to take part.
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    distributed.all_reduce(flat)
+    flat /= process_state().num_processes
+    for parameter, mean in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        parameter.grad = mean.view_as(parameter)
 
 
 def save_atomically(state: Any, path: Path) -> None:
@@ -82,7 +113,7 @@ def fit(
     """Train `module`'s parameters that require a gradient, from the last checkpoint in `folder` if there is one.
 
     Args:
-        batches: the batch of a step, a function of the step alone.
+        batches: this process's share of the batch of a step, a function of the step alone.
         losses: named losses of a batch; their entry "loss" is what is minimised.
         evaluate: figures printed every `evaluate_every` steps and at the end, with the averaged weights in place.
         parameter_groups: AdamW groups where rates differ; by default one group of all trainable parameters.
@@ -110,6 +141,7 @@ def fit(
         module.train()
         return figures
 
+    process = process_state()
     start = 0
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
@@ -123,14 +155,18 @@ def fit(
         start = state["step"]
         print(f"{folder.name}: resumed at step {start} of {config.steps}", flush=True)
 
+    if process.num_processes > 1:
+        for parameter in trainable:
+            distributed.broadcast(parameter.data, src=0)
     module.train()
     device = trainable[0].device
     since, seen = time.monotonic(), start
     for step in range(start, config.steps):
-        torch.manual_seed(config.seed * 1_000_003 + step)
+        torch.manual_seed(config.seed * 1_000_003 + step * process.num_processes + process.process_index)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.autocast):
             parts = losses(batches(step), step)
         parts["loss"].backward()
+        average_gradients(trainable)
         torch.nn.utils.clip_grad_norm_(trainable, config.max_grad_norm)
         optimizer.step()
         schedule.step()
@@ -139,6 +175,8 @@ def fit(
             ema.step(trainable)
 
         done = step + 1
+        if not process.is_main_process:
+            continue
         if done % config.log_every == 0 or done == config.steps:
             rate = (done - seen) / (time.monotonic() - since)
             values = " ".join(f"{name} {value.item():.4f}" for name, value in parts.items())

@@ -1,5 +1,10 @@
 """The training loop, on one linear layer."""
 
+import json
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -98,3 +103,36 @@ def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(Stopped):
         save_atomically({"step": 2}, path)
     assert torch.load(path, weights_only=True) == {"step": 1}
+
+
+SHARED_TRAINING = """
+import sys
+from pathlib import Path
+import torch
+from torch import nn
+from minigpt5.fit import FitConfig, fit, is_main_process, shard
+
+torch.manual_seed(int(sys.argv[2]))
+module = nn.Linear(3, 1)
+draw = lambda step: torch.randn(4, 3, generator=torch.Generator().manual_seed(step))
+losses = lambda batch, step: {"loss": (module(batch) - batch.sum(1, keepdim=True)).square().mean()}
+config = FitConfig(5, 4, 0.1, warmup_steps=0, ema_decay=0.5)
+fit(module, lambda step: shard(draw(step)), losses, config, Path(sys.argv[1]))
+if is_main_process():
+    print("RESULT", module.weight.flatten().tolist())
+"""
+
+
+def test_two_processes_that_share_each_batch_train_as_one_does(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(SHARED_TRAINING)
+    alone = [sys.executable, program, tmp_path / "one", "0"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    results = []
+    for command in (alone, [*launch, program, tmp_path / "two", "0"]):
+        output = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        assert output.returncode == 0, output.stderr
+        results += [line for line in output.stdout.splitlines() if line.startswith("RESULT")]
+    one, two = (torch.tensor(json.loads(line.removeprefix("RESULT "))) for line in results)
+    torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-6)

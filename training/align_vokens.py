@@ -8,17 +8,16 @@ import random
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from minigpt5 import MiniGPT5Pipeline
 from minigpt5.alignment import LossWeights, VokenModel, add_lora, add_voken_rows
 from minigpt5.config import read_settings, stage_arguments
 from minigpt5.data.readers import read_cc3m, read_mmdialog
 from minigpt5.data.tasks import caption_task, dialogue_task, draw_task
-from minigpt5.fit import fit, pick_device
+from minigpt5.fit import fit, is_main_process, pick_device, shard
 from minigpt5.logs import quiet_libraries
 from minigpt5.storyworld.examine import examine_painting, sample_scenes
-from minigpt5.storyworld.judge import NUM_OPTIONS, answers, load_judge, question_loss
+from minigpt5.storyworld.judge import NamingHead, load_judge
 from minigpt5.storyworld.language import imagine, plain_caption
 
 
@@ -36,37 +35,37 @@ def main():
 
     adapted = add_lora(pipe, **settings["lora"]) if settings["lora"] else add_voken_rows(pipe)
     model = VokenModel(pipe, LossWeights(**settings["weights"]))
-    # A head that has to name what the vokens mean; it gives them something to gather, and is thrown away afterwards.
-    model.namer = nn.Linear(pipe.processor.n_vokens * pipe.mapper.config.voken_dim, NUM_OPTIONS).to(pipe.device)
+    model.namer = NamingHead(pipe.processor.n_vokens * pipe.mapper.config.voken_dim).to(pipe.device)
     # Until the mapper speaks roughly like the text encoder, the costly diffusion loss teaches nothing.
     warm = LossWeights(**settings["weights"] | {"diffusion": 0.0})
 
     def batches(step):
         rng = random.Random(f"align/{step}")
-        rows = [pairs[rng.randrange(len(pairs))] for _ in range(settings["mix"]["draw"])]
-        conversations = [draw_task(row["caption"], row["image"], rng) for row in rows]
-        for _ in range(settings["mix"]["caption"]):
-            row = pairs[rng.randrange(len(pairs))]
-            conversations.append(caption_task(row["caption"], row["image"], rng))
-        for _ in range(settings["mix"]["talk"]):
-            row = talks[rng.randrange(len(talks))]
-            conversations.append(dialogue_task(row["texts"], row["images"], rng, paint=False))
-        scenes = [imagine(row["caption"]) for row in rows]
-        # However a prompt is worded, its picture is described in the same words: vokens carry meaning, not wording.
-        captions = [plain_caption(scene) for scene in scenes]
-        truths = torch.tensor([answers(scene) for scene in scenes], device=pipe.device)
-        return pipe.processor.training_batch(conversations).to(pipe.device), captions, truths
+        conversations, scenes = [], []
+        tasks = [(task, random.Random(rng.random())) for task, count in settings["mix"].items() for _ in range(count)]
+        for task, own in shard(tasks):
+            rows = talks if task == "talk" else pairs
+            row = rows[own.randrange(len(rows))]
+            if task == "talk":
+                conversations.append(dialogue_task(row["texts"], row["images"], own, paint=False))
+            elif task == "caption":
+                conversations.append(caption_task(row["caption"], row["image"], own))
+            else:
+                conversations.append(draw_task(row["caption"], row["image"], own))
+                scenes.append(imagine(row["caption"]))
+        return pipe.processor.training_batch(conversations).to(pipe.device), scenes
 
     full = model.weights
 
     def losses(batch, step):
         model.weights = warm if step < settings["caption_only_steps"] else full
-        inputs, captions, truths = batch
+        inputs, scenes = batch
 
         def naming(features):
-            return settings["naming_weight"] * question_loss(model.namer(features.flatten(1)), truths)
+            return settings["naming_weight"] * model.namer.loss(features, scenes)
 
-        return model(inputs, captions, naming)
+        # However a prompt is worded, its picture is described in the same words: vokens carry meaning, not wording.
+        return model(inputs, [plain_caption(scene) for scene in scenes], naming)
 
     judge = load_judge(arguments.judge)
     examined = {
@@ -84,6 +83,8 @@ def main():
         {"params": list(model.namer.parameters()), "lr": loop.learning_rate},
     ]
     fit(model, batches, losses, loop, arguments.out, evaluate, groups)
+    if not is_main_process():
+        return
     with torch.no_grad():
         print("alignment, 2 × 50 validation captions:", evaluate())
     pipe.comprehension = adapted.merge_and_unload()

@@ -15,7 +15,7 @@ from minigpt5.comprehension import embed_prompt, last_hidden_states
 from minigpt5.config import read_settings, stage_arguments
 from minigpt5.data.readers import read_cc3m
 from minigpt5.data.tasks import draw_task
-from minigpt5.fit import fit, pick_device
+from minigpt5.fit import fit, is_main_process, pick_device, shard
 from minigpt5.logs import quiet_libraries
 from minigpt5.losses import caption_loss, drop_for_guidance
 from minigpt5.storyworld.examine import examine_painting, sample_scenes
@@ -33,7 +33,7 @@ def main():
     pipe = MiniGPT5Pipeline.from_pretrained(arguments.model).to(pick_device())
     pipe.set_progress_bar_config(disable=True)
     model = VokenModel(pipe, LossWeights()).eval()
-    pairs = read_cc3m(arguments.data / "cc3m", "train").select(range(settings["captions"]))
+    pairs = read_cc3m(arguments.data / "cc3m", "train").select(shard(range(settings["captions"])))
     rng = random.Random("mapper")
 
     @torch.no_grad()
@@ -52,7 +52,8 @@ def main():
     print(f"mapper: {len(features)} captions' voken features are ready", flush=True)
 
     def batches(step):
-        chosen = torch.randint(len(features), (loop.batch_size,), device=features.device)
+        count = len(shard(range(loop.batch_size)))
+        chosen = torch.randint(len(features), (count,), device=features.device)
         return features[chosen], targets[chosen]
 
     def losses(batch, step):
@@ -71,6 +72,8 @@ def main():
         return {name: examine_painting(pipe, these, judge)["all"] for name, these in examined.items()}
 
     fit(pipe.mapper, batches, losses, loop, arguments.out, evaluate)
+    if not is_main_process():
+        return
     with torch.no_grad():
         print("mapper, 2 × 50 validation captions:", evaluate())
     pipe.to(torch.float16).save_pretrained(arguments.out / "model")

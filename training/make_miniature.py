@@ -3,7 +3,7 @@
     python training/make_miniature.py --configs configs/storyworld-mini --out runs/storyworld-mini [--install]
 
 Each stage is a program of this folder and goes on where it was stopped; a finished one is not run again. `--install`
-puts the result into the package. Two one-thread processes are faster on two cores than one with two threads.
+puts the result into the package. The miniature is so small that a second thread gains nothing, so every core gets a process of its own.
 """
 
 import argparse
@@ -14,18 +14,23 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import torch
+
 from minigpt5.hub import SHIPPED
 
 PROGRAMS = Path(__file__).parent
 
 
-def run(program: str, result: Path, *arguments: object, threads: int) -> None:
-    """Run a program unless its result is there."""
+def run(program: str, result: Path, *arguments: object, processes: int = 1) -> None:
+    """Run a program, in as many one-thread processes as given, unless its result is there."""
     if result.exists():
         print(f"{program}: {result} is there", flush=True)
         return
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, str(PROGRAMS / f"{program}.py"), *map(str, arguments)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
+    launch = (
+        ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes > 1 else []
+    )
+    command = [sys.executable, *launch, str(PROGRAMS / f"{program}.py"), *map(str, arguments)]
     subprocess.run(command, env=environment, check=True)
 
 
@@ -37,33 +42,35 @@ def main():
     arguments = parser.parse_args()
     out, data = arguments.out, arguments.out / "data"
     out.mkdir(parents=True, exist_ok=True)
-    cores = os.cpu_count() or 1
+    processes = torch.cuda.device_count() or min(os.cpu_count() or 1, 4)
 
-    def stage(program: str, name: str, result: str, threads: int, *more: object) -> None:
+    def stage(program: str, name: str, result: str, *more: object, processes: int = 1) -> None:
         settings = ("--config", arguments.configs / f"{name}.yaml", "--data", data, "--out", out / name)
-        run(program, out / name / result, *settings, *more, threads=threads)
+        run(program, out / name / result, *settings, *more, processes=processes)
 
-    run("export_storyworld", data / "done", "--config", arguments.configs / "data.yaml", "--out", data, threads=cores)
-    half = max(1, cores // 2)
+    run("export_storyworld", data / "done", "--config", arguments.configs / "data.yaml", "--out", data)
     judge = ("--judge", out / "judge/model")
 
     def painter() -> None:
-        stage("train_vae", "vae", "model", half)
-        stage("train_judge", "judge", "model", half)
-        stage("train_diffusion", "diffusion", "scheduler", half, "--vae", out / "vae/model", *judge)
+        stage("train_vae", "vae", "model")
+        stage("train_judge", "judge", "model")
+        stage("train_diffusion", "diffusion", "scheduler", "--vae", out / "vae/model", *judge)
 
     def reader() -> None:
-        stage("pretrain_comprehension", "comprehension", "model", half)
+        stage("pretrain_comprehension", "comprehension", "model")
 
     with ThreadPoolExecutor(2) as pool:
         for track in (pool.submit(painter), pool.submit(reader)):
             track.result()
 
     parts = ("--comprehension", out / "comprehension", "--diffusion", out / "diffusion", "--vae", out / "vae/model")
-    run("assemble_pipeline", out / "base/model_index.json", *parts, "--out", out / "base", threads=cores)
-    stage("align_vokens", "align", "model", cores, "--model", out / "base", *judge)
-    stage("fit_mapper", "mapper", "model", cores, "--model", out / "align/model", *judge)
-    stage("train_interleaved", "interleaved", "model", cores, "--model", out / "mapper/model", *judge)
+    run("assemble_pipeline", out / "base/model_index.json", *parts, "--out", out / "base")
+    for program, name, start in (
+        ("align_vokens", "align", "base"),
+        ("fit_mapper", "mapper", "align/model"),
+        ("train_interleaved", "interleaved", "mapper/model"),
+    ):
+        stage(program, name, "model", "--model", out / start, *judge, processes=processes)
 
     if arguments.install:
         from minigpt5.storyworld.judge import WEIGHTS

@@ -17,7 +17,7 @@ from minigpt5.fit import fit, pick_device
 from minigpt5.logs import quiet_libraries
 from minigpt5.miniature import CONTEXT_LENGTH, build_comprehension, build_image_processor, build_tokenizer
 from minigpt5.processor import MiniGPT5Processor
-from minigpt5.storyworld.judge import NUM_OPTIONS, answers, question_loss
+from minigpt5.storyworld.judge import NamingHead
 from minigpt5.storyworld.language import describes, imagine
 
 
@@ -42,7 +42,7 @@ class Stack(nn.Module):
     def __init__(self, model):
         super().__init__()
         self.model = model
-        self.namer = nn.Linear(model.config.num_query_tokens * model.config.qformer_config.hidden_size, NUM_OPTIONS)
+        self.namer = NamingHead(model.config.num_query_tokens * model.config.qformer_config.hidden_size)
 
 
 def main():
@@ -66,11 +66,11 @@ def main():
         captions_only = step < settings["captions_only_steps"]
         counts = {"caption": loop.batch_size} if captions_only else settings["mix"]
         # Captions come first: the naming head reads the pictures in front.
-        conversations, targets = [], []
+        conversations, scenes = [], []
         for _ in range(counts["caption"]):
             row = captions[rng.randrange(len(captions))]
             conversations.append(caption_task(row["caption"], row["image"], rng))
-            targets.append(answers(imagine(row["caption"])))
+            scenes.append(imagine(row["caption"]))
         for rows, make, count in (
             (stories, story_tasks, counts.get("story", 0)),
             (talks, dialogue_task, counts.get("talk", 0)),
@@ -78,14 +78,13 @@ def main():
             for _ in range(count):
                 row = rows[rng.randrange(len(rows))]
                 conversations.append(make(row["texts"], row["images"], rng, paint=False))
-        return processor.training_batch(conversations).to(device), torch.tensor(targets, device=device)
+        return processor.training_batch(conversations).to(device), scenes
 
     def losses(batch, step):
-        inputs, targets = batch
+        inputs, scenes = batch
         inputs.pop("targets")
         output = model(**inputs)
-        seen = output.qformer_outputs.last_hidden_state[: len(targets)].flatten(1)
-        naming = question_loss(stack.namer(seen), targets)
+        naming = stack.namer.loss(output.qformer_outputs.last_hidden_state[: len(scenes)], scenes)
         return {"loss": output.loss + settings["naming_weight"] * naming, "text": output.loss, "naming": naming}
 
     held_back = read_cc3m(arguments.data / "cc3m", "validation").select(range(200))

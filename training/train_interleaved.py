@@ -8,17 +8,16 @@ import random
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from minigpt5 import MiniGPT5Pipeline
 from minigpt5.alignment import LossWeights, VokenModel, add_lora
 from minigpt5.config import read_settings, stage_arguments
 from minigpt5.data.readers import read_cc3m, read_mmdialog, read_vist
 from minigpt5.data.tasks import caption_task, dialogue_task, draw_task, story_tasks
-from minigpt5.fit import fit, pick_device
+from minigpt5.fit import fit, is_main_process, pick_device, shard
 from minigpt5.logs import quiet_libraries
 from minigpt5.storyworld.examine import examine_next_step, examine_painting, examine_stories, sample_scenes
-from minigpt5.storyworld.judge import NUM_OPTIONS, answers, load_judge, question_loss
+from minigpt5.storyworld.judge import NamingHead, load_judge
 from minigpt5.storyworld.language import plain_caption
 
 
@@ -50,20 +49,22 @@ def main():
 
     def batches(step):
         rng = random.Random(f"interleaved/{step}")
-        conversations = [sample(task, rng) for task, count in settings["mix"].items() for _ in range(count)]
+        tasks = [(task, random.Random(rng.random())) for task, count in settings["mix"].items() for _ in range(count)]
+        conversations = [sample(task, own) for task, own in shard(tasks)]
         return pipe.processor.training_batch(conversations).to(pipe.device)
 
     judge = load_judge(arguments.judge)
-    # As in the alignment, a head that names what the vokens mean gives them something to gather.
-    model.namer = nn.Linear(pipe.processor.n_vokens * pipe.mapper.config.voken_dim, NUM_OPTIONS).to(pipe.device)
+    model.namer = NamingHead(pipe.processor.n_vokens * pipe.mapper.config.voken_dim).to(pipe.device)
+    # The diffusion loss costs more than all else together, and teaches little before the caption loss is low.
+    full, warm = model.weights, LossWeights(**settings["weights"] | {"diffusion": 0.0})
 
     def losses(batch, step):
         # The judge reads what each picture to be painted shows: renders, which it never misreads.
         scenes = [verdict.scene for verdict in judge.read(batch["targets"])]
-        truths = torch.tensor([answers(scene) for scene in scenes], device=pipe.device)
+        model.weights = warm if step < settings["caption_only_steps"] else full
 
         def naming(features):
-            return settings["naming_weight"] * question_loss(model.namer(features.flatten(1)), truths)
+            return settings["naming_weight"] * model.namer.loss(features, scenes)
 
         return model(batch, [plain_caption(scene) for scene in scenes], naming)
 
@@ -88,6 +89,8 @@ def main():
         {"params": list(model.namer.parameters()), "lr": loop.learning_rate},
     ]
     fit(model, batches, losses, loop, arguments.out, evaluate, groups)
+    if not is_main_process():
+        return
     with torch.no_grad():
         print("stories, 50 + 50 next steps and 30 stories of the validation split:", evaluate())
     pipe.comprehension = adapted.merge_and_unload()

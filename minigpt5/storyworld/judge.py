@@ -5,6 +5,7 @@ It reads, for each of the three sides, which animal of which colour stands there
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -89,6 +90,21 @@ def question_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 def split_questions(logits: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Logits of all questions side by side, taken apart."""
     return logits.split([len(options) for options in QUESTIONS.values()], dim=1)
+
+
+class NamingHead(nn.Linear):
+    """A linear head that has to name a scene from features of it; thrown away after training.
+
+    It gives the features something to gather long before the loss that they are for can.
+    """
+
+    def __init__(self, width: int):
+        super().__init__(width, NUM_OPTIONS)
+
+    def loss(self, features: torch.Tensor, scenes: Sequence[Scene]) -> torch.Tensor:
+        """`question_loss` of features `(scenes, ...)`, flattened to `(scenes, width)`."""
+        truths = torch.tensor([answers(scene) for scene in scenes], device=features.device)
+        return question_loss(self(features.flatten(1)), truths)
 
 
 class Judge(ModelMixin, ConfigMixin):

@@ -117,13 +117,11 @@ def caption(scene: Scene, rng: random.Random, wording: str = "train", brief: boo
 
 
 def plain_caption(scene: Scene) -> str:
-    """The one caption of a scene that always says the same in the same words."""
+    """The one caption of what a scene shows, from left to right and always in the same words."""
     phrases = SIDE_PHRASES | PLACE_PHRASES | TIME_PHRASES
     first = {name: options[0] for name, options in phrases.items()}
-    who = f"{article(scene.hero.colour)} {scene.hero.kind} {first[scene.side]}"
-    if scene.companion:
-        companion = f"{article(scene.companion.colour)} {scene.companion.kind}"
-        who = f"{who} and {companion} {first[OPPOSITE[scene.side]]}"
+    slots = {side: who for side, who in scene.slots.items() if who}
+    who = " and ".join(f"{article(who.colour)} {who.kind} {first[side]}" for side, who in slots.items())
     return sentence(f"{who} {first[scene.place]} {first[scene.time]}")
 
 
