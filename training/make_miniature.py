@@ -3,7 +3,8 @@
     python training/make_miniature.py --configs configs/storyworld-mini --out runs/storyworld-mini [--install]
 
 Each stage is a program of this folder and goes on where it was stopped; a finished one is not run again. `--install`
-puts the result into the package. The miniature is so small that a second thread gains nothing, so every core gets a process of its own.
+puts the result into the package. Every core gets a process of its own: in models this small a second thread gains
+nothing.
 """
 
 import argparse
@@ -31,7 +32,7 @@ def run(program: str, result: Path, *arguments: object, processes: int = 1) -> N
         ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes > 1 else []
     )
     command = [sys.executable, *launch, str(PROGRAMS / f"{program}.py"), *map(str, arguments)]
-    subprocess.run(command, env=environment, check=True)
+    subprocess.run([sys.executable, *command], env=environment, check=True)
 
 
 def main():

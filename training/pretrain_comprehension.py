@@ -6,7 +6,6 @@
 
 import random
 
-import torch
 from torch import nn
 
 from minigpt5.config import read_settings, stage_arguments
