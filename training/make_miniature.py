@@ -28,10 +28,9 @@ def run(program: str, result: Path, *arguments: object, processes: int = 1) -> N
         print(f"{program}: {result} is there", flush=True)
         return
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
-    launch = (
-        ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes > 1 else []
-    )
-    command = [sys.executable, *launch, str(PROGRAMS / f"{program}.py"), *map(str, arguments)]
+    command = [str(PROGRAMS / f"{program}.py"), *map(str, arguments)]
+    if processes > 1:
+        command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), *command]
     subprocess.run([sys.executable, *command], env=environment, check=True)
 
 
