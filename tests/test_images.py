@@ -1,11 +1,15 @@
 """Every kind of picture people have comes out RGB, and whatever is no picture is refused by name."""
 
+import hashlib
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from minigpt5.images import ImageError, open_image, to_rgb, to_tensor
+from minigpt5.images import ImageError, open_image, pad_to_square, published_image_processor, to_rgb, to_tensor
 
 RED = (255, 0, 0)
 
@@ -142,3 +146,43 @@ def test_files_that_are_no_pictures(tmp_path):
             open_image(tmp_path / name)
     with pytest.raises(ImageError, match="folder"):
         open_image(tmp_path)
+
+
+GOLDEN = Path(__file__).parent / "golden/datasets"
+
+
+def digest(values):
+    """Of a picture's bytes, given as floats (3, height, width) in 0…255."""
+    return hashlib.sha256(values.round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy().tobytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("recorded", "prepare"), [("input_224_plain", to_rgb), ("input_224_square_white", pad_to_square)]
+)
+def test_pictures_that_are_read_become_the_published_pixels(recorded, prepare):
+    expected = json.loads((GOLDEN / "pixels.json").read_text())[recorded]
+    picture = prepare(open_image(GOLDEN / "pixels_source.png"))
+    assert list(picture.size) == expected["size"]
+    processor = published_image_processor(224)
+    pixels = processor(picture, return_tensors="pt")["pixel_values"][0]
+    torch.testing.assert_close(pixels[:, :2, :2], torch.tensor(expected["corner"]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(pixels.mean((1, 2)), torch.tensor(expected["mean"]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(pixels.std((1, 2)), torch.tensor(expected["std"]), atol=1e-6, rtol=0)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (processor.image_mean, processor.image_std))
+    assert digest((pixels * std + mean) * 255) == expected["sha256_uint8"]
+
+
+def test_pictures_to_be_painted_become_the_published_pixels():
+    expected = json.loads((GOLDEN / "pixels.json").read_text())["output_512_square_white"]
+    square = pad_to_square(open_image(GOLDEN / "pixels_source.png"))
+    pixels = to_tensor(square, 512, Image.Resampling.BILINEAR)
+    torch.testing.assert_close(pixels.mean((1, 2)), torch.tensor(expected["mean"]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(pixels.std((1, 2)), torch.tensor(expected["std"]), atol=1e-6, rtol=0)
+    assert digest((pixels + 1) * 127.5) == expected["sha256_uint8"]
+
+
+def test_a_square_has_white_bars_on_both_sides():
+    tall = pad_to_square(Image.new("RGB", (2, 6), RED))
+    assert tall.size == (6, 6)
+    assert [colour(tall, (x, 3)) for x in (1, 2, 3, 4)] == [(255,) * 3, RED, RED, (255,) * 3]
+    assert pad_to_square(Image.new("RGB", (3, 3), RED)).size == (3, 3)
