@@ -8,6 +8,7 @@ spell a voken or a mark is encoded as the plain characters it is.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -32,6 +33,25 @@ class Mark(Enum):
 
 
 Piece = str | Mark
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt and the reply to be learnt, in pieces: what no chat message can say, such as a prompt without a turn.
+
+    Args:
+        source: the prompt.
+        target: the reply, its closing `###` included.
+        images: the pictures read, one for each `Mark.IMAGE` of the source.
+        outputs: the pictures painted, one for each `Mark.VOKENS` of the target.
+        caption: what the output shows, for the caption loss, where the data set tells.
+    """
+
+    source: Sequence[Piece]
+    target: Sequence[Piece]
+    images: Sequence[Picture] = ()
+    outputs: Sequence[Picture] = ()
+    caption: str | None = None
 
 
 def as_list(images: Any) -> list:
@@ -61,7 +81,10 @@ class MiniGPT5Processor(ProcessorMixin):
         self.system = system
         super().__init__(image_processor, tokenizer)
         specials = [f"[IMG{i}]" for i in range(n_vokens)] + [IMAGE_MARK]
-        tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in specials])
+        # White space beside a special goes, as `encode` does it (published code, tokenizer of transformers 4.31).
+        tokenizer.add_tokens(
+            [AddedToken(token, special=True, normalized=False, lstrip=True, rstrip=True) for token in specials]
+        )
         *self.voken_ids, self.image_token_id = tokenizer.convert_tokens_to_ids(specials)
 
     @property
@@ -174,39 +197,56 @@ class MiniGPT5Processor(ProcessorMixin):
             rows.append(self.encode(pieces))
         return self._batch(rows, pictures, padding_side)
 
-    def training_batch(self, conversations: Sequence[list[Message]]) -> BatchFeature:
-        """Encode conversations whose last message is the reply to be learnt.
+    def example(self, messages: list[Message]) -> Example:
+        """A conversation whose last message is the reply to be learnt; its pictures are to be painted."""
+        source, read = self.render(messages[:-1])
+        reply, painted = self.render([{"role": "system", "content": ""}, messages[-1]], reply=False)
+        target = [
+            Mark.VOKENS if piece is Mark.IMAGE else piece for piece in reply[2:] if piece not in ("<Img>", "</Img> ")
+        ]
+        return Example(source, [*target, " ###"], [picture for picture in read if picture is not None], painted)
 
-        Pictures of the reply are to be painted: they become vokens, and their own pixels are not read. Scored are the
-        reply's text, the first and the last voken of a block, and the closing `###`; what lies between the two vokens
-        follows by itself in decoding (published code, labels of its data sets).
+    def training_pair(self, source: Sequence[Piece], target: Sequence[Piece]) -> tuple[list[int], list[int]]:
+        """Ids and labels of a prompt and its reply, encoded apart.
+
+        Scored are the reply's text, the first and the last voken of a block, and the closing `###`; what lies between
+        the two vokens follows by itself in decoding (published code, labels of its data sets).
+        """
+        prompt, reply = self.encode(source), self.encode(target, bos=False)
+        between = set(self.voken_ids[1:-1])
+        labels = [IGNORE_INDEX] * len(prompt) + [IGNORE_INDEX if i in between else i for i in reply]
+        return prompt + reply, labels
+
+    def training_batch(self, items: Sequence[list[Message] | Example]) -> BatchFeature:
+        """Encode what is to be learnt: conversations that end in the reply, or ready-made examples.
+
+        Pictures of the reply are to be painted: they become vokens, and their own pixels are not read.
 
         Returns:
             `input_ids`, `attention_mask`, `labels` (batch, length), padded on the right; `pixel_values` of the pictures
             read; `targets`, the list of pictures to be painted, in order.
+
+        Raises:
+            ValueError: where an item has fewer or more pictures than marks.
         """
         rows, labels, pictures, targets = [], [], [], []
-        for messages in conversations:
-            pieces, read = self.render(messages[:-1])
-            reply, painted = self.render([{"role": "system", "content": ""}, messages[-1]], reply=False)
-            reply = [
-                Mark.VOKENS if piece is Mark.IMAGE else piece
-                for piece in reply[2:]
-                if piece not in ("<Img>", "</Img> ")
-            ]
-            source, target = self.encode(pieces), self.encode([*reply, " ###"], bos=False)
-            between = set(self.voken_ids[1:-1])
-            rows.append(source + target)
-            labels.append([IGNORE_INDEX] * len(source) + [IGNORE_INDEX if i in between else i for i in target])
-            pictures += self._match(pieces, read, [])
-            targets += [to_rgb(picture) for picture in painted]
+        for item in items:
+            example = item if isinstance(item, Example) else self.example(item)
+            blocks = list(example.target).count(Mark.VOKENS)
+            if blocks != len(example.outputs):
+                raise ValueError(f"the reply paints {blocks} picture(s) but has {len(example.outputs)}")
+            ids, scored = self.training_pair(example.source, example.target)
+            rows.append(ids)
+            labels.append(scored)
+            pictures += self._match(example.source, None, list(example.images))
+            targets += [to_rgb(picture) for picture in example.outputs]
         batch = self._batch(rows, pictures, "right")
         length = batch["input_ids"].shape[1]
         batch["labels"] = torch.tensor([row + [IGNORE_INDEX] * (length - len(row)) for row in labels])
         batch["targets"] = targets
         return batch
 
-    def _match(self, pieces: list[Piece], inline: list | None, given: list) -> list[Picture]:
+    def _match(self, pieces: Sequence[Piece], inline: list | None, given: list) -> list[Picture]:
         """The pictures of a prompt in order, checked against its marks."""
         marks = sum(piece is Mark.IMAGE for piece in pieces)
         inline = [None] * marks if inline is None else inline

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from minigpt5 import MiniGPT5Processor
-from minigpt5.processor import IGNORE_INDEX
+from minigpt5.processor import IGNORE_INDEX, Example, Mark
 
 
 @pytest.fixture
@@ -206,3 +206,21 @@ def test_targets_come_in_order_and_are_not_read(processor, pictures):
 def test_words_of_a_reply_never_become_vokens(processor):
     batch, _ = learn(processor, [user(text("x")), assistant(text("I say [IMG0] <ImageHere>"))])
     assert not special(processor, batch)
+
+
+def test_a_ready_made_example_is_encoded_as_the_same_conversation(processor, pictures):
+    talk = [user(text("What is"), image(pictures[0])), assistant(text("A cat."), image(pictures[1]))]
+    source = ["###Human: What is <Img>", Mark.IMAGE, "</Img> ###Assistant:"]
+    ready = Example(source, ["A cat. ", Mark.VOKENS, " ###"], [pictures[0]], [pictures[1]])
+    (first, second) = (processor.training_batch([item]) for item in (talk, ready))
+    assert first.keys() == second.keys()
+    for name in ("input_ids", "labels", "pixel_values"):
+        assert torch.equal(first[name], second[name])
+    assert first["targets"] == second["targets"]
+
+
+def test_an_example_s_pictures_are_counted(processor, pictures):
+    with pytest.raises(ValueError, match=r"the reply paints 1 picture\(s\) but has 0"):
+        processor.training_batch([Example(["x"], [Mark.VOKENS])])
+    with pytest.raises(ValueError, match=r"1 image mark\(s\) but 2 image\(s\)"):
+        processor.training_batch([Example([Mark.IMAGE], ["x"], pictures[:2])])
