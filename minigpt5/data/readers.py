@@ -79,13 +79,17 @@ def read_vist(root: str | Path, split: str) -> Dataset:
     return Dataset.from_list(rows, features=_SEQUENCE)
 
 
-def read_mmdialog(root: str | Path, split: str) -> Dataset:
+def read_mmdialog(root: str | Path, split: str, cut_at_missing: bool = False) -> Dataset:
     """Columns `texts` and `images`, the turns of a talk; an image is `None` where a turn shows none.
 
     Read from `{split}/{split}_conversations.txt`, one JSON object a line; pictures lie beside it, by their media id.
 
+    Args:
+        cut_at_missing: end a talk before its first turn whose picture is missing, as the published code does, instead
+            of refusing it: many of the data set's pictures can no longer be downloaded.
+
     Raises:
-        FileNotFoundError: if that file or a picture it names is missing.
+        FileNotFoundError: if that file is missing, or, without `cut_at_missing`, a picture it names.
         ValueError: if a line is not the JSON of a conversation; names the file and the line.
     """
     table = _existing(Path(root) / split / f"{split}_conversations.txt")
@@ -101,6 +105,8 @@ def read_mmdialog(root: str | Path, split: str) -> Dataset:
             for turn in turns:
                 media = [element["__MEDIA__"] for element in turn if "__MEDIA__" in element]
                 if media and media[0] not in pictures:
+                    if cut_at_missing:
+                        break
                     raise FileNotFoundError(f"{table}, line {number}: no picture {media[0]} in {table.parent}")
                 texts.append(" ".join(element["__TEXT__"] for element in turn if "__TEXT__" in element))
                 images.append(pictures[media[0]] if media else None)

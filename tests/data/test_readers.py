@@ -103,6 +103,12 @@ def test_mmdialog_names_a_missing_picture(tmp_path):
         read_mmdialog(mmdialog(tmp_path, talk([{"__MEDIA__": "9f3"}])), "test")
 
 
+def test_a_talk_can_end_before_a_missing_picture(tmp_path):
+    lines = talk([{"__TEXT__": "hello"}], [{"__MEDIA__": "9f3"}], [{"__TEXT__": "bye"}]), talk([{"__TEXT__": "alone"}])
+    rows = read_mmdialog(mmdialog(tmp_path, *lines), "test", cut_at_missing=True)
+    assert rows["texts"][:] == [["hello"], ["alone"]]
+
+
 def test_pictures_are_not_opened_before_they_are_read(tmp_path):
     rows = read_cc3m(cc3m(tmp_path, "gone\tval/missing.jpg"), "val")
     with pytest.raises(FileNotFoundError):

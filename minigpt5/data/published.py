@@ -1,0 +1,130 @@
+"""The prompts and replies that MiniGPT-5 was published with, built from the rows of the readers.
+
+Rows are read as examples are asked for, so the pictures of one row at a time are open. Wordings are drawn from `rng` in
+the order of the examples: `random.Random(seed)` gives those of the published code after `random.seed(seed)`.
+
+The rules and wordings are worked out from recorded examples. Only text that the data sets hold varies, and it stays
+text: a caption that spells `[IMG0]` paints nothing. Each picture to be painted is padded to a white square.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterable, Iterator
+from itertools import takewhile
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from minigpt5.images import pad_to_square
+from minigpt5.processor import Example, Mark
+
+COMMAND = "You will be able to generate image according to command."
+STORY = (
+    "Give the following images in <Img>ImageContent</Img> format. You will be able to see the images once I provide it "
+    "to you. Please understanding images and generate story."
+)
+DIALOGUE = (
+    "Give the following images in <Img>ImageContent</Img> format. You will be able to see the images once I provide it "
+    "to you. Please generate conversations with appropriate images. "
+)
+
+GENERATE = (
+    "an image with caption:",
+    "can you give me the image with caption:",
+    "help me to generate this image:",
+    "generate image with caption:",
+    "according to caption, generate image:",
+)
+ILLUSTRATE = ("Generate an image with the scene description:", "the scene description:")
+# The second of three never came up in the recorded examples, so its words are ours.
+CONTINUE = ("Tell me the next scene with image.", "What happens in the next scene?", "What should happen then?")
+DESCRIBE = ("Tell me the next scene description by this image:", "What happen in the next scene image:")
+
+PICTURE = ("<Img>", Mark.IMAGE, "</Img>")
+ANSWER = " ###Assistant:"
+END = " ###"
+PAINT = (Mark.VOKENS, END)
+
+
+def clean_caption(caption: str) -> str:
+    """Lower case, without the characters `.!"()*#:;~`, and single spaces."""
+    return " ".join(re.sub(r'[.!"()*#:;~]', " ", caption.lower()).split())
+
+
+def cc3m_examples(rows: Iterable[dict[str, Any]], rng: random.Random, test: bool = False) -> Iterator[Example]:
+    """Paint a caption: the caption alone is the prompt; for every hundredth row it is said once more as a command.
+
+    Args:
+        rows: of `read_cc3m`.
+        rng: draws the command's wording.
+        test: no commands, and the caption is the target. The published code kept its list in a cache that did not know
+            of `test`, so commands stayed in where training had come first; not so here.
+    """
+    for number, row in enumerate(rows):
+        caption = clean_caption(row["caption"])
+        prompts = [caption]
+        if number % 100 == 0 and not test:
+            prompts.append(f"{COMMAND}###Human: {rng.choice(GENERATE)} {caption}{ANSWER}")
+        for prompt in prompts:
+            target = (caption,) if test else PAINT
+            yield Example([prompt], target, outputs=[pad_to_square(row["image"])], caption=caption)
+
+
+def vist_examples(rows: Iterable[dict[str, Any]], rng: random.Random, test: bool = False) -> Iterator[Example]:
+    """Three tasks for each step of a story after all steps before it, texts and pictures.
+
+    The sentence is given and its picture painted; nothing is given and both are told; the picture is given and its
+    sentence told. The first step and `test` have the first task alone.
+
+    Args:
+        rows: of `read_vist`.
+        rng: draws the wording of each task, in that order.
+    """
+    for row in rows:
+        context, seen = [f"{STORY}###Human:"], []
+        for text, image in zip(row["texts"], row["images"], strict=True):
+            ask, painted = [*context, "\n " if seen else " "], [pad_to_square(image)]
+            yield Example([*ask, f"{rng.choice(ILLUSTRATE)} {text}", ANSWER], PAINT, tuple(seen), painted)
+            if seen and not test:
+                yield Example([*ask, rng.choice(CONTINUE), ANSWER], (f"{text} ", *PAINT), tuple(seen), painted)
+                question = [*ask, f"{rng.choice(DESCRIBE)} ", *PICTURE, ANSWER]
+                yield Example(question, (text, END), (*seen, image))
+            context += [text, *PICTURE]
+            seen.append(image)
+
+
+def mmdialog_examples(
+    rows: Iterable[dict[str, Any]], tokenizer: PreTrainedTokenizerBase | None = None, max_tokens: int = 50
+) -> Iterator[Example]:
+    """Each turn of a talk but the first, after the two or three turns before it, of which a human's is the first.
+
+    A talk ends before the first turn without text, or whose text ends in ".jpg", which the published code mistook for
+    a picture. It also knew one picture (-3872362534310063124) as bad and ended there: leave that file out.
+
+    Args:
+        rows: of `read_mmdialog`; `cut_at_missing` is the published code's way.
+        tokenizer: given for training, where a talk also ends before the first turn of more than `max_tokens` tokens.
+    """
+
+    def usable(turn: tuple[str, Any]) -> bool:
+        text = turn[0]
+        if not text.strip() or text.endswith(".jpg"):
+            return False
+        return tokenizer is None or len(tokenizer.encode(text, add_special_tokens=False)) <= max_tokens
+
+    speakers = ("###Human:", ANSWER.strip())
+    for row in rows:
+        turns = list(takewhile(usable, zip(row["texts"], row["images"], strict=True)))
+        for last in range(1, len(turns)):
+            first = max(0, (last - 2) // 2 * 2)
+            source, seen = [DIALOGUE], []
+            for number, (text, image) in enumerate(turns[first:last]):
+                source.append(f"{speakers[number % 2]} {text} ")
+                if image is not None:
+                    source += [*PICTURE, " "]
+                    seen.append(image)
+            text, image = turns[last]
+            target, painted = ((text, END), []) if image is None else ((f"{text} ", *PAINT), [pad_to_square(image)])
+            yield Example([*source, speakers[last % 2]], target, seen, painted)
