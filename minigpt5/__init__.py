@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 _HOME = {
     "DecodingConfig": "minigpt5.decoding",
     "ImageEvent": "minigpt5.pipeline",
+    "MiniGPT4ForConditionalGeneration": "minigpt5.comprehension",
     "MiniGPT5Pipeline": "minigpt5.pipeline",
     "MiniGPT5PipelineOutput": "minigpt5.output",
     "MiniGPT5Processor": "minigpt5.processor",
@@ -27,6 +28,7 @@ _HOME = {
 __all__ = [
     "DecodingConfig",
     "ImageEvent",
+    "MiniGPT4ForConditionalGeneration",
     "MiniGPT5Pipeline",
     "MiniGPT5PipelineOutput",
     "MiniGPT5Processor",
@@ -36,6 +38,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from minigpt5.comprehension import MiniGPT4ForConditionalGeneration
     from minigpt5.decoding import DecodingConfig, TextEvent
     from minigpt5.mapper import VokenMapper
     from minigpt5.output import MiniGPT5PipelineOutput

@@ -28,6 +28,8 @@ class LossWeights:
         caption: of L_CAP, 0.1 in the first stage and 0 in the second.
         guidance_dropout: share of pictures whose voken features become zeros. Published: 0.1.
         snr_gamma: of Min-SNR weighting, `None` for none. Published code: 5.
+        mask_padding: whether the caption features that L_CAP aims at see no padding, as in the published code. The
+            diffusion model itself is trained on features that do.
     """
 
     text: float = 0.01
@@ -35,6 +37,7 @@ class LossWeights:
     caption: float = 0.1
     guidance_dropout: float = 0.1
     snr_gamma: float | None = 5.0
+    mask_padding: bool = True
 
 
 def add_voken_rows(pipe: MiniGPT5Pipeline) -> PeftModel:
@@ -91,14 +94,15 @@ class VokenModel(nn.Module):
     @torch.no_grad()
     def encode_captions(self, captions: Sequence[str]) -> torch.Tensor:
         """The diffusion's own text features `(captions, text_length, text_dim)`."""
-        ids = self.tokenizer(
+        batch = self.tokenizer(
             list(captions),
             padding="max_length",
             truncation=True,
             max_length=self.tokenizer.model_max_length,
             return_tensors="pt",
-        )["input_ids"]
-        return self.text_encoder(ids.to(self.text_encoder.device)).last_hidden_state
+        ).to(self.text_encoder.device)
+        mask = batch["attention_mask"] if self.weights.mask_padding else None
+        return self.text_encoder(batch["input_ids"], attention_mask=mask).last_hidden_state
 
     @torch.no_grad()
     def encode_targets(self, targets: Sequence) -> torch.Tensor:

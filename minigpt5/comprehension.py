@@ -2,8 +2,39 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
-from transformers import Blip2ForConditionalGeneration, Cache
+from transformers import Blip2Config, Blip2ForConditionalGeneration, Cache
+
+
+class MiniGPT4ForConditionalGeneration(Blip2ForConditionalGeneration):
+    """BLIP-2 with the published stack's two epsilons, saved whole even with an adapter attached.
+
+    The norm behind the ViT has the epsilon `vision_config.post_layernorm_eps`, 1e-5 in the published stack (LAVIS'
+    `ln_vision`), where BLIP-2 of transformers takes the ViT's own, 1e-6.
+    """
+
+    def __init__(self, config: Blip2Config):
+        super().__init__(config)
+        self.vision_model.post_layernorm.eps = config.vision_config.post_layernorm_eps
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
+        """Write the model and, beside it in the same folder, its LoRA adapter if it has one.
+
+        transformers would write the adapter alone; a folder that holds both loads as it was saved.
+        """
+        super().save_pretrained(save_directory, **kwargs)
+        if not getattr(self, "_hf_peft_config_loaded", False):
+            return
+        base = {
+            name.replace(".base_layer.", "."): value for name, value in self.state_dict().items() if "lora_" not in name
+        }
+        self._hf_peft_config_loaded = False
+        try:
+            super().save_pretrained(save_directory, **{**kwargs, "state_dict": base})
+        finally:
+            self._hf_peft_config_loaded = True
 
 
 def bring_to_device(model: Blip2ForConditionalGeneration) -> None:

@@ -220,7 +220,8 @@ class InterleavedDecoder:
             row.pending = self.processor.voken_ids
         elif not row.done:
             row.pending = [token]
-        row.history += row.pending
+        # Of a block only what was chosen counts as said (published code).
+        row.history += row.pending[:1]
         row.length += len(row.pending)
 
     def _spent(self, row: _Row) -> bool:

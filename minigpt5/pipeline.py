@@ -31,7 +31,8 @@ from minigpt5.processor import MiniGPT5Processor, Prompt, as_list
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
 # Recorded as ["minigpt5", class name] in model_index.json, these parts load again wherever minigpt5 is installed.
-_LOADABLE = {name: ["save_pretrained", "from_pretrained"] for name in ("VokenMapper", "MiniGPT5Processor")}
+_OWN = ("MiniGPT4ForConditionalGeneration", "MiniGPT5Processor", "VokenMapper")
+_LOADABLE = {name: ["save_pretrained", "from_pretrained"] for name in _OWN}
 pipeline_loading_utils.LOADABLE_CLASSES["minigpt5"] = _LOADABLE
 pipeline_loading_utils.ALL_IMPORTABLE_CLASSES.update(_LOADABLE)
 

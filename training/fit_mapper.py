@@ -32,7 +32,7 @@ def main():
     loop, settings = read_settings(arguments)
     pipe = MiniGPT5Pipeline.from_pretrained(arguments.model).to(pick_device())
     pipe.set_progress_bar_config(disable=True)
-    model = VokenModel(pipe, LossWeights()).eval()
+    model = VokenModel(pipe, LossWeights(mask_padding=False)).eval()
     pairs = read_cc3m(arguments.data / "cc3m", "train").select(shard(range(settings["captions"])))
     rng = random.Random("mapper")
 
