@@ -50,7 +50,7 @@ class Parser(argparse.ArgumentParser):
 
 
 @contextmanager
-def as_user_error(kind: type[Exception], prefix: str = "") -> Iterator[None]:
+def as_user_error(kind: type[Exception] | tuple[type[Exception], ...], prefix: str = "") -> Iterator[None]:
     """Turn exceptions of a kind into a `UserError`."""
     try:
         yield
@@ -178,7 +178,77 @@ def build_parser() -> Parser:
             default=MINIATURE,
             help=f"a model shipped with the package, a pipeline's folder or a hub repository (default: {MINIATURE})",
         )
+    add_import(commands)
     return parser
+
+
+def add_import(commands) -> None:
+    """`minigpt5 import-official`."""
+    importing = commands.add_parser(
+        "import-official",
+        help="make a pipeline folder of the published checkpoints",
+        description="Make an ordinary pipeline folder of the published MiniGPT-5 checkpoints and what they stand on. "
+        "Prints which tensor of which file went where.",
+        epilog="example: minigpt5 import-official --llm vicuna-7b/ --proj pretrained_minigpt4_7b.pth "
+        "--stage1 stage1_cc3m.ckpt --stage2 stage2_vist.ckpt --out minigpt5-vist/",
+    )
+    importing.set_defaults(run=run_import, model=None)
+    parts = {
+        "llm": "folder or hub id of the language model, Vicuna-7B v0",
+        "vit": "eva_vit_g.pth, or a folder or hub id with BLIP-2 in the layout of transformers",
+        "qformer": "BLIP-2's file with the Q-Former, or a folder or hub id as for --vit",
+        "sd": "folder or hub id of Stable Diffusion 2.1-base",
+    }
+    for name, text in parts.items():
+        importing.add_argument(f"--{name}", metavar="DIR_OR_ID", help=f"{text} (default: its home on the hub)")
+    importing.add_argument("--proj", metavar="FILE", required=True, help="MiniGPT-4's file with the projection")
+    importing.add_argument("--stage1", metavar="FILE", required=True, help="checkpoint of the first stage")
+    importing.add_argument("--stage2", metavar="FILE", help="checkpoint of the second stage, put on top of the first")
+    importing.add_argument("--merge", action="store_true", help="fold LoRA into the weights; kept apart by default")
+    importing.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="of all weights (default: float32)",
+    )
+    importing.add_argument(
+        "--revision",
+        action="append",
+        default=[],
+        metavar="PART=REVISION",
+        help="pin the hub revision of llm, vit, qformer or sd; repeatable",
+    )
+    for name, value in (("vit-heads", 16), ("qformer-heads", 12)):
+        importing.add_argument(f"--{name}", type=whole_number(1), default=value, help=f"default: {value}, as published")
+    importing.add_argument("--out", type=Path, metavar="DIR", required=True, help="the new pipeline folder")
+
+
+def run_import(arguments: argparse.Namespace) -> None:
+    """Import the published checkpoints and report."""
+    import torch
+
+    from minigpt5.official import import_official
+
+    quiet_libraries()
+    given = {name: getattr(arguments, name) for name in ("llm", "vit", "qformer", "sd", "proj", "stage1", "stage2")}
+    pinned = [text.partition("=") for text in arguments.revision]
+    for part, equals, revision in pinned:
+        if part not in ("llm", "vit", "qformer", "sd") or not equals or not revision:
+            raise UserError(
+                f"--revision is PART=REVISION with part llm, vit, qformer or sd, got {part}{equals}{revision}"
+            )
+    with as_user_error((OSError, ValueError)):
+        report = import_official(
+            arguments.out,
+            **{name: value for name, value in given.items() if value is not None},
+            merge=arguments.merge,
+            dtype=getattr(torch, arguments.dtype),
+            vit_heads=arguments.vit_heads,
+            qformer_heads=arguments.qformer_heads,
+            revisions={part: revision for part, _, revision in pinned},
+        )
+    print(report)
+    print(arguments.out)
 
 
 def load_pipeline(name: str) -> MiniGPT5Pipeline:

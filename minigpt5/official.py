@@ -24,14 +24,12 @@ from torch import nn
 from transformers import (
     AutoConfig,
     Blip2Config,
-    BlipImageProcessor,
     GenerationConfig,
     PretrainedConfig,
 )
-from transformers.image_utils import OPENAI_CLIP_MEAN as CLIP_MEAN
-from transformers.image_utils import OPENAI_CLIP_STD as CLIP_STD
 
 from minigpt5.comprehension import MiniGPT4ForConditionalGeneration
+from minigpt5.images import published_image_processor
 from minigpt5.mapper import VokenMapper
 from minigpt5.pipeline import MiniGPT5Pipeline
 from minigpt5.processor import MiniGPT5Processor
@@ -409,11 +407,6 @@ def _wanted(source: str, name: str) -> bool:
         return rename(source, name) is not None
     except KeyError:
         return False
-
-
-def published_image_processor(side: int) -> BlipImageProcessor:
-    """To a square of `side` pixels, bicubic, with CLIP's mean and deviation."""
-    return BlipImageProcessor(size={"height": side, "width": side}, image_mean=CLIP_MEAN, image_std=CLIP_STD)
 
 
 def import_official(out: str | Path, **sources) -> ImportReport:
