@@ -1,6 +1,7 @@
 """The whole chain of training programs, a few steps each, as a user would run it."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import yaml
 
 from minigpt5 import MiniGPT5Pipeline
+from minigpt5.storyworld.judge import WEIGHTS
 
 ROOT = Path(__file__).parents[2]
 # One step of each phase.
@@ -33,6 +35,8 @@ def test_chain_of_few_steps_makes_a_pipeline_that_runs(tmp_path):
         else:
             settings |= {name: FEW[name] for name in settings.keys() & FEW.keys()}
         (configs / file.name).write_text(yaml.safe_dump(settings))
+    # A judge of two steps could not read what the targets of the stories show.
+    shutil.copytree(WEIGHTS, tmp_path / "out/judge/model")
     command = [sys.executable, "training/make_miniature.py", "--configs", str(configs), "--out", str(tmp_path / "out")]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     first = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
