@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from peft import LoraConfig, PeftModel, TrainableTokensConfig, get_peft_model
+from PIL import Image
 from torch import nn
 from torch.nn.functional import cross_entropy
 from transformers import BatchFeature
@@ -75,6 +76,8 @@ class VokenModel(nn.Module):
         self.unet, self.vae, self.text_encoder = pipe.unet, pipe.vae, pipe.text_encoder
         self.processor, self.tokenizer, self.scheduler = pipe.processor, pipe.tokenizer, pipe.scheduler
         self.weights = weights
+        # The UNet's, as the VAE of Stable Diffusion 2.1-base names the 768 pixels of another model.
+        self.image_size = pipe.unet.config.sample_size * pipe.vae_scale_factor
         for part in (self.unet, self.vae, self.text_encoder):
             part.requires_grad_(False)
 
@@ -106,9 +109,8 @@ class VokenModel(nn.Module):
 
     @torch.no_grad()
     def encode_targets(self, targets: Sequence) -> torch.Tensor:
-        """Scaled latents of the pictures to be painted."""
-        size = self.vae.config.sample_size
-        pixels = torch.stack([to_tensor(target, size) for target in targets])
+        """Scaled latents of the pictures to be painted, resized bilinearly as in the published code."""
+        pixels = torch.stack([to_tensor(target, self.image_size, Image.Resampling.BILINEAR) for target in targets])
         pixels = pixels.to(self.vae.device, self.vae.dtype)
         return self.vae.encode(pixels).latent_dist.sample() * self.vae.config.scaling_factor
 

@@ -13,6 +13,7 @@ from minigpt5 import alignment, decoding
 from minigpt5.alignment import LossWeights, VokenModel
 from minigpt5.comprehension import embed_prompt, last_hidden_states, next_token_logits
 from minigpt5.decoding import InterleavedDecoder, TextEvent, VokenEvent
+from minigpt5.images import open_image, pad_to_square
 from minigpt5.losses import caption_loss, latent_diffusion_loss
 from minigpt5.official import load_official, rename
 
@@ -173,6 +174,21 @@ def test_all_losses_are_the_same(monkeypatch, pipes, variant, name):
             close(losses[ours], tensors[f"loss.{theirs}"])
         else:
             assert tensors.get(f"loss.{theirs}", torch.tensor(0.0)) == 0
+
+
+def test_targets_are_resized_as_published(monkeypatch, pipes):
+    """Recorded at the published size, 512 pixels, whatever size the VAE's configuration names."""
+    expected = json.loads((GOLDEN / "datasets/pixels.json").read_text())["output_512_square_white"]
+    model = VokenModel(pipes["A"], LossWeights())
+    assert model.image_size == recorded("A", "forward_caption")[0]["in.output_image"].shape[-1]
+    model.image_size = 512
+    seen = []
+    encode = model.vae.encode
+    monkeypatch.setattr(model.vae, "encode", lambda pixels: seen.append(pixels) or encode(pixels[..., :16, :16]))
+    model.encode_targets([pad_to_square(open_image(GOLDEN / "datasets/pixels_source.png"))])
+    pixels = seen[0][0]
+    torch.testing.assert_close(pixels.mean((1, 2)), torch.tensor(expected["mean"]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(pixels.std((1, 2)), torch.tensor(expected["std"]), atol=1e-6, rtol=0)
 
 
 PAINTED = [(variant, name) for variant, name in FORWARDS if "latents" in recorded(variant, name)[0]]
