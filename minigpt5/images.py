@@ -103,8 +103,7 @@ def published_image_processor(size: int = 224) -> CLIPImageProcessorPil:
     """What the published code does to a picture that is read, to the bit.
 
     The shorter side becomes `size` pixels, bilinear, the middle is cut out, and values take CLIP's mean and deviation.
-    The torchvision variant that `from_pretrained` picks by default is one 8-bit level off in 0.03 % of the values;
-    `backend="pil"` gives this one again.
+    The torchvision variant that transformers opens by default is one 8-bit level off in 0.03 % of the values.
     """
     from transformers import CLIPImageProcessorPil
 

@@ -13,7 +13,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import (
     Blip2Config,
     Blip2ForConditionalGeneration,
-    BlipImageProcessor,
+    BlipImageProcessorPil,
     CLIPTextConfig,
     CLIPTextModel,
     LlamaConfig,
@@ -124,9 +124,9 @@ def build_scheduler() -> DDIMScheduler:
     )
 
 
-def build_image_processor() -> BlipImageProcessor:
+def build_image_processor() -> BlipImageProcessorPil:
     """Any picture to 64×64, values in [-1, 1]."""
-    return BlipImageProcessor(
+    return BlipImageProcessorPil(
         size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}, image_mean=[0.5] * 3, image_std=[0.5] * 3
     )
 

@@ -7,6 +7,7 @@ spell a voken or a mark is encoded as the plain characters it is.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -14,7 +15,7 @@ from typing import Any
 
 import torch
 from tokenizers import AddedToken
-from transformers import BatchFeature, ProcessorMixin
+from transformers import AutoImageProcessor, BatchFeature, ProcessorMixin
 
 from minigpt5.images import Picture, to_rgb
 
@@ -86,6 +87,16 @@ class MiniGPT5Processor(ProcessorMixin):
             [AddedToken(token, special=True, normalized=False, lstrip=True, rstrip=True) for token in specials]
         )
         *self.voken_ids, self.image_token_id = tokenizer.convert_tokens_to_ids(specials)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs) -> MiniGPT5Processor:
+        """Open a saved processor. Pictures are read with PIL, as in the published code, not with torchvision."""
+        processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        # A `backend` given above would reach the tokenizer too, and be saved with it.
+        processor.image_processor = AutoImageProcessor.from_pretrained(
+            pretrained_model_name_or_path, **kwargs, backend="pil"
+        )
+        return processor
 
     @property
     def model_input_names(self) -> list[str]:

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from minigpt5 import MiniGPT5Pipeline
 from minigpt5.cli import main
+from minigpt5.images import published_image_processor
 from minigpt5.official import ORDER, Checkpoints, import_official, load_official, rename
 from minigpt5.tensors import fetch, open_tensors
 
@@ -57,6 +59,12 @@ def test_an_imported_folder_is_an_ordinary_pipeline(tmp_path, variant):
     assert again.comprehension.config.vision_config.layer_norm_eps == 1e-6
     settings = again.decoding_config()
     assert (settings.top_k, settings.top_p, settings.repetition_penalty, settings.do_sample) == (50, 0.9, 2.0, True)
+    # transformers would open the image processor's torchvision variant, which differs in single 8-bit levels.
+    picture = Image.open(GOLDEN / "datasets/pixels_source.png")
+    published = published_image_processor(again.comprehension.config.vision_config.image_size)(
+        picture, return_tensors="pt"
+    )
+    assert torch.equal(again.processor("<ImageHere>", picture)["pixel_values"][0], published["pixel_values"][0])
     reply = again("a small dog", max_new_tokens=3, image_mode="always", num_inference_steps=1)
     assert len(reply.images[0]) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
