@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 import torch
-from diffusers import StableDiffusionPipeline
 
 from minigpt5 import MiniGPT5Pipeline
+from minigpt5.baselines import ZeroShotDiffusion
 from minigpt5.fit import pick_device
 from minigpt5.images import to_tensor
 from minigpt5.latents import psnr
@@ -31,27 +31,13 @@ from minigpt5.storyworld.judge import judge_accuracy, load_judge
 
 
 def paint_with_text_encoder(pipe, captions, batch_size=50):
-    """Pictures by the diffusion stack alone: its own text encoder in the place of language model and mapper."""
-    painter = StableDiffusionPipeline(
-        pipe.vae,
-        pipe.text_encoder,
-        pipe.tokenizer,
-        pipe.unet,
-        pipe.scheduler,
-        None,
-        None,
-        requires_safety_checker=False,
-    )
-    painter.set_progress_bar_config(disable=True)
+    """Pictures by the diffusion model alone, a batch at a time."""
+    painter = ZeroShotDiffusion(pipe)
     pictures = []
     for start in range(0, len(captions), batch_size):
         batch = captions[start : start + batch_size]
-        pictures += painter(
-            batch,
-            num_inference_steps=pipe.config.num_inference_steps,
-            guidance_scale=pipe.config.guidance_scale,
-            generator=[torch.Generator().manual_seed(start + i) for i in range(len(batch))],
-        ).images
+        generators = [torch.Generator().manual_seed(start + i) for i in range(len(batch))]
+        pictures += painter.paint(batch, generator=generators)
     return pictures
 
 
