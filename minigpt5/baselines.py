@@ -17,20 +17,22 @@ from minigpt5.decoding import DecodingConfig
 from minigpt5.mapper import VokenMapper
 from minigpt5.output import MiniGPT5PipelineOutput, Segment
 from minigpt5.pipeline import MiniGPT5Pipeline, as_batch
-from minigpt5.processor import IMAGE_MARK, Prompt
+from minigpt5.processor import IMAGE_MARK, Example, Prompt
 
 _DECODING = {field.name for field in fields(DecodingConfig)}
 _OPTIONS = set(inspect.signature(MiniGPT5Pipeline.__call__).parameters) - {"self", "prompt", "images", "return_dict"}
 
 
 def last_text(prompt: Prompt) -> str:
-    """The last piece of text in a prompt, a string or chat messages.
+    """The last piece of text in a prompt, a string or chat messages; of an example its caption.
 
     Raises:
         ValueError: if there is no text in it.
     """
     texts = prompt.split(IMAGE_MARK) if isinstance(prompt, str) else []
-    for message in [] if isinstance(prompt, str) else prompt:
+    if isinstance(prompt, Example):
+        texts = [prompt.caption or ""]
+    for message in prompt if isinstance(prompt, list) else []:
         content = message["content"]
         texts += [content] if isinstance(content, str) else [part.get("text", "") for part in content]
     for text in reversed(texts):

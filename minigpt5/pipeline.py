@@ -26,7 +26,7 @@ from minigpt5.decoding import DecodingConfig, Generators, InterleavedDecoder, Te
 from minigpt5.hub import model_card, shipped_model
 from minigpt5.mapper import VokenMapper
 from minigpt5.output import MiniGPT5PipelineOutput, Segment
-from minigpt5.processor import MiniGPT5Processor, Prompt, as_list
+from minigpt5.processor import Example, MiniGPT5Processor, Prompt, as_list
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
@@ -160,7 +160,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         if not prompts:
             raise ValueError("prompt is an empty list; give at least one prompt")
         for prompt in prompts:
-            if not isinstance(prompt, (str, list)):
+            if not isinstance(prompt, (str, list, Example)):
                 raise TypeError(f"a prompt is a string or a list of chat messages, got {type(prompt).__name__}")
             if not prompt or (isinstance(prompt, str) and not prompt.strip()):
                 raise ValueError("the prompt is empty; say what to tell or draw")
@@ -313,7 +313,8 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         """Reply to one prompt or a batch of them. What is `None` comes from the model's own folder.
 
         Args:
-            prompt: a string with `<ImageHere>` where a picture stands, or chat messages; or a list of either.
+            prompt: a string with `<ImageHere>` where a picture stands, chat messages, or an `Example`, of which only the
+                source is read; or a list of these.
             images: the prompt's pictures (PIL, array or tensor), one or a list; for a batch a list of such lists.
             max_new_tokens, do_sample, temperature, top_k, top_p, repetition_penalty, image_mode, max_images: see
                 `DecodingConfig`.
@@ -440,7 +441,8 @@ class MiniGPT5Pipeline(DiffusionPipeline):
 
 def as_batch(prompt: Prompt | Sequence[Prompt], images: Any) -> tuple[list[Prompt], list[list] | None]:
     """One prompt or many, with their pictures, as lists with one entry a prompt."""
-    single = isinstance(prompt, str) or (isinstance(prompt, (list, tuple)) and prompt and isinstance(prompt[0], dict))
+    chat = isinstance(prompt, (list, tuple)) and prompt and isinstance(prompt[0], dict)
+    single = isinstance(prompt, (str, Example)) or chat
     if single:
         return [prompt], [as_list(images)]
     if not isinstance(prompt, (list, tuple)):

@@ -23,7 +23,6 @@ IMAGE_MARK = "<ImageHere>"
 IGNORE_INDEX = -100
 
 Message = dict[str, Any]
-Prompt = str | list[Message]
 
 
 class Mark(Enum):
@@ -53,6 +52,9 @@ class Example:
     images: Sequence[Picture] = ()
     outputs: Sequence[Picture] = ()
     caption: str | None = None
+
+
+Prompt = str | list[Message] | Example
 
 
 def as_list(images: Any) -> list:
@@ -184,7 +186,8 @@ class MiniGPT5Processor(ProcessorMixin):
         """Encode one prompt or a batch of them.
 
         Args:
-            text: a string with `<ImageHere>` marks, taken as it is; or chat messages; or a list of either.
+            text: a string with `<ImageHere>` marks, taken as it is; chat messages; an example, of which only the source
+                is read; or a list of these.
             images: for one prompt a picture or a list of them; for a batch a list with one such entry (or `None`) a
                 prompt. Pictures that stand inside messages are not given again here.
             padding_side: left for generation, right for training.
@@ -196,15 +199,19 @@ class MiniGPT5Processor(ProcessorMixin):
         Raises:
             ValueError: where a prompt has fewer or more pictures than marks.
         """
-        single = isinstance(text, str) or (bool(text) and isinstance(text[0], dict))
+        single = isinstance(text, (str, Example)) or (bool(text) and isinstance(text[0], dict))
         prompts = [text] if single else list(text)
         given = [images] if single else ([None] * len(prompts) if images is None else list(images))
         if len(given) != len(prompts):
             raise ValueError(f"{len(prompts)} prompts need {len(prompts)} lists of images, got {len(given)}")
         rows, pictures = [], []
         for prompt, own in zip(prompts, given, strict=True):
-            pieces, inline = (self.split_marks(prompt), None) if isinstance(prompt, str) else self.render(prompt)
-            pictures += self._match(pieces, inline, as_list(own))
+            own = as_list(own)
+            if isinstance(prompt, Example):
+                pieces, inline, own = prompt.source, None, [*prompt.images, *own]
+            else:
+                pieces, inline = (self.split_marks(prompt), None) if isinstance(prompt, str) else self.render(prompt)
+            pictures += self._match(pieces, inline, own)
             rows.append(self.encode(pieces))
         return self._batch(rows, pictures, padding_side)
 

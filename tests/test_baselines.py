@@ -5,6 +5,7 @@ import torch
 
 from minigpt5 import MiniGPT5Pipeline, miniature
 from minigpt5.baselines import GILL, Divter, TwoStage, ZeroShotDiffusion, last_text
+from minigpt5.processor import Example
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +41,7 @@ def test_the_caption_is_the_last_text_of_a_prompt():
     assert last_text("a red fox <ImageHere>") == "a red fox"
     assert last_text(CHAT) == "a red fox"
     assert last_text([{"role": "user", "content": "a red fox"}]) == "a red fox"
+    assert last_text(Example(["Generate an image: a red fox ###Assistant:"], [], caption="a red fox")) == "a red fox"
     with pytest.raises(ValueError, match="no text"):
         last_text([{"role": "user", "content": [{"type": "image"}]}])
 

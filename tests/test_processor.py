@@ -1,5 +1,7 @@
 """Prompts and pictures to ids and pixels."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -224,3 +226,13 @@ def test_an_example_s_pictures_are_counted(processor, pictures):
         processor.training_batch([Example(["x"], [Mark.VOKENS])])
     with pytest.raises(ValueError, match=r"1 image mark\(s\) but 2 image\(s\)"):
         processor.training_batch([Example([Mark.IMAGE], ["x"], pictures[:2])])
+
+
+def test_an_example_as_prompt_is_its_source(processor, pictures):
+    example = Example(["It was night.", Mark.IMAGE, "Then"], [Mark.VOKENS], images=pictures[:1])
+    batch = processor(example)
+    spelt = processor("It was night.<ImageHere>Then", pictures[:1])
+    assert batch["input_ids"].tolist() == spelt["input_ids"].tolist()
+    assert torch.equal(batch["pixel_values"], spelt["pixel_values"])
+    with pytest.raises(ValueError, match="1 image mark"):
+        processor(replace(example, images=()))

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import takewhile
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from minigpt5.images import pad_to_square
-from minigpt5.processor import Example, Mark
+from minigpt5.processor import Example, Mark, Piece
 
 COMMAND = "You will be able to generate image according to command."
 STORY = (
@@ -83,16 +83,28 @@ def vist_examples(rows: Iterable[dict[str, Any]], rng: random.Random, test: bool
         rng: draws the wording of each task, in that order.
     """
     for row in rows:
-        context, seen = [f"{STORY}###Human:"], []
+        seen: list[Any] = []
         for text, image in zip(row["texts"], row["images"], strict=True):
-            ask, painted = [*context, "\n " if seen else " "], [pad_to_square(image)]
+            ask, painted = story_so_far(row["texts"][: len(seen)], seen), [pad_to_square(image)]
             yield Example([*ask, f"{rng.choice(ILLUSTRATE)} {text}", ANSWER], PAINT, tuple(seen), painted)
             if seen and not test:
                 yield Example([*ask, rng.choice(CONTINUE), ANSWER], (f"{text} ", *PAINT), tuple(seen), painted)
                 question = [*ask, f"{rng.choice(DESCRIBE)} ", *PICTURE, ANSWER]
                 yield Example(question, (text, END), (*seen, image))
-            context += [text, *PICTURE]
             seen.append(image)
+
+
+def story_so_far(texts: Sequence[str | None], images: Sequence[Any]) -> list[Piece]:
+    """What stands before the question for a story's next step; the published code has no step without a picture.
+
+    Args:
+        texts, images: of the steps so far; `None` where a step lacks one.
+    """
+    pieces: list[Piece] = [f"{STORY}###Human:"]
+    for text, image in zip(texts, images, strict=True):
+        pieces += [text] if text is not None else []
+        pieces += PICTURE if image is not None else [" "]
+    return [*pieces, "\n " if len(texts) else " "]
 
 
 def mmdialog_examples(
@@ -114,17 +126,23 @@ def mmdialog_examples(
             return False
         return tokenizer is None or len(tokenizer.encode(text, add_special_tokens=False)) <= max_tokens
 
-    speakers = ("###Human:", ANSWER.strip())
     for row in rows:
         turns = list(takewhile(usable, zip(row["texts"], row["images"], strict=True)))
         for last in range(1, len(turns)):
-            first = max(0, (last - 2) // 2 * 2)
-            source, seen = [DIALOGUE], []
-            for number, (text, image) in enumerate(turns[first:last]):
-                source.append(f"{speakers[number % 2]} {text} ")
-                if image is not None:
-                    source += [*PICTURE, " "]
-                    seen.append(image)
+            source, seen = talk_so_far(turns[:last])
             text, image = turns[last]
             target, painted = ((text, END), []) if image is None else ((f"{text} ", *PAINT), [pad_to_square(image)])
-            yield Example([*source, speakers[last % 2]], target, seen, painted)
+            yield Example(source, target, seen, painted)
+
+
+def talk_so_far(turns: Sequence[tuple[str, Any]]) -> tuple[list[Piece], list[Any]]:
+    """The prompt for the turn after `turns`, and its pictures: the last two or three turns, a human's first."""
+    first = max(0, (len(turns) - 2) // 2 * 2)
+    speakers = ("###Human:", ANSWER.strip())
+    source, seen = [DIALOGUE], []
+    for number, (text, image) in enumerate(turns[first:]):
+        source.append(f"{speakers[number % 2]} {text} ")
+        if image is not None:
+            source += [*PICTURE, " "]
+            seen.append(image)
+    return [*source, speakers[len(turns) % 2]], seen
