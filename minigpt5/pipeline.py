@@ -313,8 +313,8 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         """Reply to one prompt or a batch of them. What is `None` comes from the model's own folder.
 
         Args:
-            prompt: a string with `<ImageHere>` where a picture stands, chat messages, or an `Example`, of which only the
-                source is read; or a list of these.
+            prompt: a string with `<ImageHere>` where a picture stands, chat messages, or an `Example`, of which only
+                the source is read; or a list of these.
             images: the prompt's pictures (PIL, array or tensor), one or a list; for a batch a list of such lists.
             max_new_tokens, do_sample, temperature, top_k, top_p, repetition_penalty, image_mode, max_images: see
                 `DecodingConfig`.
