@@ -33,7 +33,7 @@ from minigpt5.images import published_image_processor
 from minigpt5.mapper import VokenMapper
 from minigpt5.pipeline import MiniGPT5Pipeline
 from minigpt5.processor import MiniGPT5Processor
-from minigpt5.tensors import Tensors, fetch, open_tensors
+from minigpt5.tensors import Tensors, fetch, open_tensors, replace_parameters
 from minigpt5.tokenizer import load_llama_tokenizer
 
 LLM = "Vision-CAIR/vicuna-7b"
@@ -208,6 +208,10 @@ class Checkpoints:
         """The different values of the pattern's one group among the names, in order."""
         return numbers(pattern, self.places)
 
+    def adapters(self) -> list[str]:
+        """The layers that a low-rank adapter changes."""
+        return sorted({name.split(".lora_")[0] for name in self.places if ".lora_" in name})
+
     def check(self, expected: dict[str, tuple[int, ...]]) -> None:
         """Compare with the names and shapes that the model needs, before anything is read.
 
@@ -239,10 +243,7 @@ class Checkpoints:
 
     def fill(self, module: nn.Module, dtype: torch.dtype, prefix: str = "") -> None:
         """Give a module that was built without memory its parameters, one after the other."""
-        for name, parameter in list(module.named_parameters()):
-            owner, _, leaf = name.rpartition(".")
-            value = nn.Parameter(self.read(prefix + name, dtype), requires_grad=parameter.requires_grad)
-            setattr(module.get_submodule(owner), leaf, value)
+        replace_parameters(module, lambda name, _: self.read(prefix + name, dtype))
 
     def _files(self) -> str:
         return ", ".join(sorted({str(tensors.source) for tensors in self.sources.values()}))
@@ -302,6 +303,19 @@ def build_mapper(weights: Checkpoints) -> VokenMapper:
         text_length=weights.shape("mapper.queries")[1],
         num_layers=len(weights.numbers(r"mapper\.transformer\.encoder\.layers\.(\d+)\..*")),
     )
+
+
+def expected_shapes(
+    comprehension: nn.Module, mapper: nn.Module, adapters: Iterable[str], lora_rank: int
+) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of all tensors that the networks take, with low-rank adapters for the layers named."""
+    shapes = {name: tuple(parameter.shape) for name, parameter in comprehension.named_parameters()}
+    shapes |= {f"mapper.{name}": tuple(parameter.shape) for name, parameter in mapper.named_parameters()}
+    for name in adapters:
+        out_features, in_features = shapes[f"{name}.weight"]
+        shapes[f"{name}.lora_A.default.weight"] = (lora_rank, in_features)
+        shapes[f"{name}.lora_B.default.weight"] = (out_features, lora_rank)
+    return shapes
 
 
 def load_official(
@@ -368,14 +382,8 @@ def load_official(
     with init_empty_weights(include_buffers=False):
         comprehension, mapper = MiniGPT4ForConditionalGeneration(config), build_mapper(weights)
 
-    needed = {name: tuple(parameter.shape) for name, parameter in comprehension.named_parameters()}
-    needed |= {f"mapper.{name}": tuple(parameter.shape) for name, parameter in mapper.named_parameters()}
-    adapters = sorted({name.split(".lora_")[0] for name in weights.places if ".lora_" in name})
-    for name in adapters:
-        out_features, in_features = needed[f"{name}.weight"]
-        needed[f"{name}.lora_A.default.weight"] = (lora_rank, in_features)
-        needed[f"{name}.lora_B.default.weight"] = (out_features, lora_rank)
-    weights.check(needed)
+    adapters = weights.adapters()
+    weights.check(expected_shapes(comprehension, mapper, adapters, lora_rank))
     weights.fill(mapper, dtype, "mapper.")
     weights.fill(comprehension, dtype)
     if merge:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from huggingface_hub import hf_hub_download, list_repo_files, snapshot_download
 from safetensors import safe_open
+from torch import nn
 
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 SINGLES = ("model.safetensors", "pytorch_model.bin")
@@ -114,3 +115,11 @@ def fetch(path_or_id: str | Path, revision: str | None = None, wanted: Callable[
     else:
         weights = {next((single for single in SINGLES if single in there), SINGLES[0])}
     return Path(snapshot_download(name, revision=revision, allow_patterns=["*.json", "tokenizer.model", *weights]))
+
+
+def replace_parameters(module: nn.Module, value: Callable[[str, nn.Parameter], torch.Tensor]) -> None:
+    """Put `value(name, parameter)` in the place of each parameter, one after the other; the old one may be on meta."""
+    for name, parameter in list(module.named_parameters()):
+        owner, _, leaf = name.rpartition(".")
+        new = nn.Parameter(value(name, parameter), requires_grad=parameter.requires_grad)
+        setattr(module.get_submodule(owner), leaf, new)
