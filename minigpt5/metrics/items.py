@@ -1,0 +1,94 @@
+"""Metrics that keep one row of numbers an item, so that figures and their intervals come from the same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torchmetrics import Metric
+from torchmetrics.utilities.data import dim_zero_cat
+
+from minigpt5.metrics.intervals import Interval, percentile_bounds, resamples
+
+
+class ItemMetric(Metric):
+    """A figure over items, each of which leaves a row of numbers.
+
+    Rows are kept in float64 and concatenated over batches, and over processes in their order, so figures do not depend
+    on how the items were split. A subclass names its columns, calls `add` in `update`, and has its own `summarise`
+    where figures are not the means of the columns.
+    """
+
+    full_state_update = False
+    columns: tuple[str, ...]
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        # A name of its own: a MetricCollection takes metrics of equal states for one and the same.
+        self._state = f"rows_of_{type(self).__name__}"
+        self.add_state(self._state, [], dist_reduce_fx="cat")
+
+    def add(self, rows: Sequence[Sequence[float]] | torch.Tensor) -> None:
+        """Keep rows `(items, columns)`."""
+        rows = torch.as_tensor(rows, dtype=torch.float64, device=self.device).reshape(-1, len(self.columns))
+        getattr(self, self._state).append(rows)
+
+    @property
+    def items(self) -> np.ndarray:
+        """The rows kept so far, `(items, columns)`; what `bootstrap_interval` and `paired_difference` take."""
+        rows = getattr(self, self._state)
+        if isinstance(rows, list) and not rows:
+            return np.zeros((0, len(self.columns)))
+        return dim_zero_cat(rows).cpu().numpy()
+
+    def summarise(self, items: np.ndarray) -> dict[str, float]:
+        """Figures by name of rows `(items, columns)`: here the mean of each column."""
+        return dict(zip(self.columns, items.mean(axis=0).tolist(), strict=True))
+
+    def compute(self) -> dict[str, torch.Tensor]:
+        """Figures by name.
+
+        Raises:
+            ValueError: if there are no items.
+        """
+        figures = self.summarise(self._any_items())
+        return {name: torch.tensor(value, dtype=torch.float64) for name, value in figures.items()}
+
+    def intervals(self, confidence: float = 0.95, seed: int = 0) -> dict[str, Interval]:
+        """Figures with their bootstrap intervals, of this process's items.
+
+        Raises:
+            ValueError: if there are no items.
+        """
+        items = self._any_items()
+        draws = [self.summarise(items[chosen]) for chosen in resamples(len(items), seed)]
+        return {
+            name: Interval(value, *percentile_bounds([draw[name] for draw in draws if name in draw], confidence))
+            for name, value in self.summarise(items).items()
+        }
+
+    def sync(self, *args, **kwargs) -> None:
+        """Gather the rows of all processes; one without items has rows of the same width and type."""
+        if not getattr(self, self._state):
+            self.add([])
+        super().sync(*args, **kwargs)
+
+    def _any_items(self) -> np.ndarray:
+        items = self.items
+        if not len(items):
+            raise ValueError(f"{type(self).__name__} has no items yet: call update first")
+        return items
+
+
+def paired(name: str, ones: Sequence, name_of_others: str, others: Sequence) -> list[tuple]:
+    """Pairs of two lists.
+
+    Raises:
+        ValueError: if one is longer, or one is a single string.
+    """
+    if isinstance(ones, str) or isinstance(others, str):
+        raise ValueError(f"{name} and {name_of_others} are lists, got a string; wrap it in a list")
+    if len(ones) != len(others):
+        raise ValueError(f"there are {len(ones)} {name} but {len(others)} {name_of_others}")
+    return list(zip(ones, others, strict=True))

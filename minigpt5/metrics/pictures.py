@@ -1,0 +1,289 @@
+"""How good pictures are: FID, KID and Inception Score of sets, CLIP similarity and learned preference of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import torch
+from huggingface_hub import try_to_load_from_cache
+from PIL import Image
+from torch import nn
+from torchmetrics.image import fid, inception, kid
+from torchmetrics.utilities.data import dim_zero_cat
+
+from minigpt5.images import Picture, to_rgb
+from minigpt5.metrics.encoders import OpenClipEncoder, TransformersClipEncoder, load_clip_encoder
+from minigpt5.metrics.items import ItemMetric, paired
+from minigpt5.metrics.weights import find_file, require
+
+BATCH_SIZE = 64
+PUBLISHED_RESIZE = 256
+
+
+def inception_features(layer: str = "2048", weights: str | Path | None = None, antialias: bool = False) -> nn.Module:
+    """Inception v3 of the original FID, as torch-fidelity ported it.
+
+    Args:
+        layer: "64", "192", "768" or "2048" for pooled features, "logits_unbiased" for classes.
+        weights: the file of weights; by default the one in torch.hub's cache.
+        antialias: how pictures become 299×299: `False` as in the original FID and the published figures.
+
+    Raises:
+        MissingWeights: if there is no such file.
+        ModuleNotFoundError: if torch-fidelity is not installed.
+    """
+    url = require("torch_fidelity.feature_extractor_inceptionv3").URL_INCEPTION_V3
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
+    file = find_file("Inception v3", weights, cached, url)
+    return fid.NoTrainInceptionV3("inception-v3-compat", [layer], str(file), antialias=antialias)
+
+
+def picture_batches(pictures: Sequence[Picture], resize: int | None = None) -> Iterator[torch.Tensor]:
+    """Pictures as uint8 batches `(at most 64, 3, height, width)`, in order; a new size starts a new batch.
+
+    Args:
+        resize: pixels of the shorter side, bilinear; `None` leaves pictures as they are.
+    """
+    for _, run in groupby((_resized(to_rgb(picture), resize) for picture in pictures), key=lambda image: image.size):
+        run = [torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in run]
+        for start in range(0, len(run), BATCH_SIZE):
+            yield torch.stack(run[start : start + BATCH_SIZE])
+
+
+def _resized(image: Image.Image, size: int | None) -> Image.Image:
+    if size is None or min(image.size) == size:
+        return image
+    short = min(image.size)
+    # Whole pixels as torchvision's Resize takes them.
+    width, height = (int(size * side / short) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BILINEAR)
+
+
+class FrechetInceptionDistance(fid.FrechetInceptionDistance):
+    """FID of generated to true pictures (Heusel et al. 2017), by torchmetrics; figure "fid", lower is better.
+
+    Sums are kept in float64 and added over batches and processes. It needs many pictures: with fewer than the 2048
+    features the covariance has not full rank, and figures of sets of different sizes cannot be compared.
+
+    Args:
+        weights: Inception's file of weights; by default the one in torch.hub's cache.
+        feature: any module from uint8 `(batch, 3, height, width)` to features `(batch, width)` in Inception's place.
+        resize: pixels of the shorter side before Inception's own resizing; 256 in the published code.
+        antialias: see `inception_features`.
+
+    Raises:
+        MissingWeights: if Inception's weights are not there.
+    """
+
+    def __init__(
+        self,
+        weights: str | Path | None = None,
+        feature: nn.Module | None = None,
+        resize: int | None = None,
+        antialias: bool = False,
+        **kwargs,
+    ):
+        super().__init__(feature or inception_features("2048", weights, antialias), **kwargs)
+        self.resize = resize
+        self.orig_dtype = torch.float64
+
+    def update(self, pictures: Sequence[Picture], real: bool) -> None:
+        """Take true (`real`) or generated pictures."""
+        for batch in picture_batches(pictures, self.resize):
+            super().update(batch.to(self.device), real)
+        # What the figure is given in; also where all pictures came by merging.
+        self.orig_dtype = torch.float64
+
+    def compute(self) -> dict[str, torch.Tensor]:
+        return {"fid": super().compute()}
+
+
+class _GatheredFeatures:
+    """Features kept in lists and concatenated over processes, which may have seen different numbers of pictures."""
+
+    def _gather(self, *states: str) -> None:
+        for state in states:
+            self._reductions[state] = dim_zero_cat
+
+    def sync(self, *args, **kwargs) -> None:
+        for state, reduction in self._reductions.items():
+            if reduction is dim_zero_cat and not len(getattr(self, state)):
+                nothing = torch.zeros(1, 3, 299, 299, dtype=torch.uint8, device=self.device)
+                getattr(self, state).append(self.inception(nothing)[:0])
+        super().sync(*args, **kwargs)
+
+
+class KernelInceptionDistance(_GatheredFeatures, kid.KernelInceptionDistance):
+    """KID of generated to true pictures (Bińkowski et al. 2018), by torchmetrics; figures "kid" and "kid_std".
+
+    Unbiased, so unlike FID it can be had from few pictures. Subsets are drawn with a fixed seed. Arguments are those of
+    `FrechetInceptionDistance`, and torchmetrics' `subsets` and `subset_size` (at most as many as there are pictures).
+
+    Raises:
+        MissingWeights: if Inception's weights are not there.
+    """
+
+    def __init__(
+        self,
+        weights: str | Path | None = None,
+        feature: nn.Module | None = None,
+        resize: int | None = None,
+        antialias: bool = False,
+        **kwargs,
+    ):
+        super().__init__(feature or inception_features("2048", weights, antialias), **kwargs)
+        self.resize = resize
+        self._gather("real_features", "fake_features")
+
+    def update(self, pictures: Sequence[Picture], real: bool) -> None:
+        """Take true (`real`) or generated pictures."""
+        for batch in picture_batches(pictures, self.resize):
+            super().update(batch.to(self.device), real)
+
+    def compute(self) -> dict[str, torch.Tensor]:
+        with _fixed_seed():
+            mean, deviation = super().compute()
+        return {"kid": mean, "kid_std": deviation}
+
+
+class InceptionScore(_GatheredFeatures, inception.InceptionScore):
+    """Inception Score of generated pictures (Salimans et al. 2016), by torchmetrics, over ten splits.
+
+    Figures "inception_score" and "inception_score_std"; splits are drawn with a fixed seed. Arguments are those of
+    `FrechetInceptionDistance`, but a `feature` module gives logits of classes; and torchmetrics' `splits`.
+
+    Raises:
+        MissingWeights: if Inception's weights are not there.
+    """
+
+    def __init__(
+        self,
+        weights: str | Path | None = None,
+        feature: nn.Module | None = None,
+        resize: int | None = None,
+        antialias: bool = False,
+        **kwargs,
+    ):
+        super().__init__(feature or inception_features("logits_unbiased", weights, antialias), **kwargs)
+        self.resize = resize
+        self._gather("features")
+
+    def update(self, pictures: Sequence[Picture]) -> None:
+        """Take generated pictures."""
+        for batch in picture_batches(pictures, self.resize):
+            super().update(batch.to(self.device))
+
+    def compute(self) -> dict[str, torch.Tensor]:
+        with _fixed_seed():
+            mean, deviation = super().compute()
+        return {"inception_score": mean, "inception_score_std": deviation}
+
+
+@contextmanager
+def _fixed_seed() -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+class ClipImageSimilarity(ItemMetric):
+    """CLIP-I: the cosine of a generated picture's and the true picture's CLIP vectors; figure "clip_i" in [-1, 1].
+
+    The published Tables 1, 2 and 6 give its mean, with ViT-L/14.
+
+    Args:
+        encoder: for `load_clip_encoder`.
+
+    Raises:
+        MissingWeights: if CLIP's weights are not there.
+    """
+
+    columns = ("clip_i",)
+    higher_is_better = True
+
+    def __init__(self, encoder: str | Path | nn.Module = "ViT-L/14", **kwargs):
+        super().__init__(**kwargs)
+        self.encoder = load_clip_encoder(encoder)
+
+    def update(self, pictures: Sequence[Picture], truths: Sequence[Picture]) -> None:
+        """Take generated pictures and the true ones of the same places."""
+        pictures, truths = zip(*paired("pictures", pictures, "true pictures", truths), strict=True)
+        self.add((self.encoder.encode_pictures(pictures) * self.encoder.encode_pictures(truths)).sum(-1))
+
+
+class ClipTextSimilarity(ItemMetric):
+    """CLIP-T: the cosine of a generated picture's and a text's CLIP vectors; figure "clip_t" in [-1, 1].
+
+    CLIPScore (Hessel et al. 2021) without its factor; published in Table 6, with ViT-L/14.
+
+    Args:
+        encoder: for `load_clip_encoder`.
+
+    Raises:
+        MissingWeights: if CLIP's weights are not there.
+    """
+
+    columns = ("clip_t",)
+    higher_is_better = True
+    scale = 1.0
+
+    def __init__(self, encoder: str | Path | nn.Module = "ViT-L/14", **kwargs):
+        super().__init__(**kwargs)
+        self.encoder = load_clip_encoder(encoder)
+
+    def update(self, pictures: Sequence[Picture], texts: Sequence[str]) -> None:
+        """Take generated pictures and the text that each should show."""
+        pictures, texts = zip(*paired("pictures", pictures, "texts", texts), strict=True)
+        cosines = (self.encoder.encode_pictures(pictures) * self.encoder.encode_texts(texts)).sum(-1)
+        self.add(self.scale * cosines)
+
+
+class HPSv2(ClipTextSimilarity):
+    """Human Preference Score v2 (Wu et al. 2023): the cosine times 100 by a ViT-H/14 tuned on people's choices.
+
+    Args:
+        weights: the file HPS_v2.1_compressed.pt, or HPS_v2_compressed.pt of v2.0; by default the former in the hub's
+            cache.
+        encoder: in place of that model, any CLIP encoder.
+
+    Raises:
+        MissingWeights: if there is no such file.
+        ModuleNotFoundError: if open_clip is not installed.
+    """
+
+    columns = ("hps_v2",)
+    scale = 100.0
+
+    def __init__(self, weights: str | Path | None = None, encoder: nn.Module | None = None, **kwargs):
+        repository, file = "xswu/HPSv2", "HPS_v2.1_compressed.pt"
+        if encoder is None:
+            weights = weights or try_to_load_from_cache(repository, file) or file
+            encoder = OpenClipEncoder("ViT-H-14", weights, f"`hf download {repository} {file}`")
+        super().__init__(encoder, **kwargs)
+
+
+class PickScore(ClipTextSimilarity):
+    """PickScore (Kirstain et al. 2023): the cosine times the learned scale of a ViT-H/14 tuned on people's picks.
+
+    Args:
+        model: a folder or the cached repository of the model.
+        processor: the same of its processor.
+
+    Raises:
+        MissingWeights: if either is in neither place.
+    """
+
+    columns = ("pick_score",)
+
+    def __init__(
+        self,
+        model: str | Path = "yuvalkirstain/PickScore_v1",
+        processor: str | Path | None = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+        **kwargs,
+    ):
+        super().__init__(TransformersClipEncoder(model, processor), **kwargs)
+        self.scale = self.encoder.model.logit_scale.exp().item()

@@ -1,0 +1,196 @@
+"""What pictures and texts of StoryWorld get right, by the judge that ships, beside what chance and truth would get.
+
+The figures of pictures are as good as the judge: `storyworld_bounds` gives its own error, the figures that true
+pictures get (ceiling) and those that the same pictures get for other scenes (floor).
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from minigpt5.images import Picture
+from minigpt5.metrics.items import ItemMetric, paired
+from minigpt5.storyworld.draw import draw
+from minigpt5.storyworld.examine import hero_kept, sample_scenes
+from minigpt5.storyworld.judge import ATTRIBUTES, Judge, load_judge
+from minigpt5.storyworld.language import Mention, Reading, read
+from minigpt5.storyworld.scene import Character, Scene
+
+T = TypeVar("T")
+
+
+class StoryWorldPictures(ItemMetric):
+    """What of each scene its picture shows.
+
+    Figures: "kind_accuracy", "colour_accuracy", "side_accuracy", "place_accuracy" and "time_accuracy", the shares of
+    pictures with that attribute right (`Verdict.compare`); "frame_accuracy", with all of them right; and
+    "character_f1" with "character_precision" and "character_recall", over all characters seen and wanted, one being
+    right in kind and colour wherever it stands.
+
+    Args:
+        judge: in place of the one that ships.
+    """
+
+    columns = (*(f"{attribute}_accuracy" for attribute in ATTRIBUTES), "frame_accuracy", "right", "seen", "wanted")
+    higher_is_better = True
+
+    def __init__(self, judge: Judge | None = None, **kwargs):
+        super().__init__(**kwargs)
+        self.judge = judge or load_judge()
+
+    def update(self, pictures: Sequence[Picture], scenes: Sequence[Scene]) -> None:
+        """Take pictures and the scene that each should show."""
+        paired("pictures", pictures, "scenes", scenes)
+        rows = []
+        for verdict, scene in zip(self.judge.read(list(pictures)), scenes, strict=True):
+            seen, wanted = Counter(verdict.characters), Counter(scene.characters)
+            rows.append([*verdict.compare(scene).values(), (seen & wanted).total(), seen.total(), wanted.total()])
+        self.add(rows)
+
+    def summarise(self, items: np.ndarray) -> dict[str, float]:
+        figures = dict(zip(self.columns, items[:, :-3].mean(axis=0).tolist(), strict=False))
+        right, seen, wanted = items[:, -3:].sum(axis=0).tolist()
+        return figures | {
+            "character_f1": 2 * right / (seen + wanted),
+            "character_precision": right / seen if seen else 0.0,
+            "character_recall": right / wanted,
+        }
+
+
+class HeroIdentity(ItemMetric):
+    """Whether the hero stays the same animal of the same colour across a story; a row is a story.
+
+    Figures: "hero_identity", the share of pictures that show the hero; "hero_in_all", of stories that do in all.
+
+    Args:
+        judge: in place of the one that ships.
+    """
+
+    columns = ("kept", "pictures", "hero_in_all")
+    higher_is_better = True
+
+    def __init__(self, judge: Judge | None = None, **kwargs):
+        super().__init__(**kwargs)
+        self.judge = judge or load_judge()
+
+    def update(self, stories: Sequence[Sequence[Picture]], heroes: Sequence[Character]) -> None:
+        """Take the pictures of stories and the hero of each.
+
+        Raises:
+            ValueError: if a story has no pictures.
+        """
+        rows = []
+        for story, hero in paired("stories", stories, "heroes", heroes):
+            if not len(story):
+                raise ValueError("a story has no pictures")
+            kept = [hero_kept(verdict, hero) for verdict in self.judge.read(list(story))]
+            rows.append([sum(kept), len(kept), all(kept)])
+        self.add(rows)
+
+    def summarise(self, items: np.ndarray) -> dict[str, float]:
+        kept, pictures, _ = items.sum(axis=0).tolist()
+        return {"hero_identity": kept / pictures, "hero_in_all": float(items[:, 2].mean())}
+
+
+class TextAccuracy(ItemMetric):
+    """Whether a reply names what the truth has, read with StoryWorld's own words (`language.read`).
+
+    The truth is a scene, all of which should be named but for the sides, or a text, of which what it names should be.
+    Figures, over the replies in whose truth there is such a thing: "text_kind_accuracy" (every animal named),
+    "text_colour_accuracy" (every one whose colour is known in that colour), "text_place_accuracy",
+    "text_time_accuracy" and "text_accuracy" (all of these). What no truth has is left out. A caption that names no
+    time says day, as everywhere in StoryWorld, so it is right for a scene by day.
+    """
+
+    columns = (
+        "text_kind_accuracy",
+        "text_colour_accuracy",
+        "text_place_accuracy",
+        "text_time_accuracy",
+        "text_accuracy",
+    )
+    higher_is_better = True
+
+    def update(self, texts: Sequence[str], truths: Sequence[Scene | str]) -> None:
+        """Take texts, and the scene or the text that is true in the place of each.
+
+        Raises:
+            ValueError: if a truth names nothing.
+        """
+        self.add([_named(read(text), truth) for text, truth in paired("texts", texts, "truths", truths)])
+
+    def summarise(self, items: np.ndarray) -> dict[str, float]:
+        asked = ~np.isnan(items)
+        right, count = np.where(asked, items, 0).sum(axis=0).tolist(), asked.sum(axis=0).tolist()
+        return {name: right[i] / count[i] for i, name in enumerate(self.columns) if count[i]}
+
+
+def shuffled(truths: Sequence[T], seed: int = 0) -> list[T]:
+    """The same truths in an order in which none keeps its place: measured against these, replies get the floor.
+
+    Raises:
+        ValueError: if there are fewer than two.
+    """
+    if len(truths) < 2:
+        raise ValueError(f"at least two truths are needed to shuffle them, got {len(truths)}")
+    order = list(range(len(truths)))
+    random.Random(seed).shuffle(order)
+    found = list(truths)
+    for here, there in zip(order, order[1:] + order[:1], strict=True):
+        found[here] = truths[there]
+    return found
+
+
+def storyworld_bounds(
+    pictures: Sequence[Picture], scenes: Sequence[Scene], judge: Judge | None = None, seed: int = 0
+) -> dict[str, dict[str, float]]:
+    """What the figures of `StoryWorldPictures` lie between.
+
+    Returns:
+        "floor", the figures of the same pictures for scenes shuffled among them, which is chance; "ceiling", those of
+        true pictures of the same scenes; "judge_error", 1 minus the judge's figures on 1000 true pictures of other
+        scenes (validation split).
+    """
+    others = sample_scenes(1000, "validation")
+    floor, ceiling, own = (
+        _figures(shown, wanted, judge)
+        for shown, wanted in (
+            (pictures, shuffled(scenes, seed)),
+            ([draw(scene) for scene in scenes], scenes),
+            ([draw(scene) for scene in others], others),
+        )
+    )
+    return {"floor": floor, "ceiling": ceiling, "judge_error": {name: 1 - figure for name, figure in own.items()}}
+
+
+def _figures(pictures: Sequence[Picture], scenes: Sequence[Scene], judge: Judge | None) -> dict[str, float]:
+    metric = StoryWorldPictures(judge)
+    metric.update(pictures, scenes)
+    return {name: figure.item() for name, figure in metric.compute().items()}
+
+
+def _named(reading: Reading, truth: Scene | str) -> list[float]:
+    """Whether kinds, colours, place, time and all are named as in the truth; NaN for what the truth has not."""
+    if isinstance(truth, Scene):
+        mentions = tuple(Mention(who.kind, who.colour) for who in truth.characters)
+        wanted, said_time = Reading(mentions, truth.place, truth.time), reading.time or "day"
+    else:
+        wanted, said_time = read(truth), reading.time
+    kinds = {mention.kind for mention in reading.mentions}
+    coloured = {(mention.kind, mention.colour) for mention in reading.mentions}
+    with_colour = {(mention.kind, mention.colour) for mention in wanted.mentions if mention.colour}
+    asked = {
+        "kind": ({mention.kind for mention in wanted.mentions} <= kinds) if wanted.mentions else None,
+        "colour": with_colour <= coloured if with_colour else None,
+        "place": reading.place == wanted.place if wanted.place else None,
+        "time": said_time == wanted.time if wanted.time else None,
+    }
+    answers = [right for right in asked.values() if right is not None]
+    if not answers:
+        raise ValueError(f"the truth {truth!r} names nothing of StoryWorld")
+    return [float("nan") if right is None else float(right) for right in (*asked.values(), all(answers))]

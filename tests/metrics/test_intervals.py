@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+from scipy.stats import binomtest, bootstrap
+
+from minigpt5.metrics import Interval, bootstrap_interval, paired_difference, wilson_interval
+
+
+def test_the_bootstrap_interval_of_a_mean_is_scipy_s():
+    values = np.random.default_rng(1).normal(2, 1, 100)
+    ours = bootstrap_interval(values)
+    theirs = bootstrap((values,), np.mean, n_resamples=5000, method="percentile", rng=2).confidence_interval
+    assert ours.estimate == values.mean()
+    assert ours.low == pytest.approx(theirs.low, abs=0.02) and ours.high == pytest.approx(theirs.high, abs=0.02)
+
+
+def test_a_seed_names_an_interval_and_confidence_widens_it():
+    values = np.random.default_rng(1).normal(size=50)
+    assert bootstrap_interval(values) == bootstrap_interval(values)
+    assert bootstrap_interval(values) != bootstrap_interval(values, seed=1)
+    wide, narrow = bootstrap_interval(values, confidence=0.99), bootstrap_interval(values, confidence=0.5)
+    assert wide.low < narrow.low < narrow.high < wide.high
+
+
+def test_any_statistic_of_rows_has_an_interval():
+    rows = np.array([[1.0, 2.0], [3.0, 4.0], [0.0, 5.0]])
+    ratio = bootstrap_interval(rows, lambda chosen: chosen[:, 0].sum() / chosen[:, 1].sum())
+    assert ratio.estimate == pytest.approx(4 / 11)
+    assert 0 <= ratio.low < ratio.estimate < ratio.high <= 0.75
+
+
+def test_what_is_hard_for_both_cancels_out_of_a_paired_difference():
+    rng = np.random.default_rng(0)
+    hardness = rng.normal(0, 10, 40)
+    better, worse = hardness + 1 + rng.normal(0, 0.1, 40), hardness
+    difference = paired_difference(better, worse)
+    assert difference.low > 0.9 and difference.high < 1.1
+    assert difference == pytest.approx(bootstrap_interval(better - worse))
+    assert bootstrap_interval(better).low < bootstrap_interval(worse).high
+
+
+def test_equal_systems_do_not_differ():
+    assert paired_difference([1, 2, 3], [1, 2, 3]) == Interval(0, 0, 0)
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 10), (3, 10), (10, 10), (81, 263)])
+@pytest.mark.parametrize("confidence", [0.95, 0.8])
+def test_wilson_s_interval_is_scipy_s(successes, trials, confidence):
+    theirs = binomtest(successes, trials).proportion_ci(confidence, method="wilson")
+    ours = wilson_interval(successes, trials, confidence)
+    assert ours == pytest.approx((successes / trials, theirs.low, theirs.high), abs=1e-12)
+
+
+def test_wilson_s_interval_is_that_of_the_textbook():
+    # Newcombe 1998, Statistics in Medicine 17, table I: 15 of 148.
+    assert wilson_interval(15, 148)[1:] == pytest.approx((0.0624, 0.1605), abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: bootstrap_interval([]), "at least one item"),
+        (lambda: bootstrap_interval([1.0, float("nan")]), "leave out items"),
+        (lambda: bootstrap_interval([1.0, 2.0], confidence=95), "between 0 and 1"),
+        (lambda: paired_difference([1.0], [1.0, 2.0]), "got 1 and 2"),
+        (lambda: wilson_interval(3, 2), "got 3 of 2"),
+        (lambda: wilson_interval(0, 0), "at least one trial"),
+        (lambda: wilson_interval(1, 2, 95), "between 0 and 1"),
+    ],
+)
+def test_bad_input_is_told(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
