@@ -1,114 +1,236 @@
-"""Readers of CC3M, VIST and MMDialog in the layouts that MiniGPT-5 was published with, as `datasets.Dataset`s.
+"""Readers of CC3M, VIST, MMDialog, StoryWorld and one's own chats, through `datasets`.
 
-Pictures are decoded when an item is read, not before.
+Each takes a folder and a split, and gives a `Dataset`, or with `streaming` an `IterableDataset` that reads its file as
+it goes. Pictures are decoded when an item is read, not before: one that is missing or broken fails there
+(`minigpt5.data.tolerant` goes on to another). For many processes, split what is opened and shuffled with one seed by
+`datasets.distributed.split_dataset_by_node`; a `DataLoader`'s workers share a stream by themselves.
 """
 
 from __future__ import annotations
 
-import csv
-import json
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, Features, Image, List, Value
+from datasets import Dataset, Features, Image, IterableDataset, List, Value, concatenate_datasets, load_dataset
 
+from minigpt5.data.layouts import (
+    WHOLE,
+    Part,
+    Row,
+    cc3m_rows,
+    chat_rows,
+    existing,
+    mmdialog_rows,
+    vist_raw_rows,
+    vist_rows,
+)
+
+# Streams have this many parts, which 2, 3, 4, 6, 8, 12, 16, 24 and 48 processes share evenly.
+PARTS = 48
+
+_PAIR = Features({"caption": Value("string"), "image": Image()})
 _SEQUENCE = Features({"texts": List(Value("string")), "images": List(Image())})
+_CHAT = Features(
+    {
+        "messages": List(
+            {
+                "role": Value("string"),
+                "content": List({"type": Value("string"), "text": Value("string"), "image": Image()}),
+            }
+        )
+    }
+)
+
+Layout = Callable[[str | Path, str, Part], Iterator[Any]]
 
 
-def _existing(path: Path) -> Path:
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing; is {path.parent} a folder in this data set's layout?")
-    return path
+def _stored(path: str | None) -> dict | None:
+    # As `datasets` stores it: of a bare path deep in a row whose first is None it would take no notice.
+    return None if path is None else {"path": path, "bytes": None}
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(_existing(path).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from error
+def _pair(row: Row) -> dict[str, Any]:
+    return {"caption": row.texts[0], "image": _stored(row.pictures[0].path)}
 
 
-def read_cc3m(root: str | Path, split: str) -> Dataset:
+def _sequence(row: Row) -> dict[str, Any]:
+    return {"texts": row.texts, "images": [_stored(picture and picture.path) for picture in row.pictures]}
+
+
+def _until_missing(row: Row) -> dict[str, Any]:
+    pictures = list(takewhile(lambda picture: picture is None or Path(picture.path).exists(), row.pictures))
+    return _sequence(replace(row, texts=row.texts[: len(pictures)], pictures=pictures))
+
+
+def _chat(messages: list[dict]) -> dict[str, Any]:
+    rows = [
+        row | {"content": [part | {"image": _stored(part["image"])} for part in row["content"]]} for row in messages
+    ]
+    return {"messages": rows}
+
+
+def _items(parts: list[Part], rows: Callable[..., Iterator], columns: Callable[[Any], dict]) -> Iterator[dict]:
+    for part in parts:
+        yield from map(columns, rows(part=part))
+
+
+def _open(
+    layout: Layout, root: str | Path, split: str, columns: Callable[[Any], dict], features: Features, streaming: bool
+) -> Dataset | IterableDataset:
+    rows = partial(layout, root, split)
+    if streaming:
+        # A missing file or a wrong header is told now, not at the first step.
+        next(rows(), None)
+        parts = [(index, PARTS) for index in range(PARTS)]
+        return IterableDataset.from_generator(
+            _items, features=features, gen_kwargs={"parts": parts, "rows": rows, "columns": columns}
+        )
+    items = _items([WHOLE], rows, columns)
+    # In chunks: millions of rows as Python objects would take many times the memory of their table.
+    chunks = iter(lambda: list(islice(items, 20_000)), [])
+    tables = [Dataset.from_list(chunk, features=features) for chunk in chunks]
+    return concatenate_datasets(tables) if tables else Dataset.from_list([], features=features)
+
+
+def read_cc3m(root: str | Path, split: str, streaming: bool = False) -> Dataset | IterableDataset:
     """Columns `caption` and `image` from `cc3m_{split}.tsv`, whose header is caption, image_path; quotes as in CSV.
 
     Raises:
         FileNotFoundError: if the table is missing.
         ValueError: if its header or a line has other columns; names the file and the line.
     """
-    table = _existing(Path(root) / f"cc3m_{split}.tsv")
-    rows = []
-    with open(table, encoding="utf-8", newline="") as file:
-        lines = csv.reader(file, delimiter="\t")
-        header = next(lines, [])
-        if header != ["caption", "image_path"]:
-            raise ValueError(f"{table}, line 1: columns are {header}, expected caption and image_path")
-        for fields in lines:
-            if len(fields) != 2:
-                line = f"{table}, line {lines.line_num}"
-                raise ValueError(f"{line}: {len(fields)} columns, expected caption and image_path")
-            rows.append({"caption": fields[0], "image": str(table.parent / fields[1])})
-    return Dataset.from_list(rows, features=Features({"caption": Value("string"), "image": Image()}))
+    return _open(cc3m_rows, root, split, _pair, _PAIR, streaming)
 
 
-def read_vist(root: str | Path, split: str) -> Dataset:
+def read_cc3m_shards(root: str | Path, split: str, streaming: bool = False) -> Dataset | IterableDataset:
+    """Columns `caption` and `image` from the webdataset shards of img2dataset, `{split}/*.tar`.
+
+    Without `streaming`, `datasets` copies all of them, pictures and all, to its cache first.
+
+    Raises:
+        FileNotFoundError: if there are no shards.
+        ValueError: if a shard is cut off, or the first holds no picture that img2dataset writes.
+    """
+    folder = existing(Path(root) / split)
+    shards = sorted(map(str, folder.glob("*.tar")))
+    if not shards:
+        raise FileNotFoundError(f"{folder} holds no .tar file; img2dataset writes them as --output_format webdataset")
+    cut_off = [shard for shard in shards if not _ends_as_tar(shard)]
+    if cut_off:
+        raise ValueError(f"{cut_off[0]} and {len(cut_off) - 1} other shards are cut off; download or delete them")
+    ending = _picture_ending(shards[0])
+    rows = load_dataset(
+        "webdataset",
+        data_files={split: shards},
+        split=split,
+        streaming=streaming,
+        features=Features({"txt": Value("string"), ending: Image(decode=False)}),
+    )
+    # Renaming a column of a stream would decode it.
+    return rows.rename_columns({"txt": "caption", ending: "image"}).cast_column("image", Image())
+
+
+def _ends_as_tar(shard: str) -> bool:
+    """Whether a file ends with a tar's two empty blocks: a download that broke off does not."""
+    with open(shard, "rb") as file:
+        file.seek(max(0, Path(shard).stat().st_size - 1024))
+        return file.read() == bytes(1024)
+
+
+def _picture_ending(shard: str) -> str:
+    with tarfile.open(shard) as tar:
+        for member in tar:
+            ending = member.name.rsplit(".", 1)[-1]
+            if ending in ("jpg", "png", "webp"):
+                return ending
+    raise ValueError(f"{shard}: no picture with the ending jpg, png or webp")
+
+
+def read_vist(root: str | Path, split: str, streaming: bool = False) -> Dataset | IterableDataset:
     """Columns `texts` and `images`, the steps of a story in order, from `{split}_cleaned.json` and its image mapping.
 
     Raises:
         FileNotFoundError: if one of the two files is missing.
-        ValueError: if one is not JSON (names the file and the line), a step lacks an entry, or the mapping a picture.
+        ValueError: if one is not JSON, a step lacks an entry, or the mapping a picture; names the file, line and field.
     """
-    root = Path(root)
-    stories_file, mapping_file = root / f"{split}_cleaned.json", root / f"{split}_image_mapping.json"
-    stories, mapping = _read_json(stories_file), _read_json(mapping_file)
-    rows = []
-    for story_id, steps in stories.items():
-        for step in steps:
-            absent = sorted({"caption", "image_id", "sequence_index"} - step.keys())
-            if absent:
-                raise ValueError(f"{stories_file}, story {story_id}: a step has no {absent[0]}")
-        steps = sorted(steps, key=lambda step: step["sequence_index"])
-        missing = [step["image_id"] for step in steps if step["image_id"] not in mapping]
-        if missing:
-            raise ValueError(f"{mapping_file} has no path for image_id {missing[0]} of story {story_id}")
-        rows.append(
-            {
-                "texts": [step["caption"] for step in steps],
-                "images": [str(root / mapping[step["image_id"]]) for step in steps],
-            }
-        )
-    return Dataset.from_list(rows, features=_SEQUENCE)
+    return _open(vist_rows, root, split, _sequence, _SEQUENCE, streaming)
 
 
-def read_mmdialog(root: str | Path, split: str, cut_at_missing: bool = False) -> Dataset:
+def read_vist_raw(root: str | Path, split: str, streaming: bool = False) -> Dataset | IterableDataset:
+    """Columns `texts` and `images` from VIST as it is distributed, stories in sequence.
+
+    Read from `sis/{split}.story-in-sequence.json` (or beside `images/`) and `images/{split}/` (or `images/`), where a
+    picture is named by its photo id.
+
+    Raises:
+        FileNotFoundError: if the table is missing.
+        ValueError: if it is not JSON or an annotation lacks an entry; names the file, annotation and field.
+    """
+    return _open(vist_raw_rows, root, split, _sequence, _SEQUENCE, streaming)
+
+
+def read_mmdialog(
+    root: str | Path, split: str, cut_at_missing: bool = False, streaming: bool = False
+) -> Dataset | IterableDataset:
     """Columns `texts` and `images`, the turns of a talk; an image is `None` where a turn shows none.
 
     Read from `{split}/{split}_conversations.txt`, one JSON object a line; pictures lie beside it, by their media id.
 
     Args:
-        cut_at_missing: end a talk before its first turn whose picture is missing, as the published code does, instead
-            of refusing it: many of the data set's pictures can no longer be downloaded.
+        cut_at_missing: end a talk before its first turn whose picture is missing, as the published code does: many of
+            the data set's pictures can no longer be downloaded.
 
     Raises:
-        FileNotFoundError: if that file is missing, or, without `cut_at_missing`, a picture it names.
-        ValueError: if a line is not the JSON of a conversation; names the file and the line.
+        FileNotFoundError: if that file is missing.
+        ValueError: if a line is not the JSON of a conversation; names the file, line and field.
     """
-    table = _existing(Path(root) / split / f"{split}_conversations.txt")
-    pictures = {path.stem: str(path) for path in table.parent.iterdir() if path.suffix in (".jpg", ".png")}
-    rows = []
-    with open(table, encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            texts, images = [], []
-            try:
-                turns = [[dict(element) for element in turn["turn"]] for turn in json.loads(line)["conversation"]]
-            except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(f"{table}, line {number}: not a conversation ({error!r})") from error
-            for turn in turns:
-                media = [element["__MEDIA__"] for element in turn if "__MEDIA__" in element]
-                if media and media[0] not in pictures:
-                    if cut_at_missing:
-                        break
-                    raise FileNotFoundError(f"{table}, line {number}: no picture {media[0]} in {table.parent}")
-                texts.append(" ".join(element["__TEXT__"] for element in turn if "__TEXT__" in element))
-                images.append(pictures[media[0]] if media else None)
-            rows.append({"texts": texts, "images": images})
-    return Dataset.from_list(rows, features=_SEQUENCE)
+    columns = _until_missing if cut_at_missing else _sequence
+    return _open(mmdialog_rows, root, split, columns, _SEQUENCE, streaming)
+
+
+def read_chat(root: str | Path, split: str, streaming: bool = False) -> Dataset | IterableDataset:
+    """Column `messages`, each a conversation as the processor's `training_batch` takes it, from `{split}.jsonl`.
+
+    A line is `{"messages": [{"role": …, "content": …}, …]}`. A content is a string or a list of
+    `{"type": "text", "text": …}` and `{"type": "image", "image": PATH}`, paths relative to the file. The last message
+    is the reply to be learnt.
+
+    Raises:
+        FileNotFoundError: if the file is missing.
+        ValueError: if a line is anything else; names the file, line and field.
+    """
+    return _open(chat_rows, root, split, _chat, _CHAT, streaming)
+
+
+READERS: dict[str, Callable[..., Dataset | IterableDataset]] = {
+    "cc3m": read_cc3m,
+    "cc3m-shards": read_cc3m_shards,
+    "vist": read_vist,
+    "vist-raw": read_vist_raw,
+    "mmdialog": read_mmdialog,
+    "chat": read_chat,
+}
+
+
+def open_dataset(
+    kind: str, root: str | Path, split: str, streaming: bool = False, seed: int | None = None
+) -> Dataset | IterableDataset:
+    """A data set by the name of its layout.
+
+    Args:
+        kind: one of `READERS`.
+        seed: shuffles: wholly, or where it streams in a buffer of 1000 rows filled from several parts. `None` keeps the
+            order of the file. A stream's `set_epoch` gives each epoch an order of its own.
+
+    Raises:
+        ValueError: for an unknown kind, and what its reader raises.
+    """
+    if kind not in READERS:
+        raise ValueError(f"no data set layout {kind!r}; the layouts are {', '.join(READERS)}")
+    rows = READERS[kind](root, split, streaming=streaming)
+    return rows if seed is None else rows.shuffle(seed=seed)

@@ -1,0 +1,294 @@
+"""The file layouts of CC3M, VIST, MMDialog and one's own chats, read row by row as plain texts and paths.
+
+Nothing is said here about whether a picture exists. Every error names the file, the line or entry, and the field.
+
+Each function takes `part = (index, count)` and yields the rows index, index + count, …: a part of a streamed data set.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+Part = tuple[int, int]
+WHOLE: Part = (0, 1)
+PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif")
+
+
+class PictureFile(NamedTuple):
+    """A picture by the name that its data set gives it, and where it should lie."""
+
+    name: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A caption, a story or a talk.
+
+    Args:
+        place: where it was read, for errors and reports.
+        name: the story's or talk's id; empty where the layout has none.
+        texts: one a step.
+        pictures: one a step, `None` where a step shows none.
+    """
+
+    place: str
+    name: str
+    texts: list[str]
+    pictures: list[PictureFile | None]
+
+
+def existing(path: Path) -> Path:
+    """The path itself.
+
+    Raises:
+        FileNotFoundError: if there is nothing.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing; is {path.parent} a folder in this data set's layout?")
+    return path
+
+
+def field(entry: Any, name: str, kind: type, place: str) -> Any:
+    """`entry[name]`.
+
+    Raises:
+        ValueError: naming place and field, if there is none or it is not of that kind.
+    """
+    if not isinstance(entry, dict):
+        raise ValueError(f"{place}: expected an object with {name}, got {_short(entry)}")
+    if name not in entry:
+        raise ValueError(f"{place}: no {name}; the fields are {', '.join(entry) or 'none'}")
+    if not isinstance(entry[name], kind) or isinstance(entry[name], bool):
+        raise ValueError(f"{place}: {name} is {_short(entry[name])}, expected {_KINDS[kind]}")
+    return entry[name]
+
+
+_KINDS = {str: "a string", int: "a whole number", list: "a list", dict: "an object"}
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _identifier(entry: Any, name: str, place: str) -> str:
+    """An id, which JSON may hold as a string or as a number."""
+    number = isinstance(entry, dict) and isinstance(entry.get(name), int)
+    return str(field(entry, name, int if number else str, place))
+
+
+def _read_json(path: Path) -> tuple[dict, str]:
+    text = ""
+    try:
+        text = existing(path).read_text(encoding="utf-8")
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg})") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}, byte {error.start}: not UTF-8") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}, line 1: expected a JSON object, got {_short(content)}")
+    return content, text
+
+
+def _json_lines(path: Path, part: Part) -> Iterator[tuple[str, Any]]:
+    """Place and content of every non-empty line."""
+    with open(existing(path), "rb") as file:
+        for number, line in islice(enumerate(file, start=1), part[0], None, part[1]):
+            place = f"{path}, line {number}"
+            if not line.strip():
+                continue
+            try:
+                content = json.loads(line.rstrip())
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{place}, column {error.colno}: not JSON ({error.msg})") from error
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{place}: not UTF-8") from error
+            yield place, content
+
+
+def find_picture(folder: Path, name: str) -> str:
+    """The picture file of that name, whatever its ending; where there is none, the path it would have as a JPEG."""
+    for ending in PICTURE_ENDINGS:
+        path = f"{folder}/{name}{ending}"
+        if Path(path).exists():
+            return path
+    return f"{folder}/{name}.jpg"
+
+
+def cc3m_rows(root: str | Path, split: str, part: Part = WHOLE) -> Iterator[Row]:
+    """`cc3m_{split}.tsv`, whose header is caption, image_path; quotes as in CSV, paths relative to it."""
+    table = existing(Path(root) / f"cc3m_{split}.tsv")
+    with open(table, encoding="utf-8", newline="") as file:
+        lines = csv.reader(file, delimiter="\t")
+        before = 0
+
+        def numbered() -> Iterator[tuple[int, list[str]]]:
+            nonlocal before
+            for fields in lines:
+                yield before + 1, fields
+                before = lines.line_num
+
+        try:
+            rows = numbered()
+            _, header = next(rows, (1, []))
+            if header != ["caption", "image_path"]:
+                raise ValueError(f"{table}, line 1: columns are {_short(header)}, expected caption and image_path")
+            for line, fields in islice(rows, part[0], None, part[1]):
+                place = f"{table}, line {line}"
+                if len(fields) != 2:
+                    raise ValueError(f"{place}: {len(fields)} columns, expected caption and image_path")
+                caption, path = fields
+                yield Row(place, "", [caption], [PictureFile(path, os.path.join(table.parent, path))])
+        except csv.Error as error:
+            raise ValueError(f"{table}, line {before + 1}: not a table ({error})") from error
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{table}, after line {before}: not UTF-8") from error
+
+
+def caption_file_rows(root: str | Path, split: str, part: Part = WHOLE) -> Iterator[Row]:
+    """What img2dataset writes as `files`: under `{split}/` a caption `NAME.txt` beside each picture `NAME.jpg`."""
+    folder = existing(Path(root) / split)
+    for caption in islice(sorted(folder.rglob("*.txt")), part[0], None, part[1]):
+        try:
+            text = caption.read_text(encoding="utf-8").strip()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{caption}, byte {error.start}: not UTF-8") from error
+        picture = find_picture(caption.parent, caption.stem)
+        yield Row(str(caption), "", [text], [PictureFile(str(Path(picture).relative_to(root)), picture)])
+
+
+def vist_rows(root: str | Path, split: str, part: Part = WHOLE) -> Iterator[Row]:
+    """`{split}_cleaned.json`, stories by id, and `{split}_image_mapping.json`, the pictures' paths by id."""
+    root = Path(root)
+    stories_file, mapping_file = root / f"{split}_cleaned.json", root / f"{split}_image_mapping.json"
+    (stories, text), (mapping, _) = _read_json(stories_file), _read_json(mapping_file)
+    for story_id in islice(stories, part[0], None, part[1]):
+        place = f"{stories_file}, story {story_id}"
+        try:
+            steps = _steps(field(stories, story_id, list, str(stories_file)), place)
+        except ValueError as error:
+            # Python's JSON forgets lines; a story's is worth a search where it is to be mended.
+            line = text[: text.find(json.dumps(story_id))].count("\n") + 1
+            raise ValueError(str(error).replace(f"{stories_file},", f"{stories_file}, line {line},", 1)) from None
+        pictures = []
+        for image_id, _ in steps:
+            if not isinstance(mapping.get(image_id), str):
+                raise ValueError(f"{mapping_file} has no path for image_id {image_id} of story {story_id}")
+            pictures.append(PictureFile(image_id, str(root / mapping[image_id])))
+        yield Row(place, story_id, [caption for _, caption in steps], pictures)
+
+
+def _steps(steps: list, place: str) -> list[tuple[str, str]]:
+    """Picture's id and caption of each step, in the order that they tell."""
+    numbered = []
+    for number, step in enumerate(steps):
+        where = f"{place}, step {number}"
+        order = field(step, "sequence_index", int, where)
+        numbered.append((order, _identifier(step, "image_id", where), field(step, "caption", str, where)))
+    return [(image_id, caption) for _, image_id, caption in sorted(numbered, key=lambda step: step[0])]
+
+
+def vist_raw_rows(root: str | Path, split: str, part: Part = WHOLE) -> Iterator[Row]:
+    """VIST as it is distributed: `[sis/]{split}.story-in-sequence.json`, and `images/[{split}/]`, files by photo id.
+
+    Its annotations are lists of one sentence each; those of a story need not stand together.
+    """
+    root = Path(root)
+    table = root / "sis" / f"{split}.story-in-sequence.json"
+    table = existing(table if table.exists() else root / table.name)
+    folder = root / "images" / split
+    folder = folder if folder.exists() else folder.parent
+    stories: dict[str, list[tuple[int, str, str]]] = {}
+    for number, annotation in enumerate(field(_read_json(table)[0], "annotations", list, str(table))):
+        place = f"{table}, annotations[{number}]"
+        if not isinstance(annotation, list) or len(annotation) != 1:
+            raise ValueError(f"{place}: expected a list of one sentence, got {_short(annotation)}")
+        (sentence,) = annotation
+        order = int(_identifier(sentence, "worker_arranged_photo_order", place))
+        step = order, _identifier(sentence, "photo_flickr_id", place), field(sentence, "text", str, place)
+        stories.setdefault(_identifier(sentence, "story_id", place), []).append(step)
+    for story_id in islice(stories, part[0], None, part[1]):
+        steps = sorted(stories[story_id], key=lambda step: step[0])
+        pictures = [PictureFile(photo, find_picture(folder, photo)) for _, photo, _ in steps]
+        yield Row(f"{table}, story {story_id}", story_id, [text for *_, text in steps], pictures)
+
+
+def mmdialog_rows(root: str | Path, split: str, part: Part = WHOLE) -> Iterator[Row]:
+    """`{split}/{split}_conversations.txt`, one JSON object a line; pictures lie beside it, by their media id.
+
+    A media element may say its own `path`, relative to the file, as `prepare_data.py` writes it. Of several pictures in
+    a turn the first counts, as in the published code.
+    """
+    table = existing(Path(root) / split / f"{split}_conversations.txt")
+    for line_place, content in _json_lines(table, part):
+        texts, pictures = [], []
+        for number, turn in enumerate(field(content, "conversation", list, line_place)):
+            place = f"{line_place}, conversation[{number}]"
+            words, media = [], []
+            for index, element in enumerate(field(turn, "turn", list, place)):
+                where = f"{place}.turn[{index}]"
+                if not isinstance(element, dict):
+                    raise ValueError(f"{where}: expected an object, got {_short(element)}")
+                if "__TEXT__" in element:
+                    words.append(field(element, "__TEXT__", str, where))
+                if "__MEDIA__" in element:
+                    name = _identifier(element, "__MEDIA__", where)
+                    media.append(
+                        PictureFile(name, str(table.parent / field(element, "path", str, where)))
+                        if "path" in element
+                        else PictureFile(name, find_picture(table.parent, name))
+                    )
+            texts.append(" ".join(words))
+            pictures.append(media[0] if media else None)
+        name = content.get("conversation_id", "")
+        yield Row(line_place, str(name), texts, pictures)
+
+
+def chat_rows(root: str | Path, split: str, part: Part = WHOLE) -> Iterator[list[dict[str, Any]]]:
+    """`{split}.jsonl`: a line `{"messages": […]}` with the messages of the processor, picture paths relative to it.
+
+    A system message may come first; then user and assistant speak, and the last message is the assistant's.
+    """
+    table = existing(Path(root) / f"{split}.jsonl")
+    for place, content in _json_lines(table, part):
+        messages = field(content, "messages", list, place)
+        rows = [_message(message, f"{place}, messages[{i}]", table.parent) for i, message in enumerate(messages)]
+        for number, row in enumerate(rows):
+            if row["role"] not in ("user", "assistant") and (row["role"], number) != ("system", 0):
+                raise ValueError(
+                    f"{place}, messages[{number}]: role is {_short(row['role'])}, "
+                    "expected user, assistant or, in the first, system"
+                )
+            if row["role"] == "system" and any(piece["type"] == "image" for piece in row["content"]):
+                raise ValueError(f"{place}, messages[{number}]: a system message shows no picture")
+        if len(rows) < 2 or rows[-1]["role"] != "assistant":
+            raise ValueError(f"{place}: messages end with what the assistant is to learn, after a question")
+        yield rows
+
+
+def _message(message: Any, place: str, folder: Path) -> dict[str, Any]:
+    role = field(message, "role", str, place)
+    if isinstance(message.get("content"), str):
+        return {"role": role, "content": [{"type": "text", "text": message["content"], "image": None}]}
+    content = []
+    for number, piece in enumerate(field(message, "content", list, place)):
+        where = f"{place}.content[{number}]"
+        kind = field(piece, "type", str, where)
+        if kind not in ("text", "image"):
+            raise ValueError(f"{where}: type is {_short(kind)}, expected text or image")
+        value = field(piece, kind, str, where)
+        content.append({"type": kind, "text": None, "image": None} | {kind: _placed(kind, value, folder)})
+    return {"role": role, "content": content}
+
+
+def _placed(kind: str, value: str, folder: Path) -> str:
+    return str(folder / value) if kind == "image" else value

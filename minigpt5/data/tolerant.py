@@ -1,0 +1,151 @@
+"""Rows with a missing or broken picture are passed over and counted, and too many of them stop the run.
+
+`tolerate(rows)` wraps what a reader opened. In place of a bad row of a `Dataset` comes another, drawn by the wrapper's
+seed and the bad row's index alone: a run that is resumed sees what it would have seen. A stream leaves the row out.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from datasets import Dataset, Features, Image, IterableDataset, List
+
+from minigpt5.images import ImageError, open_image
+
+# Before so many rows were read, a share says little.
+FEW = 100
+
+
+class TooManyBadPictures(RuntimeError):
+    """More rows have a missing or broken picture than may have; the message says how many, and names the first."""
+
+
+class BadPictures:
+    """The count of good and bad rows that one process has read.
+
+    Args:
+        max_share: of the rows read, of which `FEW` are taken for granted, that may be bad.
+    """
+
+    def __init__(self, max_share: float):
+        if not 0 <= max_share < 1:
+            raise ValueError(f"the share of bad rows that is tolerated is at least 0 and less than 1, got {max_share}")
+        self.max_share = max_share
+        self.read = self.bad = 0
+        self.first: list[str] = []
+
+    def good(self) -> None:
+        """Count a row that could be read."""
+        self.read += 1
+
+    def add(self, problem: str) -> None:
+        """Count a bad row.
+
+        Raises:
+            TooManyBadPictures: if that is one too many.
+        """
+        self.read += 1
+        self.bad += 1
+        if problem not in self.first and len(self.first) < 5:
+            self.first.append(problem)
+        if self.bad > self.max_share * max(self.read, FEW):
+            raise TooManyBadPictures(
+                f"{self.bad} of the {self.read} rows read so far have a missing or broken picture; "
+                f"{self.max_share:.2%} may. Check the data with training/prepare_data.py, or allow more. The first:\n  "
+                + "\n  ".join(self.first)
+            )
+
+
+def open_row(row: dict[str, Any], features: Features) -> dict[str, Any]:
+    """A row as it is stored, `{"path": …, "bytes": …}` for a picture, with its pictures opened as RGB.
+
+    Raises:
+        ImageError: naming a picture that is missing or broken, or a column without a value.
+    """
+    for name in features:
+        if row[name] is None:
+            raise ImageError(f"a row without {name}: {str(row)[:80]}")
+    return {name: _open(row[name], feature) for name, feature in features.items()}
+
+
+def _open(value: Any, feature: Any) -> Any:
+    if value is None:
+        return None
+    if isinstance(feature, Image):
+        try:
+            return open_image(value["path"] if value["bytes"] is None else io.BytesIO(value["bytes"]))
+        except ImageError as error:
+            # Of bytes the error knows no name.
+            known = value["bytes"] is None
+            raise error if known else ImageError(f"{value['path']}: {str(error).split(': ', 1)[-1]}") from None
+    if isinstance(feature, List):
+        return [_open(item, feature.feature) for item in value]
+    if isinstance(feature, dict):
+        return {name: _open(value[name], part) for name, part in feature.items()}
+    return value
+
+
+class TolerantDataset(torch.utils.data.Dataset):
+    """A map-style data set whose every row can be read."""
+
+    def __init__(self, rows: Dataset, max_bad_share: float, seed: int):
+        self.rows, self.seed = rows, seed
+        self.count = BadPictures(max_bad_share)
+        self._stored = rows.with_format("arrow")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        rng = random.Random(f"{self.seed}/{index}")
+        while True:
+            row = self._stored[index].to_pylist()[0]
+            try:
+                row = open_row(row, self.rows.features)
+            except ImageError as error:
+                self.count.add(str(error))
+                index = rng.randrange(len(self.rows))
+                continue
+            self.count.good()
+            return row
+
+
+class TolerantStream(torch.utils.data.IterableDataset):
+    """A streamed data set without the rows that cannot be read."""
+
+    def __init__(self, rows: IterableDataset, max_bad_share: float):
+        self.features = rows.features
+        self.count = BadPictures(max_bad_share)
+        self._stored = rows.decode(False)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Shuffle anew, in an order that the epoch says."""
+        self._stored.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for stored in self._stored:
+            try:
+                row = open_row(stored, self.features)
+            except ImageError as error:
+                self.count.add(str(error))
+                continue
+            self.count.good()
+            yield row
+
+
+def tolerate(
+    rows: Dataset | IterableDataset, max_bad_share: float = 0.01, seed: int = 0
+) -> TolerantDataset | TolerantStream:
+    """What a reader opened, without its bad pictures; each process counts those that it meets in `count`.
+
+    Args:
+        max_bad_share: share of the rows read that may be bad; of less than 100 rows as of 100.
+        seed: draws the rows that stand in for bad ones.
+    """
+    if isinstance(rows, IterableDataset):
+        return TolerantStream(rows, max_bad_share)
+    return TolerantDataset(rows, max_bad_share, seed)
