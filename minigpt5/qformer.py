@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import distributed, nn
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import cross_entropy, linear, normalize
 from transformers import (
     BertForMaskedLM,
     Blip2Config,
@@ -20,7 +20,7 @@ from transformers import (
     Blip2VisionModel,
     PreTrainedTokenizerBase,
 )
-from transformers.models.bert.modeling_bert import BertLMPredictionHead
+from transformers.models.bert.modeling_bert import BertPredictionHeadTransform
 
 # The first token of a text that is to be generated (BLIP-2, section 3.2).
 DECODE = "[DEC]"
@@ -160,9 +160,8 @@ class QFormerPretraining(nn.Module):
     def __init__(self, model: Blip2ForImageTextRetrieval, decode_token_id: int, label_smoothing: float = 0.1):
         super().__init__()
         self.model, self.decode_token_id, self.label_smoothing = model, decode_token_id, label_smoothing
-        self.head = BertLMPredictionHead(model.config.qformer_config)
-        self.head.decoder.weight = model.embeddings.word_embeddings.weight
-        self.head.decoder.bias = self.head.bias
+        self.head = BertPredictionHeadTransform(model.config.qformer_config)
+        self.head_bias = nn.Parameter(torch.zeros(model.config.qformer_config.vocab_size))
         self.temperature = nn.Parameter(torch.tensor(0.07))
         model.vision_model.requires_grad_(False)
         model.vision_model.post_layernorm.requires_grad_(True)
@@ -202,10 +201,10 @@ class QFormerPretraining(nn.Module):
             for mine, weight in (
                 (self.model.embeddings.word_embeddings.weight, embeddings.word_embeddings.weight),
                 (self.model.embeddings.position_embeddings.weight, embeddings.position_embeddings.weight),
-                (self.head.bias, bert.cls.predictions.bias),
+                (self.head_bias, bert.cls.predictions.bias),
             ):
                 mine[: len(weight)] = weight
-        self.head.transform.load_state_dict(bert.cls.predictions.transform.state_dict())
+        self.head.load_state_dict(bert.cls.predictions.transform.state_dict())
 
     def see(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """The ViT's features `(pictures, patches, width)`."""
@@ -223,6 +222,10 @@ class QFormerPretraining(nn.Module):
             encoder_hidden_states=patches,
         ).last_hidden_state
         return states[:, : queries.shape[1]], states[:, queries.shape[1] :]
+
+    def next_word_logits(self, words: torch.Tensor) -> torch.Tensor:
+        """Vocabulary logits of the text's states, by the embedding table itself as in BERT."""
+        return linear(self.head(words), self.model.embeddings.word_embeddings.weight, self.head_bias)
 
     def image_features(self, queries: torch.Tensor) -> torch.Tensor:
         """Unit features `(pictures, queries, dim)` of the queries' states."""
@@ -266,7 +269,7 @@ class QFormerPretraining(nn.Module):
         queries, words = self.read(patches, told, attention_mask, causal=True)
         targets = told[:, 1:].masked_fill(attention_mask[:, 1:] == 0, -100)
         generation = cross_entropy(
-            self.head(words[:, :-1]).flatten(0, 1), targets.flatten(), label_smoothing=self.label_smoothing
+            self.next_word_logits(words[:, :-1]).flatten(0, 1), targets.flatten(), label_smoothing=self.label_smoothing
         )
 
         images, texts = self.image_features(queries), self.text_features(input_ids, attention_mask)

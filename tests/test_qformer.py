@@ -164,7 +164,7 @@ def test_generation_loss_is_that_of_the_words_after_the_decode_token(model, pair
     told = ids.clone()
     told[:, 0] = model.decode_token_id
     _, words = model.read(model.see(pixels), told, mask, causal=True)
-    logs = model.head(words).log_softmax(dim=-1)
+    logs = model.next_word_logits(words).log_softmax(dim=-1)
     smooth, terms = 0.1, []
     for row in range(len(ids)):
         for place in range(1, int(mask[row].sum())):
@@ -240,7 +240,7 @@ def test_from_bert_the_text_branch_speaks_as_bert_does(model):
     states = model.model.qformer(
         query_embeds=model.model.embeddings(input_ids=ids), query_length=0, attention_mask=mask
     ).last_hidden_state
-    logits = model.head(states)[..., :400]
+    logits = model.next_word_logits(states)[..., :400]
     torch.testing.assert_close(logits, bert(ids, mask).logits, rtol=1e-4, atol=1e-5)
     layer = model.model.qformer.encoder.layer[1]
     for own, theirs in (("intermediate_query", "intermediate"), ("output_query", "output")):
