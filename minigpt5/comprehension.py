@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import torch
+from torch import nn
 from transformers import Blip2Config, Blip2ForConditionalGeneration, Cache
 
 
@@ -12,12 +14,17 @@ class MiniGPT4ForConditionalGeneration(Blip2ForConditionalGeneration):
     """BLIP-2 with the published stack's two epsilons, saved whole even with an adapter attached.
 
     The norm behind the ViT has the epsilon `vision_config.post_layernorm_eps`, 1e-5 in the published stack (LAVIS'
-    `ln_vision`), where BLIP-2 of transformers takes the ViT's own, 1e-6.
+    `ln_vision`). A configuration without it takes the ViT's own, 1e-6, as BLIP-2 of transformers does.
     """
 
     def __init__(self, config: Blip2Config):
         super().__init__(config)
-        self.vision_model.post_layernorm.eps = config.vision_config.post_layernorm_eps
+        vision = config.vision_config
+        self.vision_model.post_layernorm.eps = getattr(vision, "post_layernorm_eps", vision.layer_norm_eps)
+        # Of most language models the hidden size, but OPT-350m's embeddings are narrower.
+        width = self.get_input_embeddings().embedding_dim
+        if width != self.language_projection.out_features:
+            self.language_projection = nn.Linear(self.language_projection.in_features, width)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
         """Write the model and, beside it in the same folder, its LoRA adapter if it has one.
@@ -77,10 +84,17 @@ def last_hidden_states(
 
 
 def next_token_logits(model: Blip2ForConditionalGeneration, hidden: torch.Tensor) -> torch.Tensor:
-    """Vocabulary logits of hidden states, in fp32."""
-    return model.get_output_embeddings()(hidden).float()
+    """Vocabulary logits of hidden states, in fp32, with what some language models do behind their head."""
+    logits = model.get_output_embeddings()(hidden).float()
+    config = model.config.text_config
+    if hasattr(config, "logit_scale"):  # Cohere
+        logits = logits * config.logit_scale
+    if hasattr(config, "logits_scaling"):  # Granite
+        logits = logits / config.logits_scaling
+    cap = getattr(config, "final_logit_softcapping", None)  # Gemma
+    return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
 def context_length(model: Blip2ForConditionalGeneration) -> int:
-    """The number of positions that the language model has."""
-    return model.config.text_config.max_position_embeddings
+    """The number of positions that the language model has; one without positions, such as Bloom, has no end."""
+    return getattr(model.config.text_config, "max_position_embeddings", sys.maxsize)
