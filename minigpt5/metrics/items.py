@@ -12,7 +12,35 @@ from torchmetrics.utilities.data import dim_zero_cat
 from minigpt5.metrics.intervals import Interval, percentile_bounds, resamples
 
 
-class ItemMetric(Metric):
+class InOrder(Metric):
+    """A metric whose states are lists of what items leave, in the order of items, instances and processes."""
+
+    full_state_update = False
+
+    def nothing(self) -> torch.Tensor:
+        """What no items leave: a tensor of the right width and type."""
+        raise NotImplementedError
+
+    def merge_state(self, incoming_state: dict | Metric) -> None:
+        """Take in what another instance has kept, behind what this one has (torchmetrics puts it in front)."""
+        own = {state: len(getattr(self, state)) for state in self._lists()}
+        super().merge_state(incoming_state)
+        for state, kept in own.items():
+            rows = getattr(self, state)
+            setattr(self, state, rows[len(rows) - kept :] + rows[: len(rows) - kept])
+
+    def sync(self, *args, **kwargs) -> None:
+        """Gather what all processes have kept, of which some may have seen no item."""
+        for state in self._lists():
+            if not getattr(self, state):
+                getattr(self, state).append(self.nothing())
+        super().sync(*args, **kwargs)
+
+    def _lists(self) -> list[str]:
+        return [state for state in self._reductions if isinstance(getattr(self, state), list)]
+
+
+class ItemMetric(InOrder):
     """A figure over items, each of which leaves a row of numbers.
 
     Rows are kept in float64 and concatenated over batches, and over processes in their order, so figures do not depend
@@ -20,7 +48,6 @@ class ItemMetric(Metric):
     where figures are not the means of the columns.
     """
 
-    full_state_update = False
     columns: tuple[str, ...]
 
     def __init__(self, **kwargs):
@@ -68,11 +95,8 @@ class ItemMetric(Metric):
             for name, value in self.summarise(items).items()
         }
 
-    def sync(self, *args, **kwargs) -> None:
-        """Gather the rows of all processes; one without items has rows of the same width and type."""
-        if not getattr(self, self._state):
-            self.add([])
-        super().sync(*args, **kwargs)
+    def nothing(self) -> torch.Tensor:
+        return torch.zeros(0, len(self.columns), dtype=torch.float64, device=self.device)
 
     def _any_items(self) -> np.ndarray:
         items = self.items

@@ -17,7 +17,7 @@ from torchmetrics.utilities.data import dim_zero_cat
 
 from minigpt5.images import Picture, to_rgb
 from minigpt5.metrics.encoders import OpenClipEncoder, TransformersClipEncoder, load_clip_encoder
-from minigpt5.metrics.items import ItemMetric, paired
+from minigpt5.metrics.items import InOrder, ItemMetric, paired
 from minigpt5.metrics.weights import find_file, require
 
 BATCH_SIZE = 64
@@ -102,22 +102,19 @@ class FrechetInceptionDistance(fid.FrechetInceptionDistance):
         return {"fid": super().compute()}
 
 
-class _GatheredFeatures:
-    """Features kept in lists and concatenated over processes, which may have seen different numbers of pictures."""
+class _FeaturesInOrder(InOrder):
+    """Features of all pictures, concatenated over processes that may have seen different numbers of pictures."""
 
-    def _gather(self, *states: str) -> None:
-        for state in states:
-            self._reductions[state] = dim_zero_cat
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        # torchmetrics gathers these lists batch by batch, which needs as many batches in every process.
+        self._reductions.update(dict.fromkeys(self._lists(), dim_zero_cat))
 
-    def sync(self, *args, **kwargs) -> None:
-        for state, reduction in self._reductions.items():
-            if reduction is dim_zero_cat and not len(getattr(self, state)):
-                nothing = torch.zeros(1, 3, 299, 299, dtype=torch.uint8, device=self.device)
-                getattr(self, state).append(self.inception(nothing)[:0])
-        super().sync(*args, **kwargs)
+    def nothing(self) -> torch.Tensor:
+        return self.inception(torch.zeros(1, 3, 299, 299, dtype=torch.uint8, device=self.device))[:0]
 
 
-class KernelInceptionDistance(_GatheredFeatures, kid.KernelInceptionDistance):
+class KernelInceptionDistance(_FeaturesInOrder, kid.KernelInceptionDistance):
     """KID of generated to true pictures (Bińkowski et al. 2018), by torchmetrics; figures "kid" and "kid_std".
 
     Unbiased, so unlike FID it can be had from few pictures. Subsets are drawn with a fixed seed. Arguments are those of
@@ -137,7 +134,6 @@ class KernelInceptionDistance(_GatheredFeatures, kid.KernelInceptionDistance):
     ):
         super().__init__(feature or inception_features("2048", weights, antialias), **kwargs)
         self.resize = resize
-        self._gather("real_features", "fake_features")
 
     def update(self, pictures: Sequence[Picture], real: bool) -> None:
         """Take true (`real`) or generated pictures."""
@@ -150,7 +146,7 @@ class KernelInceptionDistance(_GatheredFeatures, kid.KernelInceptionDistance):
         return {"kid": mean, "kid_std": deviation}
 
 
-class InceptionScore(_GatheredFeatures, inception.InceptionScore):
+class InceptionScore(_FeaturesInOrder, inception.InceptionScore):
     """Inception Score of generated pictures (Salimans et al. 2016), by torchmetrics, over ten splits.
 
     Figures "inception_score" and "inception_score_std"; splits are drawn with a fixed seed. Arguments are those of
@@ -170,7 +166,6 @@ class InceptionScore(_GatheredFeatures, inception.InceptionScore):
     ):
         super().__init__(feature or inception_features("logits_unbiased", weights, antialias), **kwargs)
         self.resize = resize
-        self._gather("features")
 
     def update(self, pictures: Sequence[Picture]) -> None:
         """Take generated pictures."""
