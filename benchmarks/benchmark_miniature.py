@@ -17,7 +17,7 @@ import torch
 
 from minigpt5 import MiniGPT5Pipeline
 from minigpt5.decoding import DecodingConfig, InterleavedDecoder
-from minigpt5.fit import pick_device
+from minigpt5.processes import pick_device
 from minigpt5.logs import quiet_libraries
 from minigpt5.storyworld.examine import fresh_captions, sample_scenes
 

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, TrainableTokensConfig, get_peft_model
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from diffusers.utils import make_image_grid
 from PIL import Image
 from torch import nn
 from torch.nn.functional import cross_entropy
 from transformers import BatchFeature
 
-from minigpt5.comprehension import embed_prompt, last_hidden_states, next_token_logits
+from minigpt5.comprehension import embed_prompt, image_features, last_hidden_states, next_token_logits
+from minigpt5.data.features import FeatureCache, content_key, part_key
 from minigpt5.images import to_tensor
 from minigpt5.losses import caption_loss, drop_for_guidance, latent_diffusion_loss, stratified_timesteps
 from minigpt5.pipeline import MiniGPT5Pipeline
+from minigpt5.processes import share_of_batch
 from minigpt5.processor import IGNORE_INDEX
 
 
@@ -41,32 +46,6 @@ class LossWeights:
     mask_padding: bool = True
 
 
-def add_voken_rows(pipe: MiniGPT5Pipeline) -> PeftModel:
-    """Make the vokens' rows of embedding table and head trainable, and nothing else of the comprehension stack."""
-    rows = list(pipe.processor.voken_ids)
-    config = TrainableTokensConfig(target_modules=["embed_tokens", "lm_head"], token_indices=rows)
-    return get_peft_model(pipe.comprehension, config)
-
-
-def add_lora(
-    pipe: MiniGPT5Pipeline,
-    rank: int = 8,
-    alpha: int = 16,
-    dropout: float = 0.05,
-    targets: Sequence[str] = ("q_proj", "v_proj"),
-) -> PeftModel:
-    """Make the vokens' rows and low-rank adapters of the language model trainable."""
-    rows = list(pipe.processor.voken_ids)
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=alpha,
-        lora_dropout=dropout,
-        target_modules=rf".*language_model.*\.({'|'.join(targets)})",
-        trainable_token_indices={"embed_tokens": rows, "lm_head": rows},
-    )
-    return get_peft_model(pipe.comprehension, config)
-
-
 class VokenModel(nn.Module):
     """The losses of a batch of conversations, for whatever parts of a pipeline's components are left trainable."""
 
@@ -76,6 +55,7 @@ class VokenModel(nn.Module):
         self.unet, self.vae, self.text_encoder = pipe.unet, pipe.vae, pipe.text_encoder
         self.processor, self.tokenizer, self.scheduler = pipe.processor, pipe.tokenizer, pipe.scheduler
         self.weights = weights
+        self._caches: dict[str, FeatureCache] = {}
         # The UNet's, as the VAE of Stable Diffusion 2.1-base names the 768 pixels of another model.
         self.image_size = pipe.unet.config.sample_size * pipe.vae_scale_factor
         for part in (self.unet, self.vae, self.text_encoder):
@@ -84,7 +64,8 @@ class VokenModel(nn.Module):
     def train(self, mode: bool = True) -> VokenModel:
         """Frozen parts stay in evaluation mode."""
         super().train(mode)
-        for part in (self.unet, self.vae, self.text_encoder):
+        reader = (self.comprehension.vision_model, self.comprehension.qformer)
+        for part in (self.unet, self.vae, self.text_encoder, *reader):
             part.eval()
         return self
 
@@ -93,6 +74,33 @@ class VokenModel(nn.Module):
         rows, starts = (input_ids == self.processor.voken_ids[0]).nonzero(as_tuple=True)
         steps = torch.arange(self.processor.n_vokens, device=hidden.device)
         return hidden[rows.unsqueeze(1), starts.unsqueeze(1) - 1 + steps]
+
+    def cache_features(self, folder: Path) -> None:
+        """Keep what the frozen parts make of pictures and captions in `folder`, and fetch what is there.
+
+        Raises:
+            ValueError: if one of these parts is being trained.
+        """
+        model = self.comprehension
+        reader = (model.vision_model, model.qformer, model.language_projection, model.query_tokens)
+        for kind, key in (
+            ("pictures", part_key(*reader)),
+            ("moments", part_key(self.vae)),
+            ("captions", part_key(self.text_encoder, mask_padding=self.weights.mask_padding)),
+        ):
+            self._caches[kind] = FeatureCache(folder, kind, key)
+
+    def _cached(self, kind: str, inputs: torch.Tensor, compute: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """What a frozen part makes of a batch of inputs."""
+        if kind not in self._caches:
+            return compute(inputs)
+        keys = [content_key(row) for row in inputs.cpu()]
+        return self._caches[kind].fetch(keys, lambda missing: compute(inputs[missing])).to(inputs.device)
+
+    @torch.no_grad()
+    def read_pictures(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Projected Q-Former features `(pictures, queries, hidden)`."""
+        return self._cached("pictures", pixel_values, lambda pixels: image_features(self.comprehension, pixels))
 
     @torch.no_grad()
     def encode_captions(self, captions: Sequence[str]) -> torch.Tensor:
@@ -104,15 +112,21 @@ class VokenModel(nn.Module):
             max_length=self.tokenizer.model_max_length,
             return_tensors="pt",
         ).to(self.text_encoder.device)
-        mask = batch["attention_mask"] if self.weights.mask_padding else None
-        return self.text_encoder(batch["input_ids"], attention_mask=mask).last_hidden_state
+        both = torch.stack([batch["input_ids"], batch["attention_mask"]], dim=1)
+
+        def compute(both: torch.Tensor) -> torch.Tensor:
+            mask = both[:, 1] if self.weights.mask_padding else None
+            return self.text_encoder(both[:, 0], attention_mask=mask).last_hidden_state
+
+        return self._cached("captions", both, compute)
 
     @torch.no_grad()
     def encode_targets(self, targets: Sequence) -> torch.Tensor:
         """Scaled latents of the pictures to be painted, resized bilinearly as in the published code."""
         pixels = torch.stack([to_tensor(target, self.image_size, Image.Resampling.BILINEAR) for target in targets])
         pixels = pixels.to(self.vae.device, self.vae.dtype)
-        return self.vae.encode(pixels).latent_dist.sample() * self.vae.config.scaling_factor
+        moments = self._cached("moments", pixels, lambda pixels: self.vae.encode(pixels).latent_dist.parameters)
+        return DiagonalGaussianDistribution(moments).sample() * self.vae.config.scaling_factor
 
     def forward(
         self,
@@ -127,33 +141,68 @@ class VokenModel(nn.Module):
             feature_loss: a further loss, of the voken features `(blocks, n_vokens, hidden)`.
 
         Returns:
-            "loss" and its parts, those with weight 0 left out.
+            "loss" and its parts, those with weight 0 left out. In training each is scaled so that the mean over the
+            processes is the mean over all their tokens or pictures.
         """
         weights = self.weights
         device = batch["input_ids"].device
-        embeds = embed_prompt(self.comprehension, batch["input_ids"], batch.get("pixel_values"))
+        pixels = batch.get("pixel_values")
+        features = None if pixels is None else self.read_pictures(pixels)
+        embeds = embed_prompt(self.comprehension, batch["input_ids"], features=features)
         hidden = last_hidden_states(self.comprehension, embeds, batch["attention_mask"])
         logits = next_token_logits(self.comprehension, hidden[:, :-1])
-        text = cross_entropy(logits.flatten(0, 1), batch["labels"][:, 1:].flatten(), ignore_index=IGNORE_INDEX)
-        losses = {"loss": weights.text * text, "text": text}
-
+        labels = batch["labels"][:, 1:]
+        text = cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE_INDEX)
         features = self.voken_features(hidden, batch["input_ids"])
+        if self.training:
+            # Every process asks for both, also one whose share has no picture to paint.
+            text = text * share_of_batch(int((labels != IGNORE_INDEX).sum()))
+            share = share_of_batch(len(features))
+        else:
+            share = 1.0
+        losses = {"loss": weights.text * text, "text": text}
         if len(features) == 0:
             return losses
         if feature_loss:
-            losses["feature"] = feature_loss(features)
+            losses["feature"] = share * feature_loss(features)
             losses["loss"] = losses["loss"] + losses["feature"]
         dropped = drop_for_guidance(len(features), weights.guidance_dropout, device)
         mapped = self.mapper(torch.where(dropped.view(-1, 1, 1), torch.zeros_like(features), features))
         if weights.caption:
             told = ["" if drop else caption for drop, caption in zip(dropped.tolist(), captions, strict=True)]
-            losses["caption"] = caption_loss(mapped, self.encode_captions(told))
+            losses["caption"] = share * caption_loss(mapped, self.encode_captions(told))
             losses["loss"] = losses["loss"] + weights.caption * losses["caption"]
         if weights.diffusion:
             latents = self.encode_targets(batch["targets"])
             timesteps = stratified_timesteps(len(latents), self.scheduler.config.num_train_timesteps, device)
-            losses["ldm"] = latent_diffusion_loss(
+            losses["ldm"] = share * latent_diffusion_loss(
                 self.unet, self.scheduler, latents, mapped, timesteps, torch.randn_like(latents), weights.snr_gamma
             )
             losses["loss"] = losses["loss"] + weights.diffusion * losses["ldm"]
         return losses
+
+
+def open_for_training(pipe: MiniGPT5Pipeline, gradient_checkpointing: bool = False) -> None:
+    """Make the mapper trainable, in fp32; with checkpointing LLM and UNet compute activations twice to keep fewer."""
+    pipe.set_progress_bar_config(disable=True)
+    pipe.mapper.float().requires_grad_(True)
+    if gradient_checkpointing:
+        pipe.comprehension.language_model.gradient_checkpointing_enable()
+        pipe.unet.enable_gradient_checkpointing()
+
+
+def validation_loss(losses: Callable[[Any, int], dict[str, torch.Tensor]], batches: Sequence[Any], step: int) -> float:
+    """The mean loss of batches held back, with the same noise every time."""
+    total = 0.0
+    for index, batch in enumerate(batches):
+        torch.manual_seed(index)
+        total += losses(batch, step)["loss"].item()
+    return total / len(batches)
+
+
+@torch.no_grad()
+def sample_grid(pipe: MiniGPT5Pipeline, prompts: Sequence) -> Image.Image:
+    """One picture a prompt, side by side, from the same noise every time."""
+    noise = [torch.Generator().manual_seed(i) for i in range(len(prompts))]
+    pictures = pipe(list(prompts), image_mode="always", max_images=1, max_new_tokens=48, generator=noise).images
+    return make_image_grid([images[0] for images in pictures], rows=1, cols=len(pictures))

@@ -7,7 +7,7 @@ import sys
 
 import torch
 from torch import nn
-from transformers import Blip2Config, Blip2ForConditionalGeneration, Cache
+from transformers import Blip2Config, Blip2ForConditionalGeneration, Cache, DynamicCache, PreTrainedConfig
 
 
 class MiniGPT4ForConditionalGeneration(Blip2ForConditionalGeneration):
@@ -44,6 +44,30 @@ class MiniGPT4ForConditionalGeneration(Blip2ForConditionalGeneration):
             self._hf_peft_config_loaded = True
 
 
+class KeyValuePrefix(nn.Module):
+    """Trainable keys and values that every layer of the language model attends to before the prompt.
+
+    `states` is `(layers, 2, key-value heads, length, head width)`. They stand at no position: the prompt's positions
+    stay what they were.
+    """
+
+    def __init__(self, config: PreTrainedConfig, length: int):
+        super().__init__()
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self.states = nn.Parameter(0.02 * torch.randn(config.num_hidden_layers, 2, heads, length, width))
+
+    @property
+    def length(self) -> int:
+        """Number of keys before the prompt."""
+        return self.states.shape[3]
+
+    def fill(self, cache: Cache, batch_size: int, dtype: torch.dtype) -> None:
+        """Put the prefix into an empty cache."""
+        for layer, (keys, values) in enumerate(self.states.to(dtype)):
+            cache.update(keys.expand(batch_size, -1, -1, -1), values.expand(batch_size, -1, -1, -1), layer)
+
+
 def bring_to_device(model: Blip2ForConditionalGeneration) -> None:
     """Fire the offload hook, if there is one, that only the model's own `forward` would fire."""
     hook = getattr(model, "_hf_hook", None)
@@ -51,17 +75,28 @@ def bring_to_device(model: Blip2ForConditionalGeneration) -> None:
         hook.pre_forward(model)
 
 
-def embed_prompt(
-    model: Blip2ForConditionalGeneration, input_ids: torch.Tensor, pixel_values: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Embeddings `(batch, length, hidden)` of ids, with the projected Q-Former features where image tokens stand.
+def image_features(model: Blip2ForConditionalGeneration, pixel_values: torch.Tensor) -> torch.Tensor:
+    """Projected Q-Former features `(pictures, queries, hidden)` of pictures `(pictures, 3, height, width)`."""
+    return model.get_image_features(pixel_values.to(model.dtype), return_dict=True).pooler_output
 
-    All pictures, `(pictures, 3, height, width)` in the order of their marks, are encoded in one call.
+
+def embed_prompt(
+    model: Blip2ForConditionalGeneration,
+    input_ids: torch.Tensor,
+    pixel_values: torch.Tensor | None = None,
+    features: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Embeddings `(batch, length, hidden)` of ids, with picture features where image tokens stand.
+
+    Args:
+        pixel_values: all pictures in the order of their marks, which are encoded in one call.
+        features: what `image_features` made of them, where that is known already.
     """
     embeds = model.get_input_embeddings()(input_ids)
-    if pixel_values is None:
+    if pixel_values is None and features is None:
         return embeds
-    features = model.get_image_features(pixel_values.to(model.dtype), return_dict=True).pooler_output
+    if features is None:
+        features = image_features(model, pixel_values)
     here = (input_ids == model.config.image_token_id).unsqueeze(-1)
     return embeds.masked_scatter(here, features.to(embeds.dtype))
 
@@ -73,7 +108,20 @@ def last_hidden_states(
     position_ids: torch.Tensor | None = None,
     past_key_values: Cache | None = None,
 ) -> torch.Tensor:
-    """The last layer's states `(batch, length, hidden)`, after the final norm; extends `past_key_values` in place."""
+    """The last layer's states `(batch, length, hidden)`, after the final norm; extends `past_key_values` in place.
+
+    A prefix, where the model has one, comes in front of an empty cache.
+    """
+    prefix: KeyValuePrefix | None = getattr(model, "prefix", None)
+    if prefix is not None:
+        batch_size, length = inputs_embeds.shape[:2]
+        if position_ids is None:
+            position_ids = torch.arange(length, device=inputs_embeds.device).expand(batch_size, -1)
+        past_key_values = DynamicCache() if past_key_values is None else past_key_values
+        if past_key_values.get_seq_length() == 0:
+            prefix.fill(past_key_values, batch_size, inputs_embeds.dtype)
+        ahead = attention_mask.new_ones(batch_size, prefix.length)
+        attention_mask = torch.cat([ahead, attention_mask], dim=1)
     return model.language_model.base_model(
         inputs_embeds=inputs_embeds,
         attention_mask=attention_mask,

@@ -21,6 +21,7 @@ from diffusers.schedulers import KarrasDiffusionSchedulers
 from diffusers.utils.torch_utils import randn_tensor
 from transformers import BatchFeature, Blip2ForConditionalGeneration, CLIPTextModel, PreTrainedTokenizerBase
 
+from minigpt5.adapters import fuse_adapter, is_adapted, load_adapter
 from minigpt5.comprehension import context_length
 from minigpt5.decoding import DecodingConfig, Generators, InterleavedDecoder, TextEvent, VokenEvent
 from minigpt5.hub import model_card, shipped_model
@@ -58,6 +59,8 @@ class MiniGPT5Pipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "comprehension->mapper->unet->vae"
+    # Offloading layer by layer leaves the mapper where it computes: torch attention reads its weights directly.
+    _exclude_from_cpu_offload: ClassVar[list[str]] = ["mapper"]
     _optional_components: ClassVar[list[str]] = ["text_encoder", "tokenizer"]
     _callback_tensor_inputs: ClassVar[list[str]] = ["latents", "prompt_embeds", "negative_prompt_embeds"]
 
@@ -104,11 +107,29 @@ class MiniGPT5Pipeline(DiffusionPipeline):
 
     def save_pretrained(self, save_directory: str | os.PathLike, safe_serialization: bool = True, **kwargs) -> None:
         """Write the pipeline to a folder, with a model card unless one is there; see `DiffusionPipeline`."""
+        if is_adapted(self.comprehension):
+            raise ValueError("an adapter is attached, which a pipeline folder cannot hold: call fuse_adapter() first")
         card = Path(save_directory) / "README.md"
         if not card.exists():
             card.parent.mkdir(parents=True, exist_ok=True)
             card.write_text(model_card(self), encoding="utf-8")
         super().save_pretrained(save_directory, safe_serialization=safe_serialization, **kwargs)
+
+    def load_adapter(self, folder: str | os.PathLike) -> None:
+        """Attach what training made beside this base: voken rows, LoRA or prefix, mapper.
+
+        Raises:
+            ValueError: if the adapter is of another base, or one is attached already.
+        """
+        load_adapter(self, folder)
+
+    def fuse_adapter(self) -> None:
+        """Fold the adapter that is attached into the weights.
+
+        Raises:
+            ValueError: if it has a prefix.
+        """
+        fuse_adapter(self.comprehension)
 
     @property
     def guidance_scale(self) -> float:

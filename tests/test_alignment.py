@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from minigpt5 import MiniGPT5Pipeline
-from minigpt5.alignment import LossWeights, VokenModel, add_lora, add_voken_rows
+from minigpt5.adapters import LoraSettings, fuse_adapter, train_adapter
+from minigpt5.alignment import LossWeights, VokenModel
 from minigpt5.data.tasks import caption_task, draw_task
 from minigpt5.miniature import TEXT_LENGTH, build_text_encoder, build_tokenizer
 from minigpt5.storyworld.draw import draw
@@ -68,7 +69,7 @@ def test_first_stage_changes_only_voken_rows_and_merges_to_the_same_model(pipe):
     before = pipe.comprehension.get_input_embeddings().weight.clone()
     chats, captions = conversations(draw_task)
     batch = pipe.processor.training_batch(chats)
-    adapted = add_voken_rows(pipe)
+    train_adapter(pipe)
     model = VokenModel(pipe, LossWeights())
     names = trainable(pipe.comprehension)
     assert len(names) == 2
@@ -77,7 +78,7 @@ def test_first_stage_changes_only_voken_rows_and_merges_to_the_same_model(pipe):
     optimizer.step()
     model.weights = ONLY_TEXT
     trained = model.eval()(batch)["text"]
-    pipe.comprehension = model.comprehension = adapted.merge_and_unload()
+    fuse_adapter(pipe.comprehension)
     assert torch.allclose(model(batch)["text"], trained, atol=1e-5)
     after = pipe.comprehension.get_input_embeddings().weight
     changed = (after != before).any(dim=1).nonzero().flatten().tolist()
@@ -85,7 +86,7 @@ def test_first_stage_changes_only_voken_rows_and_merges_to_the_same_model(pipe):
 
 
 def test_second_stage_trains_lora_and_voken_rows(pipe):
-    add_lora(pipe, targets=("q_proj", "v_proj"))
+    train_adapter(pipe, LoraSettings())
     kinds = {"lora" if "lora_" in name else "rows" for name in trainable(pipe.comprehension)}
     assert kinds == {"lora", "rows"}
     layers = pipe.comprehension.config.text_config.num_hidden_layers

@@ -4,91 +4,121 @@
         --data runs/mini/data --model runs/mini/base --out runs/mini/align
 """
 
-import random
+import dataclasses
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from accelerate.utils import send_to_device
 
 from minigpt5 import MiniGPT5Pipeline
-from minigpt5.alignment import LossWeights, VokenModel, add_lora, add_voken_rows
-from minigpt5.config import read_settings, stage_arguments
-from minigpt5.data.readers import read_cc3m, read_mmdialog
-from minigpt5.data.tasks import caption_task, dialogue_task, draw_task
-from minigpt5.fit import fit, is_main_process, pick_device, shard
+from minigpt5.adapters import LoraSettings, fuse_adapter, save_adapter, train_adapter
+from minigpt5.alignment import LossWeights, VokenModel, open_for_training, sample_grid, validation_loss
+from minigpt5.config import read_config
+from minigpt5.data.mixture import Mixture, check_mix
+from minigpt5.fit import FitConfig, fit
 from minigpt5.logs import quiet_libraries
-from minigpt5.storyworld.examine import examine_painting, sample_scenes
-from minigpt5.storyworld.judge import NamingHead, load_judge
-from minigpt5.storyworld.language import imagine, plain_caption
+from minigpt5.processes import is_main_process, pick_device
+from minigpt5.storyworld.coach import Coach
+
+
+@dataclass(kw_only=True)
+class AlignConfig(FitConfig):
+    """Settings of the first stage.
+
+    Args:
+        data: folder with the data sets, each in a folder by its name: cc3m, vist, mmdialog, chat.
+        layouts: another layout for one of them, as {cc3m: cc3m-shards}.
+        model: pipeline folder to start from.
+        dtype: of the frozen weights; what trains is float32.
+        out: folder for checkpoints and the result.
+        mix: conversations a batch by task; batch_size is their sum.
+        max_bad_share: share of missing or broken pictures that stops the run.
+        lora: adapters of the language model, which the published first stage leaves alone.
+        weights: of the losses.
+        mapper_rate: the mapper's learning rate over the vokens'.
+        caption_only_steps: steps before the diffusion loss comes in.
+        gradient_checkpointing: compute activations twice to keep fewer.
+        cache_features: folder to keep the frozen parts' features in.
+        coached: the data are StoryWorld's, whose ground truth helps and judges.
+        naming_weight: of the coach's naming head.
+        judge: the judge's folder, in place of the shipped one.
+        judged: validation captions of an evaluation.
+        fuse: also write the whole pipeline, with all that was trained folded in.
+    """
+
+    data: Path
+    layouts: dict = field(default_factory=dict)
+    model: Path
+    dtype: str = "float32"
+    out: Path
+    mix: dict
+    max_bad_share: float = 0.01
+    lora: LoraSettings | None = None
+    weights: LossWeights = field(default_factory=LossWeights)
+    mapper_rate: float = 10.0
+    caption_only_steps: int = 0
+    gradient_checkpointing: bool = False
+    cache_features: Path | None = None
+    coached: bool = False
+    naming_weight: float = 0.0
+    judge: Path | None = None
+    judged: int = 50
+    fuse: bool = False
+
+    def __post_init__(self):
+        check_mix(self.mix, self.batch_size)
 
 
 def main():
     quiet_libraries()
-    parser = stage_arguments(__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, required=True, help="pipeline folder to start from")
-    parser.add_argument("--judge", type=Path, help="the judge's folder, in place of the shipped one")
-    arguments = parser.parse_args()
-    loop, settings = read_settings(arguments)
-    pipe = MiniGPT5Pipeline.from_pretrained(arguments.model).to(pick_device())
-    pipe.set_progress_bar_config(disable=True)
-    pairs = read_cc3m(arguments.data / "cc3m", "train")
-    talks = read_mmdialog(arguments.data / "mmdialog", "train")
+    config = read_config(AlignConfig, __doc__)
+    pipe = MiniGPT5Pipeline.from_pretrained(config.model, dtype=getattr(torch, config.dtype)).to(pick_device())
+    train_adapter(pipe, config.lora)
+    open_for_training(pipe, config.gradient_checkpointing)
+    draw = Mixture(config.data, config.mix, "train", config.layouts, config.seed, config.max_bad_share)
+    held_back = Mixture(config.data, config.mix, "validation", config.layouts, config.seed, config.max_bad_share)
 
-    adapted = add_lora(pipe, **settings["lora"]) if settings["lora"] else add_voken_rows(pipe)
-    model = VokenModel(pipe, LossWeights(**settings["weights"]))
-    model.namer = NamingHead(pipe.processor.n_vokens * pipe.mapper.config.voken_dim).to(pipe.device)
+    model = VokenModel(pipe, config.weights)
+    if config.cache_features:
+        model.cache_features(config.cache_features)
+    model.coach = Coach(pipe, config.naming_weight, config.judge).to(pipe.device) if config.coached else None
+
+    def batches(index, source=draw):
+        drawn = source(index)
+        captions = [one.caption for one in drawn if one.caption is not None]
+        return pipe.processor.training_batch([one.item for one in drawn]), captions
+
     # Until the mapper speaks roughly like the text encoder, the costly diffusion loss teaches nothing.
-    warm = LossWeights(**settings["weights"] | {"diffusion": 0.0})
-
-    def batches(step):
-        rng = random.Random(f"align/{step}")
-        conversations, scenes = [], []
-        tasks = [(task, random.Random(rng.random())) for task, count in settings["mix"].items() for _ in range(count)]
-        for task, own in shard(tasks):
-            rows = talks if task == "talk" else pairs
-            row = rows[own.randrange(len(rows))]
-            if task == "talk":
-                conversations.append(dialogue_task(row["texts"], row["images"], own, paint=False))
-            elif task == "caption":
-                conversations.append(caption_task(row["caption"], row["image"], own))
-            else:
-                conversations.append(draw_task(row["caption"], row["image"], own))
-                scenes.append(imagine(row["caption"]))
-        return pipe.processor.training_batch(conversations).to(pipe.device), scenes
-
-    full = model.weights
+    full, warm = config.weights, dataclasses.replace(config.weights, diffusion=0.0)
 
     def losses(batch, step):
-        model.weights = warm if step < settings["caption_only_steps"] else full
-        inputs, scenes = batch
-
-        def naming(features):
-            return settings["naming_weight"] * model.namer.loss(features, scenes)
-
-        # However a prompt is worded, its picture is described in the same words: vokens carry meaning, not wording.
-        return model(inputs, [plain_caption(scene) for scene in scenes], naming)
-
-    judge = load_judge(arguments.judge)
-    examined = {
-        "one": sample_scenes(50, "validation", companion=False),
-        "two": sample_scenes(50, "validation", companion=True),
-    }
+        inputs, captions = batch
+        model.weights = warm if step < config.caption_only_steps else full
+        if model.coach:
+            # However a prompt is worded, its picture is described alike: vokens carry meaning, not wording.
+            captions, naming = model.coach.instruct(inputs["targets"])
+            return model(inputs, captions, naming)
+        return model(inputs, captions)
 
     def evaluate():
-        return {name: examine_painting(pipe, these, judge)["all"] for name, these in examined.items()}
+        figures = model.coach.examine_captions(pipe, config.judged) if model.coach else {}
+        fresh = [send_to_device(batches(index, held_back), pipe.device) for index in range(2)]
+        figures["minus_loss"] = -validation_loss(losses, fresh, config.steps)
+        return figures | {"painted": sample_grid(pipe, held_back.questions(4))}
 
-    adapters = [parameter for parameter in pipe.comprehension.parameters() if parameter.requires_grad]
     groups = [
-        {"params": adapters, "lr": loop.learning_rate},
-        {"params": list(pipe.mapper.parameters()), "lr": settings["mapper_rate"] * loop.learning_rate},
-        {"params": list(model.namer.parameters()), "lr": loop.learning_rate},
+        {"params": [p for p in pipe.comprehension.parameters() if p.requires_grad], "lr": config.learning_rate},
+        {"params": list(pipe.mapper.parameters()), "lr": config.mapper_rate * config.learning_rate},
     ]
-    fit(model, batches, losses, loop, arguments.out, evaluate, groups)
-    if not is_main_process():
-        return
-    with torch.no_grad():
-        print("alignment, 2 × 50 validation captions:", evaluate())
-    pipe.comprehension = adapted.merge_and_unload()
-    pipe.to(torch.float16).save_pretrained(arguments.out / "model")
+    if model.coach:
+        groups.append({"params": list(model.coach.parameters()), "lr": config.learning_rate})
+    fit(model, batches, losses, config, config.out, evaluate, groups)
+    if is_main_process():
+        save_adapter(pipe, config.out / "adapter", str(config.model))
+        if config.fuse:
+            fuse_adapter(pipe.comprehension)
+            pipe.to(torch.float16).save_pretrained(config.out / "model")
 
 
 if __name__ == "__main__":

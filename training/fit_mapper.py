@@ -5,6 +5,7 @@
 """
 
 import random
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,28 +13,46 @@ import torch
 from minigpt5 import MiniGPT5Pipeline
 from minigpt5.alignment import LossWeights, VokenModel
 from minigpt5.comprehension import embed_prompt, last_hidden_states
-from minigpt5.config import read_settings, stage_arguments
+from minigpt5.config import read_config
 from minigpt5.data.readers import read_cc3m
 from minigpt5.data.tasks import draw_task
-from minigpt5.fit import fit, is_main_process, pick_device, shard
+from minigpt5.fit import FitConfig, fit
 from minigpt5.logs import quiet_libraries
 from minigpt5.losses import caption_loss, drop_for_guidance
+from minigpt5.processes import is_main_process, pick_device, shard
 from minigpt5.storyworld.examine import examine_painting, sample_scenes
 from minigpt5.storyworld.judge import load_judge
 from minigpt5.storyworld.language import imagine, plain_caption
 
 
+@dataclass(kw_only=True)
+class MapperConfig(FitConfig):
+    """Settings of the mapper.
+
+    Args:
+        data: folder of the exported data sets.
+        model: pipeline folder of the alignment.
+        out: folder for checkpoints and the result.
+        judge: the judge's folder, in place of the shipped one.
+        captions: how many of the training captions are used.
+        guidance_dropout: share of voken features that become zeros.
+    """
+
+    data: Path
+    model: Path
+    out: Path
+    judge: Path | None = None
+    captions: int
+    guidance_dropout: float
+
+
 def main():
     quiet_libraries()
-    parser = stage_arguments(__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, required=True, help="pipeline folder of the alignment")
-    parser.add_argument("--judge", type=Path, help="the judge's folder, in place of the shipped one")
-    arguments = parser.parse_args()
-    loop, settings = read_settings(arguments)
-    pipe = MiniGPT5Pipeline.from_pretrained(arguments.model).to(pick_device())
+    config = read_config(MapperConfig, __doc__)
+    pipe = MiniGPT5Pipeline.from_pretrained(config.model).to(pick_device())
     pipe.set_progress_bar_config(disable=True)
     model = VokenModel(pipe, LossWeights(mask_padding=False)).eval()
-    pairs = read_cc3m(arguments.data / "cc3m", "train").select(shard(range(settings["captions"])))
+    pairs = read_cc3m(config.data / "cc3m", "train").select(shard(range(config.captions)))
     rng = random.Random("mapper")
 
     @torch.no_grad()
@@ -52,17 +71,17 @@ def main():
     print(f"mapper: {len(features)} captions' voken features are ready", flush=True)
 
     def batches(step):
-        count = len(shard(range(loop.batch_size)))
+        count = len(shard(range(config.batch_size)))
         chosen = torch.randint(len(features), (count,), device=features.device)
         return features[chosen], targets[chosen]
 
     def losses(batch, step):
         features, targets = batch
-        dropped = drop_for_guidance(len(features), settings["guidance_dropout"], features.device).view(-1, 1, 1)
+        dropped = drop_for_guidance(len(features), config.guidance_dropout, features.device).view(-1, 1, 1)
         mapped = pipe.mapper(features.masked_fill(dropped, 0))
         return {"loss": caption_loss(mapped, torch.where(dropped, nothing, targets))}
 
-    judge = load_judge(arguments.judge)
+    judge = load_judge(config.judge)
     examined = {
         "one": sample_scenes(50, "validation", companion=False),
         "two": sample_scenes(50, "validation", companion=True),
@@ -71,12 +90,10 @@ def main():
     def evaluate():
         return {name: examine_painting(pipe, these, judge)["all"] for name, these in examined.items()}
 
-    fit(pipe.mapper, batches, losses, loop, arguments.out, evaluate)
+    fit(pipe.mapper, batches, losses, config, config.out, evaluate)
     if not is_main_process():
         return
-    with torch.no_grad():
-        print("mapper, 2 × 50 validation captions:", evaluate())
-    pipe.to(torch.float16).save_pretrained(arguments.out / "model")
+    pipe.to(torch.float16).save_pretrained(config.out / "model")
 
 
 if __name__ == "__main__":

@@ -45,19 +45,19 @@ def main():
     processes = torch.cuda.device_count() or min(os.cpu_count() or 1, 4)
 
     def stage(program: str, name: str, result: str, *more: object, processes: int = 1) -> None:
-        settings = ("--config", arguments.configs / f"{name}.yaml", "--data", data, "--out", out / name)
+        settings = ("--config", arguments.configs / f"{name}.yaml", "--out", out / name)
         run(program, out / name / result, *settings, *more, processes=processes)
 
     run("export_storyworld", data / "done", "--config", arguments.configs / "data.yaml", "--out", data)
-    judge = ("--judge", out / "judge/model")
+    exported, judge = ("--data", data), ("--judge", out / "judge/model")
 
     def painter() -> None:
-        stage("train_vae", "vae", "model")
+        stage("train_vae", "vae", "model", *exported)
         stage("train_judge", "judge", "model")
-        stage("train_diffusion", "diffusion", "scheduler", "--vae", out / "vae/model", *judge)
+        stage("train_diffusion", "diffusion", "scheduler", *exported, "--vae", out / "vae/model", *judge)
 
     def reader() -> None:
-        stage("pretrain_comprehension", "comprehension", "model")
+        stage("pretrain_comprehension", "comprehension", "model", *exported)
 
     with ThreadPoolExecutor(2) as pool:
         for track in (pool.submit(painter), pool.submit(reader)):
@@ -70,7 +70,7 @@ def main():
         ("fit_mapper", "mapper", "align/model"),
         ("train_interleaved", "interleaved", "mapper/model"),
     ):
-        stage(program, name, "model", "--model", out / start, *judge, processes=processes)
+        stage(program, name, "model", *exported, "--model", out / start, *judge, processes=processes)
 
     if arguments.install:
         from minigpt5.storyworld.judge import WEIGHTS

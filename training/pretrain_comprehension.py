@@ -5,16 +5,19 @@
 """
 
 import random
+from dataclasses import dataclass
+from pathlib import Path
 
 from torch import nn
 
-from minigpt5.config import read_settings, stage_arguments
+from minigpt5.config import read_config
 from minigpt5.data.readers import read_cc3m, read_mmdialog, read_vist
 from minigpt5.data.tasks import caption_task, dialogue_task, story_tasks
 from minigpt5.decoding import decode_texts
-from minigpt5.fit import fit, pick_device
+from minigpt5.fit import FitConfig, fit
 from minigpt5.logs import quiet_libraries
 from minigpt5.miniature import CONTEXT_LENGTH, build_comprehension, build_image_processor, build_tokenizer
+from minigpt5.processes import pick_device
 from minigpt5.processor import MiniGPT5Processor
 from minigpt5.storyworld.judge import NamingHead
 from minigpt5.storyworld.language import describes, imagine
@@ -32,6 +35,25 @@ def build_processor(captions, stories, talks):
     return MiniGPT5Processor(build_image_processor(), tokenizer, num_query_tokens=8, n_vokens=8)
 
 
+@dataclass(kw_only=True)
+class ComprehensionConfig(FitConfig):
+    """Settings of the comprehension stack.
+
+    Args:
+        data: folder of the exported data sets.
+        out: folder for checkpoints and the result.
+        captions_only_steps: of captions alone, before stories and talks come in.
+        mix: conversations a batch after those steps, by task: caption, story, talk.
+        naming_weight: of the head that names what a picture shows.
+    """
+
+    data: Path
+    out: Path
+    captions_only_steps: int
+    mix: dict
+    naming_weight: float
+
+
 class Stack(nn.Module):
     """The comprehension stack, and a head on its Q-Former that has to name what a picture shows.
 
@@ -46,14 +68,13 @@ class Stack(nn.Module):
 
 def main():
     quiet_libraries()
-    arguments = stage_arguments(__doc__.splitlines()[0]).parse_args()
-    loop, settings = read_settings(arguments)
+    config = read_config(ComprehensionConfig, __doc__)
     device = pick_device()
     captions, stories, talks = (
-        reader(arguments.data / name, "train")
+        reader(config.data / name, "train")
         for name, reader in (("cc3m", read_cc3m), ("vist", read_vist), ("mmdialog", read_mmdialog))
     )
-    folder = arguments.out / "processor"
+    folder = config.out / "processor"
     if not folder.exists():
         build_processor(captions, stories, talks).save_pretrained(folder)
     processor = MiniGPT5Processor.from_pretrained(folder)
@@ -62,8 +83,8 @@ def main():
 
     def batches(step):
         rng = random.Random(f"comprehension/{step}")
-        captions_only = step < settings["captions_only_steps"]
-        counts = {"caption": loop.batch_size} if captions_only else settings["mix"]
+        captions_only = step < config.captions_only_steps
+        counts = {"caption": config.batch_size} if captions_only else config.mix
         # Captions come first: the naming head reads the pictures in front.
         conversations, scenes = [], []
         for _ in range(counts["caption"]):
@@ -84,9 +105,9 @@ def main():
         inputs.pop("targets")
         output = model(**inputs)
         naming = stack.namer.loss(output.qformer_outputs.last_hidden_state[: len(scenes)], scenes)
-        return {"loss": output.loss + settings["naming_weight"] * naming, "text": output.loss, "naming": naming}
+        return {"loss": output.loss + config.naming_weight * naming, "text": output.loss, "naming": naming}
 
-    held_back = read_cc3m(arguments.data / "cc3m", "validation").select(range(200))
+    held_back = read_cc3m(config.data / "cc3m", "validation").select(range(200))
 
     def evaluate():
         questions = [caption_task("", image, random.Random(0))[:1] for image in held_back["image"]]
@@ -97,9 +118,8 @@ def main():
         pairs = [ok for ok, truth in zip(right, truths, strict=True) if truth.companion]
         return {"captions_one": sum(lone) / len(lone), "captions_two": sum(pairs) / len(pairs)}
 
-    fit(stack, batches, losses, loop, arguments.out, evaluate)
-    print("comprehension, 200 validation captions:", evaluate())
-    model.half().save_pretrained(arguments.out / "model")
+    fit(stack, batches, losses, config, config.out, evaluate)
+    model.half().save_pretrained(config.out / "model")
 
 
 if __name__ == "__main__":

@@ -1,100 +1,127 @@
-"""Multimodal learning, the second stage: interleaved stories and talks, with LoRA on the language model.
+"""Multimodal learning, the second stage: interleaved stories and talks.
 
     python training/train_interleaved.py --config configs/storyworld-mini/interleaved.yaml \\
         --data runs/mini/data --model runs/mini/mapper/model --out runs/mini/interleaved
 """
 
-import random
+import dataclasses
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from accelerate.utils import send_to_device
 
 from minigpt5 import MiniGPT5Pipeline
-from minigpt5.alignment import LossWeights, VokenModel, add_lora
-from minigpt5.config import read_settings, stage_arguments
-from minigpt5.data.readers import read_cc3m, read_mmdialog, read_vist
-from minigpt5.data.tasks import caption_task, dialogue_task, draw_task, story_tasks
-from minigpt5.fit import fit, is_main_process, pick_device, shard
+from minigpt5.adapters import LoraSettings, fuse_adapter, save_adapter, train_adapter
+from minigpt5.alignment import LossWeights, VokenModel, open_for_training, sample_grid, validation_loss
+from minigpt5.config import read_config
+from minigpt5.data.mixture import Mixture, check_mix
+from minigpt5.fit import FitConfig, fit
 from minigpt5.logs import quiet_libraries
-from minigpt5.storyworld.examine import examine_next_step, examine_painting, examine_stories, sample_scenes
-from minigpt5.storyworld.judge import NamingHead, load_judge
-from minigpt5.storyworld.language import plain_caption
+from minigpt5.processes import is_main_process, pick_device
+from minigpt5.storyworld.coach import Coach
+
+
+@dataclass(kw_only=True)
+class InterleavedConfig(FitConfig):
+    """Settings of the second stage.
+
+    Args:
+        data: folder with the data sets, each in a folder by its name: cc3m, vist, mmdialog, chat.
+        layouts: another layout for one of them, as {vist: vist-raw}.
+        model: pipeline folder to start from: the base, or one with the first stage folded in.
+        adapter: adapter folder of the first stage, where `model` is the base.
+        dtype: of the frozen weights; what trains is float32.
+        out: folder for checkpoints and the result.
+        mix: conversations a batch by task; batch_size is their sum.
+        max_bad_share: share of missing or broken pictures that stops the run.
+        lora: adapters of the language model.
+        prefix_length: keys and values of prefix tuning, in place of LoRA; 0 for none.
+        weights: of the losses.
+        mapper_rate: the learning rate of the mapper's transformer over the vokens'.
+        caption_only_steps: steps before the diffusion loss comes in.
+        gradient_checkpointing: compute activations twice to keep fewer.
+        cache_features: folder to keep the frozen parts' features in.
+        coached: the data are StoryWorld's, whose ground truth helps and judges.
+        naming_weight: of the coach's naming head.
+        judge: the judge's folder, in place of the shipped one.
+        judged: validation stories of an evaluation.
+        fuse: also write the whole pipeline, with all that was trained folded in.
+    """
+
+    data: Path
+    layouts: dict = field(default_factory=dict)
+    model: Path
+    adapter: Path | None = None
+    dtype: str = "float32"
+    out: Path
+    mix: dict
+    max_bad_share: float = 0.01
+    lora: LoraSettings | None = None
+    prefix_length: int = 0
+    weights: LossWeights = field(default_factory=lambda: LossWeights(caption=0.0))
+    mapper_rate: float = 1.0
+    caption_only_steps: int = 0
+    gradient_checkpointing: bool = False
+    cache_features: Path | None = None
+    coached: bool = False
+    naming_weight: float = 0.0
+    judge: Path | None = None
+    judged: int = 50
+    fuse: bool = False
+
+    def __post_init__(self):
+        check_mix(self.mix, self.batch_size)
+        if self.prefix_length and (self.fuse or self.lora):
+            raise ValueError("prefix_length: a prefix takes the place of lora, and cannot be fused")
 
 
 def main():
     quiet_libraries()
-    parser = stage_arguments(__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, required=True, help="pipeline folder of the first stage")
-    parser.add_argument("--judge", type=Path, help="the judge's folder, in place of the shipped one")
-    arguments = parser.parse_args()
-    loop, settings = read_settings(arguments)
-    pipe = MiniGPT5Pipeline.from_pretrained(arguments.model).to(pick_device())
-    pipe.set_progress_bar_config(disable=True)
-    pairs = read_cc3m(arguments.data / "cc3m", "train")
-    stories = read_vist(arguments.data / "vist", "train")
-    talks = read_mmdialog(arguments.data / "mmdialog", "train")
-
-    adapted = add_lora(pipe, **settings["lora"])
+    config = read_config(InterleavedConfig, __doc__)
+    pipe = MiniGPT5Pipeline.from_pretrained(config.model, dtype=getattr(torch, config.dtype)).to(pick_device())
+    if config.adapter:
+        pipe.load_adapter(config.adapter)
+    train_adapter(pipe, config.lora, config.prefix_length)
+    open_for_training(pipe, config.gradient_checkpointing)
     pipe.mapper.fc.requires_grad_(False)
     pipe.mapper.queries.requires_grad_(False)
-    model = VokenModel(pipe, LossWeights(**settings["weights"]))
+    draw = Mixture(config.data, config.mix, "train", config.layouts, config.seed, config.max_bad_share)
+    held_back = Mixture(config.data, config.mix, "validation", config.layouts, config.seed, config.max_bad_share)
 
-    def sample(task, rng):
-        if task in ("draw", "caption"):
-            row = pairs[rng.randrange(len(pairs))]
-            return (draw_task if task == "draw" else caption_task)(row["caption"], row["image"], rng)
-        rows, make = (stories, story_tasks) if task == "story" else (talks, dialogue_task)
-        row = rows[rng.randrange(len(rows))]
-        return make(row["texts"], row["images"], rng)
+    model = VokenModel(pipe, config.weights)
+    if config.cache_features:
+        model.cache_features(config.cache_features)
+    model.coach = Coach(pipe, config.naming_weight, config.judge).to(pipe.device) if config.coached else None
 
-    def batches(step):
-        rng = random.Random(f"interleaved/{step}")
-        tasks = [(task, random.Random(rng.random())) for task, count in settings["mix"].items() for _ in range(count)]
-        conversations = [sample(task, own) for task, own in shard(tasks)]
-        return pipe.processor.training_batch(conversations).to(pipe.device)
+    def batches(index, source=draw):
+        return pipe.processor.training_batch([one.item for one in source(index)])
 
-    judge = load_judge(arguments.judge)
-    model.namer = NamingHead(pipe.processor.n_vokens * pipe.mapper.config.voken_dim).to(pipe.device)
     # The diffusion loss costs more than all else together, and teaches little before the caption loss is low.
-    full, warm = model.weights, LossWeights(**settings["weights"] | {"diffusion": 0.0})
+    full, warm = config.weights, dataclasses.replace(config.weights, diffusion=0.0)
 
-    def losses(batch, step):
-        # The judge reads what each picture to be painted shows: renders, which it never misreads.
-        scenes = [verdict.scene for verdict in judge.read(batch["targets"])]
-        model.weights = warm if step < settings["caption_only_steps"] else full
-
-        def naming(features):
-            return settings["naming_weight"] * model.namer.loss(features, scenes)
-
-        return model(batch, [plain_caption(scene) for scene in scenes], naming)
-
-    scenes = sample_scenes(50, "validation", companion=False)
+    def losses(inputs, step):
+        model.weights = warm if step < config.caption_only_steps else full
+        return model(inputs, *model.coach.instruct(inputs["targets"])) if model.coach else model(inputs)
 
     def evaluate():
-        said = examine_next_step(pipe, 50, True, "validation", judge)
-        shown = examine_next_step(pipe, 50, False, "validation", judge)
-        free = examine_stories(pipe, 30, "validation", judge)
-        return {
-            "said": said["hero"],
-            "shown": shown["hero"],
-            "agrees": (said["agrees"] + shown["agrees"]) / 2,
-            "all_five": free["hero_in_all"],
-            "one": examine_painting(pipe, scenes, judge)["all"],
-        }
+        figures = model.coach.examine_stories(pipe, config.judged) if model.coach else {}
+        fresh = [send_to_device(batches(index, held_back), pipe.device) for index in range(2)]
+        figures["minus_loss"] = -validation_loss(losses, fresh, config.steps)
+        return figures | {"painted": sample_grid(pipe, held_back.questions(4))}
 
-    adapters = [parameter for parameter in pipe.comprehension.parameters() if parameter.requires_grad]
     groups = [
-        {"params": adapters, "lr": loop.learning_rate},
-        {"params": list(pipe.mapper.transformer.parameters()), "lr": settings["mapper_rate"] * loop.learning_rate},
-        {"params": list(model.namer.parameters()), "lr": loop.learning_rate},
+        {"params": [p for p in pipe.comprehension.parameters() if p.requires_grad], "lr": config.learning_rate},
+        {"params": list(pipe.mapper.transformer.parameters()), "lr": config.mapper_rate * config.learning_rate},
     ]
-    fit(model, batches, losses, loop, arguments.out, evaluate, groups)
-    if not is_main_process():
-        return
-    with torch.no_grad():
-        print("stories, 50 + 50 next steps and 30 stories of the validation split:", evaluate())
-    pipe.comprehension = adapted.merge_and_unload()
-    pipe.to(torch.float16).save_pretrained(arguments.out / "model")
+    if model.coach:
+        groups.append({"params": list(model.coach.parameters()), "lr": config.learning_rate})
+    fit(model, batches, losses, config, config.out, evaluate, groups)
+    if is_main_process():
+        save_adapter(pipe, config.out / "adapter", str(config.model))
+        if config.fuse:
+            fuse_adapter(pipe.comprehension)
+            pipe.to(torch.float16).save_pretrained(config.out / "model")
 
 
 if __name__ == "__main__":

@@ -3,30 +3,46 @@
 python training/train_judge.py --config configs/storyworld-mini/judge.yaml --data runs/mini/data --out runs/mini/judge
 """
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import torch
 from torch.nn.functional import avg_pool2d, interpolate
 
-from minigpt5.config import read_settings, stage_arguments
-from minigpt5.fit import fit, pick_device
+from minigpt5.config import read_config
+from minigpt5.fit import FitConfig, fit
 from minigpt5.images import to_tensor
 from minigpt5.logs import quiet_libraries
+from minigpt5.processes import pick_device
 from minigpt5.storyworld.draw import draw
 from minigpt5.storyworld.judge import Judge, answers, judge_accuracy, question_loss
 from minigpt5.storyworld.scene import sample_scene, split_rng
 
 
+@dataclass(kw_only=True)
+class JudgeConfig(FitConfig):
+    """Settings of the judge.
+
+    Args:
+        out: folder for checkpoints and the result.
+        held_out_share: of the scenes, with a kind and colour that the painters never see together.
+    """
+
+    out: Path
+    held_out_share: float
+
+
 def main():
     quiet_libraries()
-    arguments = stage_arguments(__doc__.splitlines()[0]).parse_args()
-    loop, settings = read_settings(arguments)
+    config = read_config(JudgeConfig, __doc__)
     device = pick_device()
     judge = Judge().to(device)
 
     def batches(step):
         rng = split_rng("train", step)
         scenes = [
-            sample_scene(rng, companion_share=0.5, held_out=rng.random() < settings["held_out_share"])
-            for _ in range(loop.batch_size)
+            sample_scene(rng, companion_share=0.5, held_out=rng.random() < config.held_out_share)
+            for _ in range(config.batch_size)
         ]
         pixels = torch.stack([to_tensor(draw(scene), 64) for scene in scenes])
         # Painted pictures are softer than renders and a little off in tone; the judge must not mind.
@@ -45,9 +61,8 @@ def main():
         pixels, targets = batch
         return {"loss": question_loss(judge(pixels), targets)}
 
-    fit(judge, batches, losses, loop, arguments.out, evaluate)
-    print("judge, 1000 validation scenes:", evaluate())
-    judge.half().save_pretrained(arguments.out / "model")
+    fit(judge, batches, losses, config, config.out, evaluate)
+    judge.half().save_pretrained(config.out / "model")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from minigpt5.data.instructions import instruct_task, pair_example
 from minigpt5.data.published import cc3m_examples, mmdialog_examples, vist_examples
 from minigpt5.data.readers import open_dataset
 from minigpt5.data.tasks import caption_task, dialogue_task, draw_task, story_tasks
@@ -45,7 +46,16 @@ def _published(make: Callable) -> Callable[[Row, random.Random], Drawn]:
     return draw
 
 
+def _step(row: Row, rng: random.Random) -> Drawn:
+    """A step of a story as a picture and its caption."""
+    step = rng.randrange(len(row["texts"]))
+    return Drawn(pair_example(row["texts"][step], row["images"][step]), row["texts"][step])
+
+
 TASKS: dict[str, tuple[str, Callable[[Row, random.Random], Drawn | None]]] = {
+    "pair": ("cc3m", lambda row, rng: Drawn(pair_example(row["caption"], row["image"]), row["caption"])),
+    "story_pair": ("vist", _step),
+    "instruct": ("cc3m", lambda row, rng: Drawn(instruct_task(row["caption"], row["image"], rng))),
     "draw": ("cc3m", lambda row, rng: Drawn(draw_task(row["caption"], row["image"], rng), row["caption"])),
     "caption": ("cc3m", lambda row, rng: Drawn(caption_task(row["caption"], row["image"], rng))),
     "story": ("vist", lambda row, rng: Drawn(story_tasks(row["texts"], row["images"], rng))),
@@ -75,6 +85,18 @@ def check_mix(mix: dict[str, int], batch_size: int) -> None:
         raise ValueError(f"mix: no task {unknown[0]!r}; the tasks are {', '.join(TASKS)}")
     if sum(mix.values()) != batch_size:
         raise ValueError(f"mix adds up to {sum(mix.values())} conversations, batch_size is {batch_size}")
+
+
+def check_pairs(mix: dict[str, int], batch_size: int) -> None:
+    """Refuse a mixture that is not of pictures with a caption each, or cannot fill the batch.
+
+    Raises:
+        ValueError: for another task than pair and story_pair, and what `check_mix` raises.
+    """
+    check_mix(mix, batch_size)
+    others = sorted(mix.keys() - {"pair", "story_pair"})
+    if others:
+        raise ValueError(f"mix: {others[0]} gives no pictures with captions; pair and story_pair do")
 
 
 class Mixture:
