@@ -123,7 +123,7 @@ def empty_parts(scale: int = 1) -> dict[str, nn.Module]:
 
 
 def fill_at_random(module: nn.Module, dtype: torch.dtype, device: str | torch.device) -> nn.Module:
-    """Give a network of the meta device parameters, one at a time: N(0, 0.02²), norms 1 and biases 0."""
+    """Give a network of the meta device frozen parameters, one at a time: N(0, 0.02²), norms 1 and biases 0."""
 
     def value(name: str, parameter: nn.Parameter) -> torch.Tensor:
         tensor = torch.empty(parameter.shape, dtype=dtype, device=device)
@@ -132,7 +132,7 @@ def fill_at_random(module: nn.Module, dtype: torch.dtype, device: str | torch.de
         return tensor.fill_(name.endswith("weight"))
 
     replace_parameters(module, value)
-    return module.to(device).eval()
+    return module.to(device).eval().requires_grad_(False)
 
 
 def stand_in_tokenizer() -> PreTrainedTokenizerFast:

@@ -1,10 +1,13 @@
 """The published shapes: on the meta device against the published files' keys, and small with random weights."""
 
 import json
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate import cpu_offload
 from PIL import Image
 from transformers import LlamaConfig
 
@@ -127,10 +130,9 @@ def test_a_scale_that_divides_no_width_is_refused():
         empty_parts(3)
 
 
-def test_a_scaled_pipeline_reads_and_paints():
-    pipe = random_pipeline(scale=32)
+def reply(pipe):
     pipe.set_progress_bar_config(disable=True)
-    reply = pipe(
+    return pipe(
         "<ImageHere> What is next?",
         Image.new("RGB", (50, 40), "red"),
         image_mode="always",
@@ -138,5 +140,62 @@ def test_a_scaled_pipeline_reads_and_paints():
         num_inference_steps=1,
         height=64,
         width=64,
+        generator=torch.Generator().manual_seed(0),
+        output_type="pt",
     )
-    assert reply.images[0][0].size == (64, 64)
+
+
+def test_a_scaled_pipeline_reads_and_paints_also_with_its_layers_offloaded():
+    pipe = random_pipeline(scale=32)
+    whole = reply(pipe)
+    assert whole.images[0][0].shape == (3, 64, 64)
+    for name, part in pipe.components.items():
+        if isinstance(part, torch.nn.Module) and name not in pipe._exclude_from_cpu_offload:
+            # What `enable_sequential_cpu_offload` does, which wants a GPU.
+            cpu_offload(part, torch.device("cpu"), offload_buffers=bool(part._parameters))
+    assert {p.device.type for p in pipe.comprehension.parameters()} == {"meta"}
+    assert torch.equal(reply(pipe).images[0][0], whole.images[0][0])
+
+
+@pytest.fixture
+def measure(monkeypatch):
+    """The benchmark program, called with a command line."""
+    program = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks/benchmark_full_size.py"))
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["benchmark_full_size.py", *arguments])
+        return program["main"]()
+
+    return run
+
+
+def test_the_benchmark_measures_every_part(measure, tmp_path, capsys):
+    few = ["--tokens", "2", "--steps", "1", "--repeats", "1"]
+    given = ["--dtype", "float32", "--device", "cpu", "--bandwidth", "20", "--flops", "0.1"]
+    measure("--scale", "32", *few, *given, "--out", str(tmp_path / "figures.json"))
+    record = json.loads((tmp_path / "figures.json").read_text())
+    by_hand = {name: figure for name, figure in record["parts"].items() if "mapper" in name or "UNet" in name}
+    for part, figure in zip(("mapper", "unet"), by_hand.values(), strict=True):
+        assert figure["weights"] == 4 * count(p.shape for p in empty_parts(32)[part].parameters())
+        assert figure["bound"] == max(figure["weights"] / 20e9, figure["flops"] / 0.1e12)
+    assert len(record["parts"]) == 7
+    assert all(figure["flops"] > 0 and figure["seconds"] > 0 for figure in record["parts"].values())
+    assert "20.0 GB/s, 0.10 TFLOP/s" in capsys.readouterr().out
+
+
+def test_the_benchmark_refuses_what_does_not_fit(measure, monkeypatch):
+    available = type("Memory", (), {"available": 20 * 2**30})
+    monkeypatch.setattr("psutil.virtual_memory", lambda: available)
+    with pytest.raises(SystemExit, match=r"35.2 GiB of cpu memory needed, 20.0 free; try --dtype bfloat16"):
+        measure("--dtype", "float32", "--device", "cpu")
+    with pytest.raises(SystemExit, match="there is no GPU"):
+        measure("--device", "cpu", "--offload", "model")
+
+
+def test_the_table_of_memory_is_that_of_the_shapes(measure, capsys):
+    measure("--memory")
+    lines = capsys.readouterr().out.splitlines()
+    weights = sum(
+        count(p.shape for p in part.parameters()) for name, part in empty_parts().items() if "text" not in name
+    )
+    assert f"{4 * weights / 2**30:.2f}" in lines[1] and f"{2 * weights / 2**30:.2f}" in lines[2]

@@ -1,0 +1,316 @@
+"""Seconds and memory of the published model, by part, beside the least that the machine would take.
+
+    python benchmarks/benchmark_full_size.py --memory
+    python benchmarks/benchmark_full_size.py [--dtype bfloat16] [--offload model] [--scale 8] [--out figures.json]
+
+Weights are random, so nothing is downloaded. The bound of a part is the longer of two times: to read its weights (and
+the keys and values of the text before) once, and to do its multiplications. Each figure is the best of a few runs.
+"""
+
+import argparse
+import json
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import DynamicCache
+
+from minigpt5.comprehension import bring_to_device, embed_prompt, last_hidden_states, next_token_logits
+from minigpt5.full_size import SCALES, empty_parts, random_pipeline
+from minigpt5.logs import quiet_libraries
+
+GIB = 2**30
+PROMPT = "What should happen then? <ImageHere> Tell me the next scene with image."
+# What a reply takes beside the weights: a bf16 reply on the CPU took 1.9 GiB, mostly activations of the VAE.
+WORKING_BYTES = 2 * GIB
+# Bytes a weight of a quantised layer takes: 8 bit with one fp32 scale a row (bitsandbytes), NF4 with one a block of 64.
+QUANTISED = {
+    "8 bit": lambda rows, columns: rows * (columns + 4),
+    "4 bit": lambda rows, columns: rows * columns * 0.5625,
+}
+
+
+@dataclass
+class Figure:
+    """What a part took, and the least it would take; `peak` is known on a GPU only."""
+
+    seconds: float
+    weights: int
+    flops: int
+    bound: float
+    peak: int | None
+
+
+def parameter_bytes(parameters, itemsize):
+    """Of parameters, each `itemsize` bytes wide."""
+    return sum(parameter.numel() for parameter in parameters) * itemsize
+
+
+def memory_settings(parts):
+    """Bytes of weights on the device by setting: all at once, with one part at a time, and with one layer at a time."""
+    table = {}
+    model = parts["comprehension"].language_model
+    layers = [module for name, module in model.named_modules() if isinstance(module, nn.Linear) and name != "lm_head"]
+    saved = {"fp32": 0, "bf16": 0}
+    for name, width in QUANTISED.items():
+        quantised = sum(width(*layer.weight.shape) for layer in layers)
+        saved[f"bf16, language model in {name}"] = 2 * sum(layer.weight.numel() for layer in layers) - quantised
+    for setting, less in saved.items():
+        itemsize = 4 if setting == "fp32" else 2
+        sizes = {name: parameter_bytes(part.parameters(), itemsize) for name, part in parts.items()}
+        sizes["comprehension"] -= less
+        largest = max(p.numel() for part in parts.values() for p in part.parameters()) * itemsize
+        by_layer = None if less else sizes["mapper"] + largest
+        table[setting] = (sum(sizes.values()), max(sizes.values()), by_layer)
+    return table
+
+
+def print_memory(scale):
+    """The table of weights by setting, without the text encoder, which only training needs."""
+    parts = empty_parts(scale)
+    text_encoder = parts.pop("text_encoder")
+    print(f"GiB of weights on the device{'':>6}{'all':>10}{'a part':>10}{'a layer':>10}")
+    for setting, sizes in memory_settings(parts).items():
+        cells = "".join(f"{'–' if size is None else f'{size / GIB:.2f}':>10}" for size in sizes)
+        print(f"{setting:<34}{cells}")
+    print(f"the text encoder, for training: {parameter_bytes(text_encoder.parameters(), 2) / GIB:.2f} in bf16")
+
+
+def needed_bytes(arguments, dtype):
+    """Bytes needed on the device and in main memory, before anything is built."""
+    parts = empty_parts(arguments.scale)
+    del parts["text_encoder"]
+    setting = "fp32" if dtype == torch.float32 else "bf16"
+    everything, largest, layer = memory_settings(parts)[setting]
+    on_device = {"none": everything, "model": largest, "layers": layer}[arguments.offload]
+    return on_device + WORKING_BYTES // arguments.scale, everything if arguments.offload != "none" else 0
+
+
+def refuse_if_too_large(arguments, dtype, device):
+    """End the program with one line if the memory that is free does not suffice."""
+    on_device, in_main = needed_bytes(arguments, dtype)
+    main = psutil.virtual_memory().available
+    free = main if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
+    for place, needed, there in ((device.type, on_device, free), ("main", in_main, main)):
+        if needed > there:
+            sys.exit(
+                f"benchmark_full_size: {needed / GIB:.1f} GiB of {place} memory needed, {there / GIB:.1f} free; "
+                "try --dtype bfloat16, --offload on a GPU, or a larger --scale"
+            )
+
+
+def synchronize(device):
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def best_seconds(work, device, repeats):
+    """The shortest of `repeats` runs, in seconds."""
+    times = []
+    for _ in range(repeats):
+        synchronize(device)
+        start = time.perf_counter()
+        work()
+        synchronize(device)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def measure_bandwidth(device):
+    """Bytes a second that a copy within the device's memory moves, reading and writing."""
+    source = torch.ones(2**30 if device.type == "cuda" else 2**28, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    target.copy_(source)
+    return 2 * len(source) / best_seconds(lambda: target.copy_(source), device, 5)
+
+
+def measure_flops(device, dtype):
+    """Operations a second of a product of two large matrices."""
+    size = 8192 if device.type == "cuda" else 2048
+    one, two = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    torch.mm(one, two)
+    return 2 * size**3 / best_seconds(lambda: torch.mm(one, two), device, 3)
+
+
+def parts_of_a_reply(pipe, picture):
+    """Each part of a reply as a function, with the bytes that it cannot but read.
+
+    The order is that of a reply; the cache that the prompt leaves is cut back after each step that extends it.
+    """
+    model, device = pipe.comprehension, pipe._execution_device
+    inputs = pipe.encode_prompt([PROMPT], [[picture]])
+    pixels, mask = inputs["pixel_values"].to(model.dtype), inputs["attention_mask"]
+    bring_to_device(model)
+    embeds = embed_prompt(model, inputs["input_ids"], inputs["pixel_values"])
+    length = mask.shape[1]
+    text_model = model.language_model.base_model
+    itemsize = model.dtype.itemsize
+    table = model.get_input_embeddings()
+    body = parameter_bytes(text_model.parameters(), itemsize) - parameter_bytes(table.parameters(), itemsize)
+    head = parameter_bytes(model.get_output_embeddings().parameters(), itemsize)
+    cache = DynamicCache()
+
+    def prefill():
+        bring_to_device(model)
+        return last_hidden_states(model, embeds, mask, past_key_values=DynamicCache())
+
+    def extend(ids):
+        bring_to_device(model)
+        steps = torch.arange(len(ids), device=device).unsqueeze(0)
+        longer = torch.cat([mask, torch.ones_like(steps)], dim=1)
+        ids = torch.tensor([ids], device=device)
+        hidden = last_hidden_states(model, table(ids), longer, length + steps, cache)
+        cache.crop(-steps.shape[1])
+        return hidden
+
+    last_hidden_states(model, embeds, mask, past_key_values=cache)
+    kept = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+    vokens = pipe.processor.voken_ids
+    features = extend(vokens)
+    prompt_embeds = pipe.encode_vokens(features)
+    halves = torch.cat([pipe.null_embeds(), prompt_embeds])
+    side = pipe.unet.config.sample_size
+    latents = torch.randn(2, pipe.unet.config.in_channels, side, side, device=device, dtype=pipe.unet.dtype)
+    bridge = ("vision_model", "qformer", "language_projection")
+    seeing = sum(parameter_bytes(getattr(model, name).parameters(), itemsize) for name in bridge)
+    decoder = [*pipe.vae.decoder.parameters(), *pipe.vae.post_quant_conv.parameters()]
+
+    def size(part):
+        return parameter_bytes(part.parameters(), itemsize)
+
+    def see():
+        bring_to_device(model)
+        return model.get_image_features(pixels, return_dict=True)
+
+    return {
+        "a picture read": (see, seeing),
+        f"a prompt of {length}": (prefill, body),
+        "a token": (lambda: next_token_logits(model, extend(vokens[:1])), body + head + kept),
+        f"a block of {len(vokens)} vokens": (lambda: extend(vokens), body + kept),
+        "the mapper": (lambda: pipe.encode_vokens(features), size(pipe.mapper)),
+        "a UNet step, guided": (lambda: pipe.unet(latents, 500, encoder_hidden_states=halves), size(pipe.unet)),
+        "VAE decoding": (lambda: pipe.vae.decode(latents[:1]), parameter_bytes(decoder, itemsize)),
+    }
+
+
+@torch.no_grad()
+def measure_parts(pipe, picture, bandwidth, flops, repeats):
+    """A figure of each part of a reply."""
+    device = pipe._execution_device
+    figures = {}
+    for name, (work, weights) in parts_of_a_reply(pipe, picture).items():
+        with FlopCounterMode(display=False) as counter:
+            work()
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        seconds = best_seconds(work, device, repeats)
+        peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+        operations = counter.get_total_flops()
+        bound = max(weights / bandwidth, operations / flops)
+        figures[name] = Figure(seconds, weights, operations, bound, peak)
+    return figures
+
+
+def print_figures(figures):
+    print(f"{'':<24}{'seconds':>10}{'bound':>10}{'share':>8}{'GiB read':>10}{'TFLOP':>9}{'peak GiB':>10}")
+    for name, figure in figures.items():
+        peak = "–" if figure.peak is None else f"{figure.peak / GIB:.2f}"
+        print(
+            f"{name:<24}{figure.seconds:>10.4f}{figure.bound:>10.4f}{figure.bound / figure.seconds:>8.0%}"
+            f"{figure.weights / GIB:>10.3f}{figure.flops / 1e12:>9.3f}{peak:>10}"
+        )
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--memory", action="store_true", help="print what the weights take by setting, and end")
+    parser.add_argument("--scale", type=int, choices=SCALES, default=1, help="divide all widths by this")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="bfloat16")
+    parser.add_argument("--device", help="default: the GPU where there is one")
+    parser.add_argument(
+        "--offload",
+        choices=("none", "model", "layers"),
+        default="none",
+        help="keep what does not compute in main memory",
+    )
+    parser.add_argument("--tokens", type=int, default=32, help="of the whole reply")
+    parser.add_argument("--steps", type=int, default=50, help="denoising steps of the whole reply")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--bandwidth", type=float, help="of memory, in GB/s; measured by default")
+    parser.add_argument("--flops", type=float, help="peak, in TFLOP/s; measured by default with a product of matrices")
+    parser.add_argument("--out", type=Path, help="JSON file for the figures")
+    return parser.parse_args()
+
+
+def main():
+    quiet_libraries()
+    arguments = parse_arguments()
+    if arguments.memory:
+        return print_memory(arguments.scale)
+    device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    dtype = getattr(torch, arguments.dtype)
+    if arguments.offload != "none" and device.type == "cpu":
+        sys.exit("benchmark_full_size: --offload moves parts between main memory and a GPU, and there is no GPU")
+    refuse_if_too_large(arguments, dtype, device)
+    bandwidth = arguments.bandwidth * 1e9 if arguments.bandwidth else measure_bandwidth(device)
+    flops = arguments.flops * 1e12 if arguments.flops else measure_flops(device, dtype)
+
+    start = time.perf_counter()
+    pipe = random_pipeline(arguments.scale, dtype, device if arguments.offload == "none" else "cpu")
+    pipe.set_progress_bar_config(disable=True)
+    if arguments.offload == "model":
+        pipe.enable_model_cpu_offload(device=device)
+    elif arguments.offload == "layers":
+        pipe.enable_sequential_cpu_offload(device=device)
+    built = time.perf_counter() - start
+    count = sum(
+        p.numel() for part in pipe.components.values() if isinstance(part, nn.Module) for p in part.parameters()
+    )
+    machine = (
+        torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU thread(s)"
+    )
+    print(
+        f"{machine}, torch {torch.__version__}, {arguments.dtype}, scale {arguments.scale}, offload {arguments.offload}"
+    )
+    print(
+        f"{count / 1e9:.3f} G parameters built in {built:.1f} s; {bandwidth / 1e9:.1f} GB/s, {flops / 1e12:.2f} TFLOP/s"
+    )
+
+    picture = Image.effect_noise((300, 200), 64).convert("RGB")
+    figures = measure_parts(pipe, picture, bandwidth, flops, arguments.repeats)
+    print_figures(figures)
+
+    start = time.perf_counter()
+    pipe(
+        PROMPT,
+        picture,
+        image_mode="always",
+        max_new_tokens=arguments.tokens,
+        num_inference_steps=arguments.steps,
+        generator=torch.Generator().manual_seed(0),
+    )
+    synchronize(device)
+    reply = time.perf_counter() - start
+    used = (
+        torch.cuda.max_memory_allocated(device)
+        if device.type == "cuda"
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    )
+    print(f"a reply with a picture, at most {arguments.tokens} tokens, {arguments.steps} steps: {reply:.2f} s")
+    print(f"most memory: {used / GIB:.2f} GiB")
+    if arguments.out:
+        record = {"machine": machine, "dtype": arguments.dtype, "scale": arguments.scale, "offload": arguments.offload}
+        record |= {"parts": {name: vars(figure) for name, figure in figures.items()}}
+        record |= {"reply_seconds": reply, "most_memory_bytes": used}
+        arguments.out.write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
