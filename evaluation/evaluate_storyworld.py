@@ -14,10 +14,10 @@ import torch
 
 from minigpt5 import MiniGPT5Pipeline
 from minigpt5.baselines import ZeroShotDiffusion
-from minigpt5.processes import pick_device
 from minigpt5.images import to_tensor
 from minigpt5.latents import psnr
 from minigpt5.logs import quiet_libraries
+from minigpt5.processes import pick_device
 from minigpt5.storyworld.draw import draw
 from minigpt5.storyworld.examine import (
     examine_captions,

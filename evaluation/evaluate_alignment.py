@@ -1,0 +1,39 @@
+"""Caption to picture on data in CC3M's layout: replies in batches, then figures (arXiv 2310.02239, tables 1 and 6).
+
+    python evaluation/evaluate_alignment.py --data runs/mini/data/cc3m --count 200 --judge storyworld --out runs/pairs
+    accelerate launch evaluation/evaluate_alignment.py …
+
+Writes `results.json` and `results.md`. A run that was stopped goes on where it was.
+"""
+
+from minigpt5.evaluation.figures import Measurements
+from minigpt5.evaluation.items import alignment_items
+from minigpt5.evaluation.report import write_report
+from minigpt5.evaluation.storyworld import JudgedMeasurements, read_truth
+from minigpt5.evaluation.systems import answer, evaluation_arguments, metric_weights
+from minigpt5.logs import quiet_libraries
+from minigpt5.processes import is_main_process
+
+
+def main():
+    quiet_libraries()
+    arguments = evaluation_arguments(__doc__.splitlines()[0], clip="ViT-L/14").parse_args()
+    truth = read_truth(arguments.data, arguments.split) if arguments.judge else {}
+    items = alignment_items(arguments.data, arguments.split, arguments.count, arguments.prompts)
+    replies = answer(arguments, items)
+    if not is_main_process():
+        return
+
+    measurements = Measurements(items, replies, metric_weights(arguments))
+    tasks = list(measurements.tasks.values())
+    measurements.pictures(tasks)
+    measurements.told_pictures(tasks)
+    judged = JudgedMeasurements(measurements, truth)
+    if arguments.judge:
+        judged.pictures(tasks)
+    write_report(arguments.out, "Caption to picture", replies.settings, measurements, judged.bounds)
+    print(arguments.out / "results.md")
+
+
+if __name__ == "__main__":
+    main()

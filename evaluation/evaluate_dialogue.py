@@ -1,0 +1,43 @@
+"""Talks in MMDialog's layout: replies in batches, then figures (arXiv 2310.02239, table 5).
+
+    python evaluation/evaluate_dialogue.py --data runs/mini/data/mmdialog --count 50 --judge storyworld --out runs/talks
+    accelerate launch evaluation/evaluate_dialogue.py …
+
+Whether a turn shows a picture is the system's choice. Writes `results.json` and `results.md`. A run that was stopped
+goes on where it was.
+"""
+
+from minigpt5.evaluation.figures import Measurements
+from minigpt5.evaluation.items import dialogue_items
+from minigpt5.evaluation.report import write_report
+from minigpt5.evaluation.storyworld import JudgedMeasurements, read_truth
+from minigpt5.evaluation.systems import answer, evaluation_arguments, metric_weights
+from minigpt5.logs import quiet_libraries
+from minigpt5.processes import is_main_process
+
+
+def main():
+    quiet_libraries()
+    arguments = evaluation_arguments(__doc__.splitlines()[0], clip="ViT-B/32").parse_args()
+    truth = read_truth(arguments.data, arguments.split) if arguments.judge else {}
+    items = dialogue_items(arguments.data, arguments.split, arguments.count, arguments.prompts)
+    replies = answer(arguments, items)
+    if not is_main_process():
+        return
+
+    measurements = Measurements(items, replies, metric_weights(arguments))
+    (task,) = measurements.tasks.values()
+    measurements.turns(task)
+    measurements.texts([task])
+    measurements.published_bleu(task)
+    measurements.pictures([task])
+    judged = JudgedMeasurements(measurements, truth)
+    if arguments.judge:
+        judged.pictures([task])
+        judged.texts(task)
+    write_report(arguments.out, "Dialogue", replies.settings, measurements, judged.bounds)
+    print(arguments.out / "results.md")
+
+
+if __name__ == "__main__":
+    main()

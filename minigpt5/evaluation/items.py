@@ -1,0 +1,194 @@
+"""What systems are asked: items of CC3M, VIST and MMDialog, with what the data set has in the reply's place.
+
+Items hold texts and paths; pictures are opened when a prompt is built. Prompts are worded as this library's training is
+("chat"), or as the published checkpoints' was ("published").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+from minigpt5.data.layouts import PictureFile, cc3m_rows, mmdialog_rows, vist_rows
+from minigpt5.data.published import ANSWER, CONTINUE, ILLUSTRATE, clean_caption, story_so_far, talk_so_far
+from minigpt5.data.tasks import DRAW, continue_story, story_context
+from minigpt5.images import open_image
+from minigpt5.processor import Example, Message, Prompt
+
+PROMPTS = ("chat", "published")
+# What of the earlier steps is given: (texts, pictures), arXiv 2310.02239, table 1.
+CONTEXTS = {"no": (False, False), "text": (True, False), "image": (False, True), "image-text": (True, True)}
+STORY_TASKS = (*(f"final, {name} context" for name in CONTEXTS), "every step", "next step")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question.
+
+    Args:
+        id: unique in its data set, and fit for a file's name.
+        group: the caption, story or talk it belongs to; items of one group are not independent of each other.
+        task: what is asked; figures are taken apart by it.
+        context: the steps before, each a text and a picture's path; either may be `None`.
+        sentence: what is to be painted, where it is given.
+        text, picture: what the data set has as the reply; the picture as a path.
+        image_mode: "always" where the reply is a picture, "auto" where that is part of the question.
+        unopened: the prompt with paths in the place of pictures.
+    """
+
+    id: str
+    group: str
+    task: str
+    context: tuple[tuple[str | None, str | None], ...]
+    sentence: str | None
+    text: str | None
+    picture: str | None
+    image_mode: str
+    unopened: Prompt
+
+    @property
+    def paths(self) -> list[str]:
+        """The pictures that it needs: of its context and its own."""
+        return [path for path in (*(path for _, path in self.context), self.picture) if path is not None]
+
+    def prompt(self) -> Prompt:
+        """The prompt with its pictures opened."""
+        if isinstance(self.unopened, Example):
+            return replace(self.unopened, images=[open_image(path) for path in self.unopened.images])
+        return [message | {"content": [_opened(part) for part in message["content"]]} for message in self.unopened]
+
+
+def _opened(part: dict) -> dict:
+    return part | {"image": open_image(part["image"])} if part["type"] == "image" else part
+
+
+def _text(text: str) -> dict:
+    return {"type": "text", "text": text}
+
+
+def _user(content: list[dict]) -> list[Message]:
+    return [{"role": "user", "content": content}]
+
+
+def alignment_items(root: str | Path, split: str, count: int | None = None, prompts: str = "chat") -> list[Item]:
+    """A picture for each caption of CC3M.
+
+    Raises:
+        FileNotFoundError, ValueError: see `minigpt5.data.layouts`; or if there is nothing to ask or a picture missing.
+    """
+    items = []
+    for number, row in enumerate(islice(cc3m_rows(root, split), count)):
+        name, caption, picture = f"{number:06}", row.texts[0], row.pictures[0].path
+        prompt: Prompt = _user([_text(DRAW[0]), _text(caption)])
+        if prompts == "published":
+            prompt = Example([clean_caption(caption)], (), caption=caption)
+        items.append(Item(name, name, "caption to picture", (), caption, None, picture, "always", prompt))
+    return _checked(items, root, split)
+
+
+def story_items(
+    root: str | Path,
+    split: str,
+    count: int | None = None,
+    prompts: str = "chat",
+    tasks: Iterable[str] = STORY_TASKS,
+) -> list[Item]:
+    """What is asked of the first `count` stories of VIST (arXiv 2310.02239, section 4.2).
+
+    "final, … context" has the picture of the last sentence painted under a part of what was before; "every step" the
+    picture of each step's sentence after all true steps before it; "next step" has text and picture of each step but
+    the first told after all true steps before it.
+
+    Raises:
+        FileNotFoundError, ValueError: see `minigpt5.data.layouts`; or if there is nothing to ask or a picture missing.
+    """
+    items = []
+    tasks = tuple(tasks)
+    for number, row in enumerate(islice(vist_rows(root, split), count)):
+        steps = [(text, picture.path) for text, picture in zip(row.texts, row.pictures, strict=True)]
+        last = len(steps) - 1
+        for task in tasks:
+            texts, pictures = CONTEXTS[task.split()[1]] if task.startswith("final") else (True, True)
+            asked = range(last, last + 1) if task.startswith("final") else range(task == "next step", len(steps))
+            for step in asked:
+                text, picture = steps[step]
+                before = [(text if texts else None, path if pictures else None) for text, path in steps[:step]]
+                context = tuple(part for part in before if part != (None, None))
+                sentence = None if task == "next step" else text
+                slug = task.replace(", ", "-").replace(" ", "-")
+                items.append(
+                    Item(
+                        f"{number:06}-{slug}-{step + 1}",
+                        f"{number:06}",
+                        task,
+                        context,
+                        sentence,
+                        text,
+                        picture,
+                        "always",
+                        _story_prompt(context, sentence, prompts),
+                    )
+                )
+    return _checked(items, root, split)
+
+
+def _story_prompt(context: Sequence[tuple[str | None, str | None]], sentence: str | None, prompts: str) -> Prompt:
+    texts, paths = [text for text, _ in context], [path for _, path in context]
+    if prompts == "published":
+        question = CONTINUE[0] if sentence is None else f"{ILLUSTRATE[0]} {sentence}"
+        shown = [path for path in paths if path is not None]
+        return Example([*story_so_far(texts, paths), question, ANSWER], (), shown, caption=sentence)
+    if sentence is None:
+        return _user(continue_story(texts, paths))
+    # The sentence on its own: it is what a baseline without context paints.
+    return _user([*story_context(texts, paths), _text(DRAW[0]), _text(sentence)])
+
+
+def dialogue_items(root: str | Path, split: str, count: int | None = None, prompts: str = "chat") -> list[Item]:
+    """The second speaker's turns in the first `count` talks of MMDialog, each after all turns before it.
+
+    In published prompts each turn but the first is asked for, after the two or three turns before it. A talk ends
+    before the first turn whose picture is missing: many can no longer be downloaded.
+
+    Raises:
+        FileNotFoundError, ValueError: see `minigpt5.data.layouts`; or if there is nothing to ask.
+    """
+    items = []
+    for number, row in enumerate(islice(mmdialog_rows(root, split), count)):
+        turns = list(_until_missing(row.texts, row.pictures))
+        for turn in range(1, len(turns), 1 if prompts == "published" else 2):
+            text, picture = turns[turn]
+            if not text.strip() and picture is None:
+                continue
+            name, group, context = f"{number:06}-{turn + 1}", f"{number:06}", tuple(turns[:turn])
+            if prompts == "published":
+                source, shown = talk_so_far(context)
+                prompt: Prompt = Example(source, (), shown)
+            else:
+                prompt = [
+                    {"role": ("user", "assistant")[i % 2], "content": story_context([said], [path])}
+                    for i, (said, path) in enumerate(context)
+                ]
+            items.append(Item(name, group, "next turn", context, None, text, picture, "auto", prompt))
+    return _checked(items, root, split)
+
+
+def _until_missing(texts: Sequence[str], pictures: Sequence[PictureFile | None]) -> Iterable[tuple[str, str | None]]:
+    for text, picture in zip(texts, pictures, strict=True):
+        if picture is not None and not Path(picture.path).exists():
+            return
+        yield text, picture and picture.path
+
+
+def _checked(items: list[Item], root: str | Path, split: str) -> list[Item]:
+    """The items, if there are any and all their pictures are there: one missing should not end a long run half way."""
+    if not items:
+        raise ValueError(f"the split {split} of {root} holds nothing to ask")
+    missing = sorted({path for item in items for path in item.paths if not Path(path).exists()})
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} picture(s) of the split {split} are missing, the first is {missing[0]}"
+        )
+    return items

@@ -1,0 +1,121 @@
+"""Replies on disk: a folder with a record and pictures for each item, and the settings that made them.
+
+A record is put in place when its pictures are, so an item that is there is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from minigpt5.images import open_image
+from minigpt5.story import to_json
+
+SETTINGS = "settings.json"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A reply as it is kept: texts, and the paths of its pictures, in order."""
+
+    segments: tuple[str | Path, ...]
+
+    @property
+    def text(self) -> str:
+        """The texts, pictures left out."""
+        return " ".join(part for part in self.segments if isinstance(part, str))
+
+    @property
+    def paths(self) -> list[Path]:
+        """The paths of its pictures."""
+        return [part for part in self.segments if isinstance(part, Path)]
+
+    @property
+    def pictures(self) -> list[Image.Image]:
+        """Its pictures, opened."""
+        return [open_image(path) for path in self.paths]
+
+
+class ReplyFolder:
+    """A system's replies to items, by their ids.
+
+    Args:
+        root: `settings.json` and `replies/` are in it.
+    """
+
+    def __init__(self, root: str | Path):
+        self.root = Path(root)
+        self.folder = self.root / "replies"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What made the replies.
+
+        Raises:
+            FileNotFoundError: if no evaluation has been run into the folder.
+        """
+        path = self.root / SETTINGS
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is missing; name a folder that an evaluation program wrote")
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def claim(self, settings: Mapping[str, Any]) -> None:
+        """Note the settings in a new folder, or compare them with those noted.
+
+        Raises:
+            ValueError: if the folder holds replies that were made otherwise.
+        """
+        settings = json.loads(json.dumps(settings))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.root / SETTINGS
+        if not path.exists():
+            _write(path, to_json(settings))
+            return
+        before = self.settings
+        for name in settings.keys() | before.keys():
+            old, new = before.get(name), settings.get(name)
+            if old != new:
+                raise ValueError(f"{self.root} holds replies of {name} {old!r}, not {new!r}; name another folder")
+
+    def __contains__(self, item_id: str) -> bool:
+        return self._record(item_id).exists()
+
+    def write(self, item_id: str, segments: Sequence[str | Image.Image]) -> None:
+        """Keep a reply: pictures first, then its record."""
+        record: list[dict[str, str]] = []
+        for number, part in enumerate(segments, start=1):
+            if isinstance(part, str):
+                record.append({"text": part})
+            else:
+                name = f"{item_id}-{number}.png"
+                part.save(self.folder / name)
+                record.append({"image": name})
+        _write(self._record(item_id), to_json({"reply": record}))
+
+    def read(self, item_id: str) -> Reply:
+        """A reply that was kept.
+
+        Raises:
+            FileNotFoundError: if there is none.
+        """
+        path = self._record(item_id)
+        if not path.exists():
+            raise FileNotFoundError(f"{self.root} holds no reply to item {item_id}; run its evaluation to the end")
+        record = json.loads(path.read_text(encoding="utf-8"))["reply"]
+        return Reply(tuple(part["text"] if "text" in part else self.folder / part["image"] for part in record))
+
+    def _record(self, item_id: str) -> Path:
+        return self.folder / f"{item_id}.json"
+
+
+def _write(path: Path, text: str) -> None:
+    """Write under another name, then rename: whole or not at all."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)

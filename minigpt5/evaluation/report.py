@@ -1,0 +1,99 @@
+"""Results as JSON and as Markdown: figures with their intervals, what is missing, and the settings that made them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from minigpt5.evaluation.figures import Measurements
+from minigpt5.metrics.intervals import Interval
+from minigpt5.story import to_json
+
+
+def write_report(
+    out: Path,
+    title: str,
+    settings: dict[str, Any],
+    measurements: Measurements,
+    bounds: dict[str, dict[str, dict[str, float]]] | None = None,
+) -> None:
+    """Write `results.json` and `results.md` into a folder.
+
+    Args:
+        bounds: of tasks, what the judge's figures lie between.
+    """
+    record = {
+        "title": title,
+        "settings": settings,
+        "tasks": {
+            name: {
+                "items": len(task.items),
+                "groups": len(set(task.groups)),
+                "pictures": len(task.painted().items),
+                "figures": {figure: _entry(value) for figure, value in task.figures.items()},
+            }
+            for name, task in measurements.tasks.items()
+        },
+        "bounds": bounds or {},
+        "not_computed": measurements.not_computed,
+        "notes": measurements.notes,
+    }
+    (out / "results.json").write_text(to_json(record), encoding="utf-8")
+    (out / "results.md").write_text(markdown(record), encoding="utf-8")
+
+
+def _entry(value: Interval | float) -> dict[str, float]:
+    return value._asdict() if isinstance(value, Interval) else {"estimate": value}
+
+
+def markdown(record: dict[str, Any]) -> str:
+    """The page of a record that `write_report` made."""
+    tasks = record["tasks"]
+    names = list(dict.fromkeys(name for task in tasks.values() for name in task["figures"]))
+    rows = [[name, *(str(task[name]) for task in tasks.values())] for name in ("items", "pictures")]
+    rows += [[name, *(_cell(task["figures"].get(name)) for task in tasks.values())] for name in names]
+    parts = [f"# {record['title']}", _table(["", *tasks], rows)]
+    if any("low" in entry for task in tasks.values() for entry in task["figures"].values()):
+        parts.append(
+            "In brackets: 95 % bootstrap intervals, drawn over captions, stories or talks. Figures of whole sets of "
+            "pictures have none."
+        )
+    for name, bounds in record["bounds"].items():
+        figures = list(bounds["floor"])
+        rows = [[figure, *(f"{column[figure]:.3f}" for column in bounds.values())] for figure in figures]
+        columns = [column.replace("_", " ") for column in bounds]
+        parts += [f"## Bounds of the judge's figures: {name}", _table(["", *columns], rows)]
+    if record["bounds"]:
+        parts.append(
+            "Floor: the same pictures judged for scenes shuffled among them. Ceiling: true pictures of the same "
+            "scenes. Judge error: 1 minus its figure on 1000 other true pictures."
+        )
+    if record["not_computed"]:
+        lacking: dict[str, list[str]] = {}
+        for name, reason in record["not_computed"].items():
+            lacking.setdefault(reason, []).append(name)
+        parts += ["## Not computed", "\n".join(f"- {', '.join(names)}: {reason}" for reason, names in lacking.items())]
+    if record["notes"]:
+        parts += ["## Notes", "\n".join(f"- {note}" for note in record["notes"])]
+    settings = [[name, f"`{value}`"] for name, value in _flat(record["settings"]).items() if value is not None]
+    parts += ["## Settings", _table(["setting", "value"], settings)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _cell(entry: dict[str, float] | None) -> str:
+    if entry is None:
+        return ""
+    value = f"{entry['estimate']:.3f}"
+    return f"{value} [{entry['low']:.3f}, {entry['high']:.3f}]" if "low" in entry else value
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}: ") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
