@@ -124,7 +124,7 @@ def build_retrieval_model(
     """A new Q-Former of a comprehension stack's shape, with text branch and heads, around its ViT.
 
     Args:
-        vision_model: the ViT, shared with the new model.
+        vision_model: the ViT, shared with the new model; the norm behind it gets the stack's epsilon.
         config: of the comprehension stack.
         vocab_size: of the text branch, `[DEC]` included.
         dropout: of the Q-Former. Published: 0.1.
@@ -142,6 +142,8 @@ def build_retrieval_model(
         num_query_tokens=config.num_query_tokens,
     )
     model = Blip2ForImageTextRetrieval(own)
+    vision_config = config.vision_config
+    vision_model.post_layernorm.eps = getattr(vision_config, "post_layernorm_eps", vision_config.layer_norm_eps)
     model.vision_model = vision_model
     # Queries that begin alike would stay alike.
     nn.init.normal_(model.query_tokens, std=own.qformer_config.initializer_range)
