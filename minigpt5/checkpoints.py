@@ -15,6 +15,8 @@ import torch
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
+from minigpt5.data.files import whole_file
+
 BEST = "best.pt"
 
 
@@ -28,18 +30,10 @@ def save_atomically(state: Any, path: Path) -> None:
     Raises:
         CheckpointError: if the disk is full or fails; what was there before is left as it was.
     """
-    temporary = path.with_name(f"{path.name}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
+        with whole_file(path) as temporary:
+            torch.save(state, temporary)
     except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
         kept = list_checkpoints(path.parent)
         whole = f"{kept[-1]} is whole" if kept else "there is none before it"
         raise CheckpointError(f"{path} could not be written ({error}); {whole}. Free some space and resume.") from error

@@ -27,7 +27,6 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from minigpt5.checkpoints import (
-    CheckpointError,
     find_checkpoint,
     load_training_state,
     read_checkpoint,
@@ -207,23 +206,19 @@ def build_accelerator(config: FitConfig, folder: Path) -> Accelerator:
     Raises:
         ImportError: if the tracker is not installed.
     """
-    try:
-        return Accelerator(
-            mixed_precision=config.mixed_precision,
-            gradient_accumulation_steps=config.gradient_accumulation_steps,
-            cpu=not torch.cuda.is_available(),
-            log_with=config.report_to,
-            project_dir=folder,
-            # Some batches have no picture to paint, and leave the mapper out.
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)],
-        )
-    except (ImportError, ValueError) as error:
-        if config.report_to and "track" in str(error).lower():
-            raise ImportError(
-                f"report_to: {config.report_to} is not installed: pip install 'minigpt5[train]' for tensorboard, "
-                f"pip install {config.report_to} for others, or set report_to to null"
-            ) from error
-        raise
+    accelerator = Accelerator(
+        mixed_precision=config.mixed_precision,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        cpu=not torch.cuda.is_available(),
+        log_with=config.report_to,
+        project_dir=folder,
+        # Some batches have no picture to paint, and leave the mapper out.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)],
+    )
+    if config.report_to and not accelerator.log_with:
+        extra = "'minigpt5[train]'" if config.report_to == "tensorboard" else config.report_to
+        raise ImportError(f"report_to: {config.report_to} is not installed: pip install {extra}, or set it to null")
+    return accelerator
 
 
 def fit(
@@ -364,6 +359,3 @@ def fit(
     if ema:
         exchange(trainable, ema.shadow_params)
     return module.eval()
-
-
-__all__ = ["CheckpointError", "FitConfig", "TrainingError", "fit"]
