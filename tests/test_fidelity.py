@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers.optimization import get_scheduler
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import BatchFeature
@@ -253,6 +254,85 @@ def test_gradients_of_every_trainable_tensor_are_the_same(monkeypatch, variant, 
         close(ours[rename(source, key)].grad, theirs)
     covered = {rename(source, key).split(".")[0] for key in gradients}
     assert covered == {"mapper", "language_model"}
+
+
+def published_optimizer(pipe, groups):
+    """AdamW and the warm-up of the published program, its groups in their recorded order."""
+    tables = [pipe.comprehension.get_input_embeddings().weight, pipe.comprehension.get_output_embeddings().weight]
+    low_rank = [p for name, p in pipe.comprehension.named_parameters() if ".lora_" in name]
+    transformer = list(pipe.mapper.transformer.parameters())
+    ours = [[*low_rank, *tables], transformer]
+    if not low_rank:
+        ours = [tables, list(pipe.mapper.fc.parameters()), transformer, [pipe.mapper.queries]]
+    for group, parameters in zip(groups, ours, strict=True):
+        assert sum(p.numel() for p in parameters) == group["n_elements"]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": parameters, "lr": group["lr_base"], "weight_decay": group["weight_decay"], "eps": group["eps"]}
+            for group, parameters in zip(groups, ours, strict=True)
+        ]
+    )
+    return optimizer, get_scheduler("linear", optimizer, num_warmup_steps=4, num_training_steps=20), tables
+
+
+@pytest.mark.parametrize("variant", "AB")
+def test_three_steps_of_training_end_at_the_same_parameters(monkeypatch, variant):
+    pipe = official(variant)
+    tensors, facts = recorded(variant, "train3")
+    pipe.comprehension.requires_grad_(False)
+    optimizer, schedule, tables = published_optimizer(pipe, facts["groups"])
+    source = "stage1"
+    if variant == "B":
+        source = "stage2"
+        # The second stage leaves the mapper's first layers and its queries as they are.
+        pipe.mapper.fc.requires_grad_(False)
+        pipe.mapper.queries.requires_grad_(False)
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.requires_grad_(True)
+    old = slice(0, pipe.processor.voken_ids[0])
+    before = [table[old].norm() for table in tables]
+
+    captions = recorded(variant, "forward_caption" if variant == "A" else "forward_multimodal")[1]["captions"]
+    with torch.no_grad():
+        pictures = pipe.vae.encode(tensors["in.output_image"]).latent_dist
+    for step, theirs in enumerate(facts["steps"]):
+        draws = {name: tensors[f"step.{step}.{name}"] for name in ("noise", "timesteps", "vae_eps")}
+        draws["latents"] = (pictures.mean + pictures.std * draws["vae_eps"]) * pipe.vae.config.scaling_factor
+        told = {"snr_loss": True, "captions": captions, "cfg_dropped": "none"}
+        model, batch = replay(monkeypatch, pipe, tensors | draws, told)
+        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(theirs["lr"])
+        losses = model(batch, captions)
+        for ours, name in (("loss", "loss"), ("text", "text_loss"), ("ldm", "image_loss"), ("caption", "caption_loss")):
+            if name in theirs:
+                close(losses[ours], torch.tensor(theirs[name]))
+        losses["loss"].backward()
+        for table in tables:
+            table.grad[old] = 0
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+
+    ours = dict(pipe.comprehension.named_parameters())
+    ours |= {f"mapper.{key}": parameter for key, parameter in pipe.mapper.named_parameters()}
+    checked = 0
+    for key, theirs in tensors.items():
+        if not key.startswith("after."):
+            continue
+        name, _, kind = key.removeprefix("after.").partition(".weight.")
+        if kind == "old_rows_ratio":
+            continue
+        parameter = ours[rename(source, f"{name}.weight" if kind else name)]
+        parameter = parameter[old.stop :] if kind == "new_rows" else parameter
+        if name.endswith("in_proj_bias"):
+            # Attention does not depend on the keys' bias: its gradient is rounding, which AdamW makes a step of.
+            parameter, theirs = (torch.cat(t.chunk(3)[::2]) for t in (parameter, theirs))
+        close(parameter, theirs)
+        checked += 1
+    assert checked == {"A": 131, "B": 44}[variant]
+    for table, norm, key in zip(tables, before, ("embed_tokens", "lm_head"), strict=True):
+        ratio = next(tensors[name] for name in tensors if key in name and name.endswith("old_rows_ratio"))
+        torch.testing.assert_close(table[old].norm() / norm, ratio, atol=1e-7, rtol=0)
 
 
 GENERATED = [
