@@ -65,8 +65,11 @@ TASKS: dict[str, tuple[str, Callable[[Row, random.Random], Drawn | None]]] = {
     "chat": ("chat", lambda row, rng: Drawn(row["messages"])),
     "published_cc3m": ("cc3m", _published(cc3m_examples)),
     "published_vist": ("vist", _published(vist_examples)),
-    "published_mmdialog": ("mmdialog", _published(mmdialog_examples)),
+    "published_mmdialog": ("mmdialog", _published(lambda rows, rng: mmdialog_examples(rows))),
 }
+
+# Their replies paint nothing.
+TEXT_TASKS = ("pair", "story_pair", "instruct", "caption", "story_text", "talk_text")
 
 
 @lru_cache(maxsize=16)
@@ -134,10 +137,10 @@ class Mixture:
         return [self._draw(*place) for place in shard(places)]
 
     def questions(self, count: int) -> list[list[Message] | Example]:
-        """The first `count` prompts whose reply paints a picture."""
+        """The first `count` prompts whose reply paints a picture; none where no task paints."""
         found: list[list[Message] | Example] = []
-        paints = [task for task in self.mix if task not in ("caption", "story_text", "talk_text")]
-        for number in range(50 * count):
+        paints = [task for task in self.mix if task not in TEXT_TASKS]
+        for number in range(50 * count if paints else 0):
             item = self._draw(paints[number % len(paints)], number).item
             if isinstance(item, Example):
                 question = item if item.outputs else None
