@@ -59,8 +59,6 @@ class MiniGPT5Pipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "comprehension->mapper->unet->vae"
-    # Offloading layer by layer leaves the mapper where it computes: torch's attention reads its layers' weights directly.
-    _exclude_from_cpu_offload: ClassVar[list[str]] = ["mapper"]
     # Offloading layer by layer leaves the mapper where it computes: torch attention reads its weights directly.
     _exclude_from_cpu_offload: ClassVar[list[str]] = ["mapper"]
     _optional_components: ClassVar[list[str]] = ["text_encoder", "tokenizer"]

@@ -108,7 +108,8 @@ def main():
         figures = model.coach.examine_stories(pipe, config.judged) if model.coach else {}
         fresh = [send_to_device(batches(index, held_back), pipe.device) for index in range(2)]
         figures["minus_loss"] = -validation_loss(losses, fresh, config.steps)
-        return figures | {"painted": sample_grid(pipe, held_back.questions(4))}
+        questions = held_back.questions(4)
+        return figures | ({"painted": sample_grid(pipe, questions)} if questions else {})
 
     groups = [
         {"params": [p for p in pipe.comprehension.parameters() if p.requires_grad], "lr": config.learning_rate},
