@@ -31,7 +31,10 @@ class ClipEncoder(nn.Module):
         super().__init__()
         self.clip = _import_clip()
         file = _openai_file(self.clip, model)
-        self.model, self.preprocess = self.clip.load(str(file), device="cpu")
+        with warnings.catch_warnings():
+            # clip-anytorch reads the released files by torch.jit.load.
+            warnings.simplefilter("ignore", FutureWarning)
+            self.model, self.preprocess = self.clip.load(str(file), device="cpu")
         self.model.requires_grad_(False)
 
     @torch.no_grad()

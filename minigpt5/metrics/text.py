@@ -5,6 +5,7 @@ All figures are in [0, 1] but for the cosine, which may be below 0. An empty rep
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -72,7 +73,8 @@ class Meteor(ItemMetric):
 
     The figure is "meteor" where WordNet was there for every item and "meteor_without_wordnet" otherwise: without
     synonyms the score is lower, and the two cannot be compared. WordNet is nltk's corpus `wordnet`, in a folder
-    `corpora/` of `~/nltk_data` or of `$NLTK_DATA`; `python -m nltk.downloader wordnet` puts it there.
+    `corpora/` of `~/nltk_data` or of `$NLTK_DATA`; `python -m nltk.downloader wordnet` puts it there. nltk looks for
+    synonyms of stems, so it misses those of words that stemming cuts (automobile); so do the figures others give.
 
     Raises:
         ModuleNotFoundError: if nltk is not installed.
@@ -88,14 +90,11 @@ class Meteor(ItemMetric):
 
     def update(self, texts: Sequence[str], truths: Sequence[str]) -> None:
         """Take texts and the one wanted in the place of each."""
-        from nltk import word_tokenize
         from nltk.translate.meteor_score import single_meteor_score
 
         rows = []
         for text, truth in paired("texts", texts, "truths", truths):
-            # A text as one line: splitting sentences first would need a model of nltk's.
-            words, wanted = (word_tokenize(line, preserve_line=True) for line in (text, truth))
-            score = single_meteor_score(wanted, words, wordnet=self.wordnet or _NoSynonyms)
+            score = single_meteor_score(_words(truth), _words(text), wordnet=self.wordnet or _NoSynonyms)
             rows.append([score, self.wordnet is not None])
         self.add(rows)
 
@@ -143,6 +142,14 @@ class _NoSynonyms:
     @staticmethod
     def synsets(word: str) -> list:
         return []
+
+
+def _words(text: str) -> list[str]:
+    """Words and punctuation in the manner of the Penn Treebank."""
+    from nltk import word_tokenize
+
+    # Sentences are split here: nltk's way needs a model that would have to be downloaded.
+    return [word for line in re.split(r"(?<=[.!?])\s+", text) for word in word_tokenize(line, preserve_line=True)]
 
 
 def _find_wordnet():

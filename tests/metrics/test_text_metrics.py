@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from minigpt5.metrics import Meteor, MissingWeights, RougeL, SentenceSimilarity, WordBLEU
+from minigpt5.metrics.text import _NoSynonyms
 
 for package in ("sacrebleu", "nltk", "sentence_transformers"):
     pytest.importorskip(package, reason=f"{package} is in the extra minigpt5[eval]")
@@ -58,6 +59,14 @@ def test_rouge_l_is_that_by_hand():
 def test_meteor_is_that_by_hand(without_wordnet):
     # 5 of 6 words match in 2 chunks: Fmean 10PR / (R + 9P), less 0.5 (2/5)^3 of it.
     assert one(Meteor(), CAT, WANTED_CAT) == pytest.approx(5 / 6 * (1 - 0.5 * (2 / 5) ** 3))
+
+
+def test_meteor_s_words_are_free_of_punctuation_in_every_sentence(without_wordnet):
+    from nltk.translate.meteor_score import single_meteor_score
+
+    words, truth = ["A", "dog", "met", "it", "."], ["He", "met", "a", "dog", ".", "It", "is", "n't", "red", "!"]
+    wanted = single_meteor_score(truth, words, wordnet=_NoSynonyms)
+    assert one(Meteor(), "A dog met it.", "He met a dog. It isn't red!") == pytest.approx(wanted)
 
 
 def test_meteor_counts_stems(without_wordnet):
