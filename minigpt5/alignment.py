@@ -17,10 +17,11 @@ from transformers import BatchFeature
 
 from minigpt5.comprehension import embed_prompt, image_features, last_hidden_states, next_token_logits
 from minigpt5.data.features import FeatureCache, content_key, part_key
+from minigpt5.full_size import random_pipeline
 from minigpt5.images import to_tensor
 from minigpt5.losses import caption_loss, drop_for_guidance, latent_diffusion_loss, stratified_timesteps
 from minigpt5.pipeline import MiniGPT5Pipeline
-from minigpt5.processes import share_of_batch
+from minigpt5.processes import pick_device, share_of_batch
 from minigpt5.processor import IGNORE_INDEX
 
 
@@ -58,14 +59,18 @@ class VokenModel(nn.Module):
         self._caches: dict[str, FeatureCache] = {}
         # The UNet's, as the VAE of Stable Diffusion 2.1-base names the 768 pixels of another model.
         self.image_size = pipe.unet.config.sample_size * pipe.vae_scale_factor
-        for part in (self.unet, self.vae, self.text_encoder):
+        for part in self._frozen():
             part.requires_grad_(False)
+
+    def _frozen(self) -> list[nn.Module]:
+        """The diffusion model's parts; where no caption is scored the text encoder may be missing."""
+        return [part for part in (self.unet, self.vae, self.text_encoder) if part is not None]
 
     def train(self, mode: bool = True) -> VokenModel:
         """Frozen parts stay in evaluation mode."""
         super().train(mode)
         reader = (self.comprehension.vision_model, self.comprehension.qformer)
-        for part in (self.unet, self.vae, self.text_encoder, *reader):
+        for part in (*self._frozen(), *reader):
             part.eval()
         return self
 
@@ -182,13 +187,26 @@ class VokenModel(nn.Module):
         return losses
 
 
-def open_for_training(pipe: MiniGPT5Pipeline, gradient_checkpointing: bool = False) -> None:
-    """Make the mapper trainable, in fp32; with checkpointing LLM and UNet compute activations twice to keep fewer."""
+def open_for_training(
+    model: Path, dtype: str = "float32", gradient_checkpointing: bool = False, dry_run: bool = False
+) -> MiniGPT5Pipeline:
+    """Open a pipeline on this process's device, its mapper trainable and in fp32.
+
+    Args:
+        model: folder, repository or shipped name; for a dry run also `minigpt5-7b`, the published shapes alone.
+        dtype: of the frozen weights.
+        gradient_checkpointing: LLM and UNet compute their activations twice to keep fewer.
+    """
+    if dry_run and str(model) == "minigpt5-7b":
+        pipe = random_pipeline(dtype=getattr(torch, dtype), device="meta")
+    else:
+        pipe = MiniGPT5Pipeline.from_pretrained(str(model), dtype=getattr(torch, dtype)).to(pick_device())
     pipe.set_progress_bar_config(disable=True)
     pipe.mapper.float().requires_grad_(True)
     if gradient_checkpointing:
         pipe.comprehension.language_model.gradient_checkpointing_enable()
         pipe.unet.enable_gradient_checkpointing()
+    return pipe
 
 
 def validation_loss(losses: Callable[[Any, int], dict[str, torch.Tensor]], batches: Sequence[Any], step: int) -> float:

@@ -11,14 +11,14 @@ from pathlib import Path
 import torch
 from accelerate.utils import send_to_device
 
-from minigpt5 import MiniGPT5Pipeline
 from minigpt5.adapters import LoraSettings, fuse_adapter, save_adapter, train_adapter
 from minigpt5.alignment import LossWeights, VokenModel, open_for_training, sample_grid, validation_loss
 from minigpt5.config import read_config
+from minigpt5.cost import cost_table, training_cost
 from minigpt5.data.mixture import Mixture, check_mix
 from minigpt5.fit import FitConfig, fit
 from minigpt5.logs import quiet_libraries
-from minigpt5.processes import is_main_process, pick_device
+from minigpt5.processes import is_main_process
 from minigpt5.storyworld.coach import Coach
 
 
@@ -79,17 +79,18 @@ class InterleavedConfig(FitConfig):
 def main():
     quiet_libraries()
     config = read_config(InterleavedConfig, __doc__)
-    pipe = MiniGPT5Pipeline.from_pretrained(config.model, dtype=getattr(torch, config.dtype)).to(pick_device())
+    pipe = open_for_training(config.model, config.dtype, config.gradient_checkpointing, config.dry_run)
     if config.adapter:
         pipe.load_adapter(config.adapter)
     train_adapter(pipe, config.lora, config.prefix_length)
-    open_for_training(pipe, config.gradient_checkpointing)
     pipe.mapper.fc.requires_grad_(False)
     pipe.mapper.queries.requires_grad_(False)
+    model = VokenModel(pipe, config.weights)
+    if config.dry_run:
+        print(cost_table(training_cost(model, config.ema_decay is not None)))
+        return
     draw = Mixture(config.data, config.mix, "train", config.layouts, config.seed, config.max_bad_share)
     held_back = Mixture(config.data, config.mix, "validation", config.layouts, config.seed, config.max_bad_share)
-
-    model = VokenModel(pipe, config.weights)
     if config.cache_features:
         model.cache_features(config.cache_features)
     model.coach = Coach(pipe, config.naming_weight, config.judge).to(pipe.device) if config.coached else None
