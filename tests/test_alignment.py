@@ -1,7 +1,11 @@
+import os
 import random
+import subprocess
+import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from minigpt5 import MiniGPT5Pipeline
 from minigpt5.adapters import LoraSettings, fuse_adapter, train_adapter
@@ -9,6 +13,7 @@ from minigpt5.alignment import LossWeights, VokenModel
 from minigpt5.data.tasks import caption_task, draw_task
 from minigpt5.miniature import TEXT_LENGTH, build_text_encoder, build_tokenizer
 from minigpt5.storyworld.draw import draw
+from minigpt5.storyworld.export import export_cc3m, export_vist
 from minigpt5.storyworld.language import caption
 from minigpt5.storyworld.scene import sample_scene, split_rng
 
@@ -98,3 +103,53 @@ def test_frozen_parts_stay_in_evaluation_mode_and_without_gradient(pipe):
     assert model.mapper.training
     assert not (model.unet.training or model.vae.training or model.text_encoder.training)
     assert not any(p.requires_grad for part in (model.unet, model.vae, model.text_encoder) for p in part.parameters())
+
+
+TWO_PROCESSES = """
+import sys
+from pathlib import Path
+from safetensors.torch import save_file
+from minigpt5.adapters import train_adapter
+from minigpt5.alignment import LossWeights, VokenModel, open_for_training
+from minigpt5.data.mixture import Mixture
+from minigpt5.fit import FitConfig, fit
+from minigpt5.processes import is_main_process, process_state
+
+model, data, out = map(Path, sys.argv[1:])
+pipe = open_for_training(model)
+train_adapter(pipe)
+module = VokenModel(pipe, LossWeights(text=1.0, diffusion=0.0, caption=1.0, guidance_dropout=0.0))
+draw = Mixture(data, {"draw": 3, "story_text": 2})
+
+def batches(index):
+    drawn = draw(index)
+    captions = [one.caption for one in drawn if one.caption is not None]
+    return pipe.processor.training_batch([one.item for one in drawn]), captions
+
+config = FitConfig(steps=3, batch_size=5, learning_rate=1e-3, warmup_steps=0, report_to=None)
+fit(module, batches, lambda batch, step: module(*batch), config, out)
+if is_main_process():
+    trained = {name: value.data for name, value in module.named_parameters() if value.requires_grad}
+    save_file(trained, out / f"{process_state().num_processes}.safetensors")
+"""
+
+
+def test_two_processes_with_unequal_shares_train_as_one_does(pipe, tmp_path):
+    for name, export in (("cc3m", export_cc3m), ("vist", export_vist)):
+        export(tmp_path / "data" / name, "train", 6)
+    pipe.save_pretrained(tmp_path / "model")
+    program = tmp_path / "program.py"
+    program.write_text(TWO_PROCESSES)
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    for name, command in (("one", [sys.executable]), ("two", launch)):
+        command = [*command, program, tmp_path / "model", tmp_path / "data", tmp_path / name]
+        output = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+        assert output.returncode == 0, output.stderr
+    one, two = load_file(tmp_path / "one/1.safetensors"), load_file(tmp_path / "two/2.safetensors")
+    untouched = dict(pipe.mapper.named_parameters())
+    moved = (one["mapper.queries"] - untouched["queries"]).abs().max()
+    assert moved > 1e-3
+    for name in one:
+        # Adam's first steps divide by gradients that may be nearly nothing: a thousandth of a step is the noise.
+        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=3e-5)
