@@ -17,7 +17,7 @@ from minigpt5.processes import is_main_process
 
 def main():
     quiet_libraries()
-    arguments = evaluation_arguments(__doc__.splitlines()[0], clip="ViT-L/14").parse_args()
+    arguments = evaluation_arguments(__doc__.splitlines()[0], "cc3m", clip="ViT-L/14").parse_args()
     truth = read_truth(arguments.data, arguments.split) if arguments.judge else {}
     items = alignment_items(arguments.data, arguments.split, arguments.count, arguments.prompts)
     replies = answer(arguments, items)

@@ -19,7 +19,7 @@ from minigpt5.processes import is_main_process
 
 def main():
     quiet_libraries()
-    parser = evaluation_arguments(__doc__.splitlines()[0], clip="ViT-L/14")
+    parser = evaluation_arguments(__doc__.splitlines()[0], "vist", clip="ViT-L/14")
     parser.add_argument("--tasks", nargs="+", choices=STORY_TASKS, default=STORY_TASKS, help="default: all")
     arguments = parser.parse_args()
     truth = read_truth(arguments.data, arguments.split) if arguments.judge else {}

@@ -192,3 +192,7 @@ def _checked(items: list[Item], root: str | Path, split: str) -> list[Item]:
             f"{len(missing)} picture(s) of the split {split} are missing, the first is {missing[0]}"
         )
     return items
+
+
+# How the items of each layout are made.
+ITEMS = {"cc3m": alignment_items, "vist": story_items, "mmdialog": dialogue_items}

@@ -30,13 +30,15 @@ BASELINES = ("diffusion", "two-stage", "gill", "divter")
 _TAKES = {"unet": ("diffusion", "two-stage", "divter"), "mapper": ("gill",), "mark": ("divter",)}
 
 
-def evaluation_arguments(description: str, clip: str) -> argparse.ArgumentParser:
+def evaluation_arguments(description: str, layout: str, clip: str) -> argparse.ArgumentParser:
     """The arguments that every evaluation program has.
 
     Args:
+        layout: of the data, one of `ITEMS`.
         clip: the CLIP model of the published figures.
     """
     parser = argparse.ArgumentParser(description=description)
+    parser.set_defaults(layout=layout)
     parser.add_argument("--data", type=Path, required=True, help="the data set's folder")
     parser.add_argument("--split", default="validation", help="default: %(default)s")
     parser.add_argument("--count", type=whole_number(1), help="only the first captions, stories or talks of the split")
@@ -112,6 +114,7 @@ def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
             for name, path in (("unet", arguments.unet), ("mapper", arguments.mapper))
         },
         "mark": arguments.mark,
+        "layout": arguments.layout,
         "data": str(arguments.data),
         "split": arguments.split,
         "prompts": arguments.prompts,

@@ -9,7 +9,7 @@ from minigpt5.hub import SHIPPED
 
 
 def arguments(*given):
-    return evaluation_arguments("", clip="ViT-L/14").parse_args(["--data", "d", "--out", "o", *map(str, given)])
+    return evaluation_arguments("", "cc3m", clip="ViT-L/14").parse_args(["--data", "d", "--out", "o", *map(str, given)])
 
 
 def test_baselines_are_built_of_the_model_s_parts(tmp_path):
