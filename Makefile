@@ -1,4 +1,4 @@
-# `make story` and `make test` need nothing but Python 3.10 or newer: the first target that runs makes .venv.
+# `make story` and `make test` need nothing but Python 3.11 or newer: the first target that runs makes .venv.
 PYTHON ?= python3
 RUN = HF_HUB_OFFLINE=1 .venv/bin/python
 MINI = configs/storyworld-mini
