@@ -1,6 +1,6 @@
 """Speed and size of the miniature, and how many forwards a reply takes.
 
-    python benchmarks/benchmark_miniature.py [--model storyworld-mini] [--out benchmarks/results.json]
+    python benchmarks/benchmark_miniature.py [--model storyworld-mini] [--dtype bfloat16] [--out benchmarks/results.json]
 
 Seconds depend on the machine; what compares are the ratios within one run. Each figure is the best of three.
 """
@@ -17,8 +17,8 @@ import torch
 
 from minigpt5 import MiniGPT5Pipeline
 from minigpt5.decoding import DecodingConfig, InterleavedDecoder
-from minigpt5.processes import pick_device
 from minigpt5.logs import quiet_libraries
+from minigpt5.processes import pick_device
 from minigpt5.storyworld.examine import fresh_captions, sample_scenes
 
 BATCHES = (1, 8, 32)
@@ -59,10 +59,12 @@ def main():
     quiet_libraries()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="storyworld-mini", help="pipeline folder, or the name of a shipped model")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="of all parts")
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     arguments = parser.parse_args()
     start = time.perf_counter()
-    pipe = MiniGPT5Pipeline.from_pretrained(arguments.model).to(pick_device())
+    dtype = getattr(torch, arguments.dtype)
+    pipe = MiniGPT5Pipeline.from_pretrained(arguments.model, dtype=dtype).to(pick_device())
     pipe.set_progress_bar_config(disable=True)
     figures = {"load_seconds": time.perf_counter() - start}
     captions = [f"Draw this: {text}" for text in fresh_captions(sample_scenes(max(BATCHES), companion=False))]
@@ -101,7 +103,7 @@ def main():
         p.numel() for part in pipe.components.values() if hasattr(part, "parameters") for p in part.parameters()
     )
     figures = {name: round(value, 3) for name, value in figures.items()}
-    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {pipe.device}"
+    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {pipe.device}, {arguments.dtype}"
     print(machine)
     for name, value in figures.items():
         print(f"{name:28} {value:>14,.2f}")

@@ -27,7 +27,7 @@ from minigpt5.miniature import (
     build_unet,
 )
 from minigpt5.processes import pick_device
-from minigpt5.storyworld.judge import NUM_OPTIONS, answers, judge_accuracy, load_judge, question_loss
+from minigpt5.storyworld.judge import NamingHead, answers, judge_accuracy, load_judge, question_loss
 from minigpt5.storyworld.language import imagine
 
 
@@ -67,7 +67,7 @@ class TextToLatent(nn.Module):
     def __init__(self, text_encoder, unet):
         super().__init__()
         self.text_encoder, self.unet = text_encoder, unet
-        self.namer = nn.Linear(TEXT_DIM, NUM_OPTIONS)
+        self.namer = NamingHead(TEXT_DIM)
 
 
 def main():
