@@ -1,6 +1,6 @@
 """Speed and size of the miniature, and how many forwards a reply takes.
 
-    python benchmarks/benchmark_miniature.py [--model storyworld-mini] [--dtype bfloat16] [--out benchmarks/results.json]
+    python benchmarks/benchmark_miniature.py [--dtype bfloat16] [--out benchmarks/results.json]
 
 Seconds depend on the machine; what compares are the ratios within one run. Each figure is the best of three.
 """
@@ -103,7 +103,8 @@ def main():
         p.numel() for part in pipe.components.values() if hasattr(part, "parameters") for p in part.parameters()
     )
     figures = {name: round(value, 3) for name, value in figures.items()}
-    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {pipe.device}, {arguments.dtype}"
+    where = f"{platform.machine()}, {torch.get_num_threads()} threads, {pipe.device}"
+    machine = f"{where}, torch {torch.__version__}, {arguments.dtype}"
     print(machine)
     for name, value in figures.items():
         print(f"{name:28} {value:>14,.2f}")
