@@ -32,18 +32,22 @@ from transformers import Blip2ForConditionalGeneration
 from minigpt5.comprehension import KeyValuePrefix
 
 
-class VokenEmbedding(nn.Module):
-    """A frozen embedding table with trainable rows for the vokens: nothing of the table's size is ever trained."""
+class VokenRows(nn.Module):
+    """A frozen matrix with a row a token, and trainable rows for the vokens: nothing of its size is ever trained."""
 
-    def __init__(self, frozen: nn.Embedding, voken_ids: Sequence[int]):
+    def __init__(self, frozen: nn.Embedding | nn.Linear, voken_ids: Sequence[int]):
         super().__init__()
         self.frozen, self.first = frozen.requires_grad_(False), voken_ids[0]
         self.rows = nn.Parameter(frozen.weight[list(voken_ids)].detach().float().clone())
 
     @property
     def weight(self) -> torch.Tensor:
-        """The frozen table."""
+        """The frozen matrix."""
         return self.frozen.weight
+
+
+class VokenEmbedding(VokenRows):
+    """An embedding table."""
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Embeddings `(..., hidden)`."""
@@ -54,18 +58,8 @@ class VokenEmbedding(nn.Module):
         return torch.where(here.unsqueeze(-1), rows, embeds)
 
 
-class VokenHead(nn.Module):
-    """A frozen language model head with trainable rows for the vokens."""
-
-    def __init__(self, frozen: nn.Linear, voken_ids: Sequence[int]):
-        super().__init__()
-        self.frozen, self.first = frozen.requires_grad_(False), voken_ids[0]
-        self.rows = nn.Parameter(frozen.weight[list(voken_ids)].detach().float().clone())
-
-    @property
-    def weight(self) -> torch.Tensor:
-        """The frozen matrix."""
-        return self.frozen.weight
+class VokenHead(VokenRows):
+    """A language model's head."""
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits `(..., vocabulary)`."""

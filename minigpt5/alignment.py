@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,11 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from transformers import BatchFeature
 
+from minigpt5.adapters import LoraSettings, save_adapter
 from minigpt5.comprehension import embed_prompt, image_features, last_hidden_states, next_token_logits
 from minigpt5.data.features import FeatureCache, content_key, part_key
+from minigpt5.data.mixture import check_mix
+from minigpt5.fit import FitConfig
 from minigpt5.full_size import random_pipeline
 from minigpt5.images import to_tensor
 from minigpt5.losses import caption_loss, drop_for_guidance, latent_diffusion_loss, stratified_timesteps
@@ -47,6 +50,54 @@ class LossWeights:
     mask_padding: bool = True
 
 
+@dataclass(kw_only=True)
+class VokenConfig(FitConfig):
+    """Settings that both stages share.
+
+    Args:
+        data: folder with the data sets, each in a folder by its name: cc3m, vist, mmdialog, chat.
+        layouts: another layout for one of them, as {cc3m: cc3m-shards}.
+        model: pipeline to start from: a folder, a repository, or a shipped name.
+        dtype: of the frozen weights; what trains is float32.
+        out: folder for checkpoints and the result.
+        mix: conversations a batch by task; batch_size is their sum.
+        max_bad_share: share of missing or broken pictures that stops the run.
+        lora: adapters of the language model, which the published first stage leaves alone.
+        weights: of the losses.
+        mapper_rate: the mapper's learning rate over the vokens'.
+        caption_only_steps: steps before the diffusion loss comes in.
+        gradient_checkpointing: compute activations twice to keep fewer.
+        cache_features: folder to keep the frozen parts' features in.
+        coached: the data are StoryWorld's, whose ground truth helps and judges.
+        naming_weight: of the coach's naming head.
+        judge: the judge's folder, in place of the shipped one.
+        judged: validation captions or stories of an evaluation.
+        fuse: also write the whole pipeline, with all that was trained folded in.
+    """
+
+    data: Path
+    layouts: dict = field(default_factory=dict)
+    model: Path
+    dtype: str = "float32"
+    out: Path
+    mix: dict
+    max_bad_share: float = 0.01
+    lora: LoraSettings | None = None
+    weights: LossWeights = field(default_factory=LossWeights)
+    mapper_rate: float = 1.0
+    caption_only_steps: int = 0
+    gradient_checkpointing: bool = False
+    cache_features: Path | None = None
+    coached: bool = False
+    naming_weight: float = 0.0
+    judge: Path | None = None
+    judged: int = 50
+    fuse: bool = False
+
+    def __post_init__(self):
+        check_mix(self.mix, self.batch_size)
+
+
 class VokenModel(nn.Module):
     """The losses of a batch of conversations, for whatever parts of a pipeline's components are left trainable."""
 
@@ -73,6 +124,16 @@ class VokenModel(nn.Module):
         for part in (*self._frozen(), *reader):
             part.eval()
         return self
+
+    def parameter_groups(self, config: VokenConfig) -> list[dict]:
+        """What trains as AdamW groups: the mapper at its own rate."""
+        mapper = [parameter for parameter in self.mapper.parameters() if parameter.requires_grad]
+        own = {id(parameter) for parameter in mapper}
+        others = [p for p in self.parameters() if p.requires_grad and id(p) not in own]
+        return [
+            {"params": others, "lr": config.learning_rate},
+            {"params": mapper, "lr": config.mapper_rate * config.learning_rate},
+        ]
 
     def voken_features(self, hidden: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
         """The states that predict the vokens of each block: `(blocks, n_vokens, hidden)`."""
@@ -207,6 +268,14 @@ def open_for_training(
         pipe.comprehension.language_model.gradient_checkpointing_enable()
         pipe.unet.enable_gradient_checkpointing()
     return pipe
+
+
+def save_trained(pipe: MiniGPT5Pipeline, config: VokenConfig) -> None:
+    """Write the adapter, and where asked the whole pipeline in fp16."""
+    save_adapter(pipe, config.out / "adapter", str(config.model))
+    if config.fuse:
+        pipe.fuse_adapter()
+        pipe.to(torch.float16).save_pretrained(config.out / "model")
 
 
 def validation_loss(losses: Callable[[Any, int], dict[str, torch.Tensor]], batches: Sequence[Any], step: int) -> float:
