@@ -213,7 +213,7 @@ def build_accelerator(config: FitConfig, folder: Path) -> Accelerator:
         log_with=config.report_to,
         project_dir=folder,
         # Some batches have no picture to paint, and leave the mapper out.
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)],
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     if config.report_to and not accelerator.log_with:
         extra = "'minigpt5[train]'" if config.report_to == "tensorboard" else config.report_to
