@@ -1,0 +1,75 @@
+"""The two figures that the claims need, and what systems painted side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from minigpt5.metrics.intervals import Interval
+from minigpt5.metrics.weights import require
+
+_COLOURS = ("#b4532f", "#2f6f8f", "#6b8e3a", "#7a4f9a")
+
+
+def plot_curves(
+    file: Path,
+    xlabel: str,
+    panels: Mapping[str, Mapping[str, Mapping[float, Interval]]],
+    log: bool = False,
+    mark: float | None = None,
+) -> None:
+    """Panels side by side, each with curves of figures with their intervals over one setting.
+
+    Args:
+        panels: by their y label, curves by name, intervals by the setting's value.
+        log: values of the setting double from one to the next.
+        mark: a value to draw a line at.
+
+    Raises:
+        ModuleNotFoundError: if matplotlib is not installed.
+    """
+    figure_module, ticker = require("matplotlib.figure"), require("matplotlib.ticker")
+    figure = figure_module.Figure(figsize=(5.2 * len(panels), 3.6), layout="constrained")
+    for axes, (label, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        for colour, (name, points) in zip(_COLOURS, curves.items(), strict=False):
+            values = sorted(points)
+            estimates = [points[value].estimate for value in values]
+            axes.plot(values, estimates, "o-", color=colour, label=name, markersize=5, linewidth=1.8)
+            lows, highs = [points[value].low for value in values], [points[value].high for value in values]
+            axes.fill_between(values, lows, highs, color=colour, alpha=0.15, linewidth=0)
+        if log:
+            axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_formatter(ticker.ScalarFormatter())
+        if mark is not None:
+            axes.axvline(mark, color="#8b8577", linestyle=":", linewidth=1.2)
+        axes.set_xticks(sorted({value for points in curves.values() for value in points}) if log else axes.get_xticks())
+        axes.set(xlabel=xlabel, ylabel=label)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        if len(curves) > 1:
+            axes.legend(frameon=False)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=110)
+
+
+def plot_pictures(file: Path, rows: Mapping[str, Sequence[Image.Image]], captions: Sequence[str]) -> None:
+    """A grid of pictures: a row a system, a column an item.
+
+    Raises:
+        ModuleNotFoundError: if matplotlib is not installed.
+    """
+    width, height = len(captions), len(rows)
+    figure = require("matplotlib.figure").Figure(figsize=(1.5 * width + 1.9, 1.5 * height + 0.6), layout="constrained")
+    grid = figure.subplots(height, width, squeeze=False)
+    for axes_row, (name, pictures) in zip(grid, rows.items(), strict=True):
+        for axes, picture in zip(axes_row, pictures, strict=True):
+            axes.imshow(picture, interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+        axes_row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+    for axes, caption in zip(grid[0], captions, strict=True):
+        axes.set_title(caption, fontsize=7.5, wrap=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=110)

@@ -1,0 +1,213 @@
+"""The parts of reproduce_claims.py, and a run of the whole in two steps of everything."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from minigpt5 import MiniGPT5Pipeline
+from minigpt5.adapters import add_voken_rows
+from minigpt5.claims.divter import write_divter_chats
+from minigpt5.claims.figures import Rows, frechet_distance, measure
+from minigpt5.claims.paper import vokens_system
+from minigpt5.claims.report import Heading, Paragraph, Plot, Table, html, markdown
+from minigpt5.claims.verdicts import Claim, Statement, counts, flat, more, no_less
+from minigpt5.claims.vokens import with_fresh_vokens
+from minigpt5.data.readers import read_chat
+from minigpt5.evaluation.items import dialogue_items, story_items
+from minigpt5.evaluation.replies import ReplyFolder
+from minigpt5.evaluation.storyworld import read_truth
+from minigpt5.images import open_image
+from minigpt5.metrics import FrechetInceptionDistance
+from minigpt5.metrics.intervals import Interval
+from minigpt5.storyworld.export import export_mmdialog
+from minigpt5.storyworld.judge import load_judge
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("statement", "verdict"),
+    [
+        (more("", Interval(0.2, 0.1, 0.3)), "PASS"),
+        (more("", Interval(-0.2, -0.3, -0.1)), "FAIL"),
+        (more("", Interval(0.1, -0.1, 0.3)), "UNDECIDED"),
+        (no_less("", Interval(-0.01, -0.04, 0.02), 0.05), "PASS"),
+        (no_less("", Interval(-0.1, -0.2, -0.06), 0.05), "FAIL"),
+        (no_less("", Interval(-0.01, -0.06, 0.02), 0.05), "UNDECIDED"),
+        (flat("", Interval(0.01, -0.04, 0.04), 0.05), "PASS"),
+        (flat("", Interval(0.1, 0.06, 0.2), 0.05), "FAIL"),
+        (flat("", Interval(0.04, 0.0, 0.08), 0.05), "UNDECIDED"),
+    ],
+)
+def test_verdict_of_a_statement(statement, verdict):
+    assert statement.verdict == verdict
+
+
+def test_verdict_of_a_claim():
+    passed, failed, open_ = (Statement("", Interval(0, 0, 0), verdict) for verdict in ("PASS", "FAIL", "UNDECIDED"))
+    claims = [
+        Claim(1, "", (passed, passed)),
+        Claim(2, "", (passed, open_)),
+        Claim(3, "", (passed, open_, failed)),
+    ]
+    assert [claim.verdict for claim in claims] == ["PASS", "UNDECIDED", "FAIL"]
+    assert counts(claims) == "1 PASS, 1 FAIL, 1 UNDECIDED"
+
+
+def test_frechet_distance_is_that_of_torchmetrics():
+    class Means(nn.Module):
+        """Mean and contrast of each channel."""
+
+        num_features = 6
+
+        def forward(self, pixels):
+            pixels = pixels.double() / 255
+            return torch.cat([pixels.mean((2, 3)), pixels.std((2, 3))], dim=1)
+
+    rng = np.random.default_rng(0)
+    sets = [rng.integers(low, high, (40, 8, 8, 3)).astype(np.uint8) for low, high in ((0, 255), (60, 200))]
+    metric = FrechetInceptionDistance(feature=Means())
+    for pictures, real in zip(sets, (True, False), strict=True):
+        metric.update([Image.fromarray(pixels) for pixels in pictures], real=real)
+    one, other = (Means()(torch.from_numpy(pixels).permute(0, 3, 1, 2)).numpy() for pixels in sets)
+    assert frechet_distance(one, other) == pytest.approx(metric.compute()["fid"].item(), abs=1e-6)
+    assert frechet_distance(one, one) == pytest.approx(0, abs=1e-9)
+
+
+def test_rows_come_back_from_json_and_differences_are_signed_by_what_is_better():
+    rng = np.random.default_rng(0)
+    near, far = (rng.normal(size=(30, 2, 4)) + np.array([0, 0, shift, shift]) for shift in (0.1, 2))
+    right, wrong = np.ones((30, 2, 1)), np.zeros((30, 2, 1))
+    right[0, 0] = np.nan
+    good = Rows.read(json.loads(json.dumps(Rows({"features": near, "frame": right}).plain())))
+    bad = Rows({"features": far, "frame": wrong})
+    assert good.counts == (30, 60)
+    assert "frame" in good and "similarity" not in good
+    assert good.interval("frame").estimate == 1
+    assert good.minus(bad, "frame").low == 1
+    assert good.minus(bad, "frechet").low > 0 > bad.minus(good, "frechet").high
+
+
+def test_true_replies_get_full_marks_and_missing_pictures_none(data, tmp_path):
+    judge = load_judge()
+    items, truth = (
+        story_items(data / "vist", "validation", tasks=["next step"]),
+        read_truth(data / "vist", "validation"),
+    )
+    folder = ReplyFolder(tmp_path / "true")
+    folder.claim({})
+    for item in items:
+        folder.write(item.id, [item.text, open_image(item.picture)])
+    rows = measure(items, folder, truth, judge)
+    assert rows.counts == (3, 12)
+    for figure in ("similarity", "attributes", "frame", "hero", "bleu_1", "rouge_l", "text_accuracy"):
+        assert rows.interval(figure).estimate == pytest.approx(1), figure
+    assert rows.interval("s_bert").estimate == pytest.approx(1, abs=1e-5)
+    assert rows.interval("frechet").estimate == pytest.approx(0, abs=1e-4)
+
+    silent = ReplyFolder(tmp_path / "silent")
+    silent.claim({})
+    for item in items:
+        silent.write(item.id, [item.text])
+    assert measure(items, silent, truth, judge).interval("similarity").estimate == 0
+
+
+def test_talks_are_measured_by_relevance_and_by_where_pictures_come(data, tmp_path):
+    items, truth = dialogue_items(data / "mmdialog", "validation"), read_truth(data / "mmdialog", "validation")
+    figures = {}
+    for name, paints in (("true", True), ("silent", False)):
+        folder = ReplyFolder(tmp_path / name)
+        folder.claim({})
+        for item in items:
+            shown = [open_image(item.picture)] if item.picture and paints else []
+            folder.write(item.id, [item.text, *shown])
+        rows = measure(items, folder, truth, load_judge())
+        figures[name] = {figure: rows.interval(figure).estimate for figure in ("mm_relevance", "picture_f1")}
+    assert figures["true"] == pytest.approx({"mm_relevance": 1, "picture_f1": 1}, abs=1e-4)
+    assert figures["silent"]["picture_f1"] == 0
+    assert figures["silent"]["mm_relevance"] < 0.95
+
+
+@pytest.mark.parametrize("n_vokens", [1, 16])
+def test_fresh_vokens(n_vokens, tmp_path):
+    pipe = MiniGPT5Pipeline.from_pretrained("storyworld-mini")
+    words = pipe.comprehension.get_input_embeddings().weight[: pipe.processor.voken_ids[0]].clone()
+    before = pipe("Where is the red fox?", image_mode="never", max_new_tokens=8).text
+    with_fresh_vokens(pipe, n_vokens).save_pretrained(tmp_path / "pipe")
+    pipe = MiniGPT5Pipeline.from_pretrained(tmp_path / "pipe")
+    pipe.set_progress_bar_config(disable=True)
+    assert pipe.processor.n_vokens == n_vokens
+    assert pipe.processor.image_token_id == pipe.comprehension.config.image_token_id == len(words) + n_vokens
+    assert torch.equal(pipe.comprehension.get_input_embeddings().weight[: len(words)], words)
+    assert len(pipe.comprehension.get_output_embeddings().weight) == len(words) + n_vokens + 1
+    assert pipe("Where is the red fox?", image_mode="never", max_new_tokens=8).text == before
+    assert len(pipe("Draw this: a fox.", image_mode="always", num_inference_steps=1).images[0]) == 1
+    add_voken_rows(pipe.comprehension, pipe.processor.voken_ids)
+
+
+def test_a_picture_needs_a_voken():
+    with pytest.raises(ValueError, match="at least one voken"):
+        with_fresh_vokens(None, 0)
+
+
+def test_names_of_vokens():
+    assert [vokens_system(count) for count in (1, 2, 8)] == ["1 voken", "2 vokens", "full alignment"]
+
+
+def test_divter_learns_descriptions_in_the_place_of_pictures(tmp_path):
+    for split in ("train", "validation"):
+        export_mmdialog(tmp_path / "talks", split, 3)
+    write_divter_chats(tmp_path / "talks", tmp_path / "chat", count=2)
+    chats = read_chat(tmp_path / "chat", "train")
+    assert len(chats) == 8
+    for chat in chats:
+        *context, reply = chat["messages"]
+        assert reply["role"] == "assistant"
+        (said,) = reply["content"]
+        wanted = "Here" in said["text"]
+        assert ("[DST] A" in said["text"]) == wanted
+        shown = [part["image"] for message in context for part in message["content"] if part["type"] == "image"]
+        assert len(shown) == (len(context) > 1 or context[0]["content"][0]["text"] == "What do you see?")
+
+
+def test_report_as_markdown_and_as_one_page(tmp_path):
+    file = tmp_path / "images" / "a.png"
+    file.parent.mkdir()
+    Image.new("RGB", (4, 4), "red").save(file)
+    blocks = [
+        Heading("One"),
+        Paragraph("**Two** & `three`"),
+        Table(["", "verdict"], [["a < b", "FAIL"]]),
+        Plot(file, "Red"),
+    ]
+    text, page = markdown("Title", blocks, tmp_path), html("Title", blocks)
+    assert text == (
+        "# Title\n\n## One\n\n**Two** & `three`\n\n|  | verdict |\n| --- | --- |\n| a < b | FAIL |\n\n"
+        "![Red](images/a.png)\n"
+    )
+    assert "<b>Two</b> &amp; <code>three</code>" in page
+    assert '<td>a &lt; b</td><td><span class="FAIL">FAIL</span></td>' in page
+    assert "data:image/png;base64," in page and "images/a.png" not in page
+
+
+@pytest.mark.slow
+def test_quick_run_and_that_nothing_is_done_twice(tmp_path):
+    command = [sys.executable, str(ROOT / "evaluation" / "reproduce_claims.py"), "--quick"]
+    command += ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "report")]
+    (tmp_path / "report").mkdir()
+    first = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "interleaved-full: done" in first
+    report = (tmp_path / "report" / "claims.md").read_text()
+    for number in range(1, 7):
+        assert f"## Table {number}" in report
+    assert len(list((tmp_path / "report" / "images" / "claims").glob("*.png"))) == 4
+    again = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "started" not in again
+    assert (tmp_path / "report" / "claims.md").read_text() == report
