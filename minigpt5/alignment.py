@@ -149,12 +149,10 @@ class VokenModel(nn.Module):
         """
         model = self.comprehension
         reader = (model.vision_model, model.qformer, model.language_projection, model.query_tokens)
-        for kind, key in (
-            ("pictures", part_key(*reader)),
-            ("moments", part_key(self.vae)),
-            ("captions", part_key(self.text_encoder, mask_padding=self.weights.mask_padding)),
-        ):
-            self._caches[kind] = FeatureCache(folder, kind, key)
+        keys = {"pictures": part_key(*reader), "moments": part_key(self.vae)}
+        if self.text_encoder is not None:
+            keys["captions"] = part_key(self.text_encoder, mask_padding=self.weights.mask_padding)
+        self._caches = {kind: FeatureCache(folder, kind, key) for kind, key in keys.items()}
 
     def _cached(self, kind: str, inputs: torch.Tensor, compute: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """What a frozen part makes of a batch of inputs."""

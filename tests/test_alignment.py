@@ -105,6 +105,43 @@ def test_frozen_parts_stay_in_evaluation_mode_and_without_gradient(pipe):
     assert not any(p.requires_grad for part in (model.unet, model.vae, model.text_encoder) for p in part.parameters())
 
 
+def test_cached_features_are_those_of_the_frozen_parts_which_then_rest(pipe, tmp_path):
+    chats, captions = conversations(draw_task)
+    seen, _ = conversations(caption_task)
+    batch = pipe.processor.training_batch([*chats, *seen])
+    train_adapter(pipe)
+    weights = LossWeights(guidance_dropout=0.0)
+
+    def losses(folder=None):
+        torch.manual_seed(0)
+        model = VokenModel(pipe, weights)
+        if folder:
+            model.cache_features(folder)
+        return model.eval()(batch, captions)
+
+    calls = []
+    for name in ("vision_model", "qformer"):
+        getattr(pipe.comprehension, name).register_forward_hook(lambda *_, name=name: calls.append(name))
+    pipe.vae.encoder.register_forward_hook(lambda *_: calls.append("vae"))
+    pipe.text_encoder.register_forward_hook(lambda *_: calls.append("text_encoder"))
+    plain = losses()
+    # Each frozen part takes all pictures of a batch at once.
+    assert sorted(calls) == ["qformer", "text_encoder", "vae", "vision_model"]
+    calls.clear()
+    first = losses(tmp_path)
+    assert len(calls) == 4
+    second = losses(tmp_path)
+    assert len(calls) == 4
+    for name in plain:
+        torch.testing.assert_close(first[name], plain[name])
+        assert torch.equal(second[name], first[name])
+
+
+def test_parts_in_training_are_not_cached(pipe, tmp_path):
+    with pytest.raises(ValueError, match="is being trained"):
+        VokenModel(pipe, LossWeights()).cache_features(tmp_path)
+
+
 TWO_PROCESSES = """
 import sys
 from pathlib import Path

@@ -78,9 +78,9 @@ def _settled(config: Any) -> dict[str, Any]:
     values = config.to_dict() if hasattr(config, "to_dict") else dict(config)
     passing = ("transformers_version", "dtype", "torch_dtype", "architectures")
     return {
-        name: _settled(value) if isinstance(value, dict) else value
+        str(name): _settled(value) if isinstance(value, dict) else value
         for name, value in values.items()
-        if not name.startswith("_") and name not in passing
+        if not str(name).startswith("_") and name not in passing
     }
 
 

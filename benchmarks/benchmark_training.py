@@ -1,0 +1,131 @@
+"""A training step: against the published program's on its recorded sizes, and at mid size with and without the cache.
+
+    python benchmarks/benchmark_training.py [--out benchmarks/training.json]
+
+One thread, as in the recording. Seconds depend on the machine; the published ones are of another, like this one.
+"""
+
+import argparse
+import json
+import platform
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from minigpt5.adapters import LoraSettings, train_adapter
+from minigpt5.alignment import LossWeights, VokenModel
+from minigpt5.data.tasks import exchange, story_context
+from minigpt5.full_size import random_pipeline
+from minigpt5.logs import quiet_libraries
+from minigpt5.official import load_official
+from minigpt5.storyworld.draw import draw
+from minigpt5.storyworld.scene import split_rng
+from minigpt5.storyworld.stories import sample_story
+
+GOLDEN = Path(__file__).parents[1] / "tests/golden"
+
+
+def open_golden(variant):
+    """The recorded tiny model, as its import makes it."""
+    folder = GOLDEN / variant
+    sizes = json.loads((folder / "config.json").read_text())
+    frozen = {
+        name: folder / f"frozen/{file}.safetensors"
+        for name, file in (("vit", "eva_vit"), ("qformer", "blip2_qformer"), ("proj", "llama_proj"))
+    }
+    stage2 = folder / "stage2.safetensors" if sizes["stage2"] else None
+    heads = {"vit_heads": sizes["vit"]["heads"], "qformer_heads": sizes["qformer"]["heads"]}
+    pipe, _ = load_official(
+        llm=folder / "llm",
+        **frozen,
+        sd=folder / "sd",
+        stage1=folder / "stage1.safetensors",
+        stage2=stage2,
+        merge=True,
+        **heads,
+    )
+    return pipe
+
+
+def conversations(count, read=2):
+    """Stories to continue after two steps, of which `read` pictures are read; one is painted."""
+    made = []
+    for seed in range(count):
+        steps = sample_story(split_rng("train", seed)).steps[:3]
+        texts, pictures = [step.text for step in steps], [draw(step.scene) for step in steps]
+        answer = [{"type": "text", "text": texts[2]}, {"type": "image", "image": pictures[2]}]
+        made.append(exchange(story_context(texts[:2], pictures[:read] + [None] * (2 - read)), answer))
+    return made
+
+
+def step_seconds(pipe, batch, captions, lora, repeats, cache=None):
+    """Forward, backward and AdamW: the best of some steps, after one to warm up."""
+    train_adapter(pipe, lora)
+    pipe.mapper.float().requires_grad_(True)
+    model = VokenModel(pipe, LossWeights(caption=0.1 if captions else 0.0)).train()
+    if cache:
+        model.cache_features(cache)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-5)
+    times = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        model(batch, captions)["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
+
+
+def main():
+    quiet_libraries()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--scale", type=int, default=8, help="the mid-size model's widths are the published ones over this"
+    )
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32], help="conversations a batch")
+    parser.add_argument("--out", type=Path, help="JSON file for the figures")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    figures = {}
+    for variant, lora in (("A", None), ("B", LoraSettings())):
+        told = json.loads((GOLDEN / variant / "timings.json").read_text())
+        for size in (1, 2, 4):
+            pipe = open_golden(variant)
+            # Lengths like the recorded ones: captions without pictures, then stories with one.
+            batch = pipe.processor.training_batch(conversations(size, read="AB".index(variant)))
+            captions = ["a picture"] * size if variant == "A" else None
+            seconds = step_seconds(pipe, batch, captions, lora, 10)
+            theirs = told[f"train_step_batch{size}_seconds"] + told["optimizer_step_seconds"]
+            row = {
+                "ours_s": seconds,
+                "ours_length": batch["input_ids"].shape[1],
+                "published_s": theirs,
+                "published_length": told[f"train_batch{size}_input_ids_length"],
+                "published_over_ours": theirs / seconds,
+            }
+            figures[f"{variant}, batch {size}"] = row
+    for size in arguments.batches:
+        pipe = random_pipeline(arguments.scale)
+        batch = pipe.processor.training_batch(conversations(size))
+        plain = step_seconds(pipe, batch, None, LoraSettings(), 1)
+        with tempfile.TemporaryDirectory() as folder:
+            cached = step_seconds(random_pipeline(arguments.scale), batch, None, LoraSettings(), 1, Path(folder))
+        figures[f"1/{arguments.scale} width, batch {size}"] = {
+            "samples_per_s": size / plain,
+            "cached_samples_per_s": size / cached,
+            "cached_over_plain": plain / cached,
+        }
+    machine = f"{platform.machine()}, 1 thread, torch {torch.__version__}"
+    print(machine)
+    for name, row in figures.items():
+        print(f"{name:24}" + "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
+    if arguments.out:
+        arguments.out.write_text(json.dumps({"machine": machine, "figures": figures}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
