@@ -257,11 +257,18 @@ def numbers(pattern: str, names: Iterable[str]) -> list[int]:
 def comprehension_config(
     weights: Checkpoints, text_config: PretrainedConfig, image_token_id: int, vit_heads: int, qformer_heads: int
 ) -> Blip2Config:
-    """The configuration that fits the weights; `text_config` is the language model's."""
+    """The configuration that fits the weights; `text_config` is the language model's.
+
+    Raises:
+        ValueError: for numbers of heads that do not divide the widths.
+    """
     hidden = weights.shape("vision_model.embeddings.class_embedding")[-1]
     patch = weights.shape("vision_model.embeddings.patch_embedding.weight")[-1]
     grid = math.isqrt(weights.shape("vision_model.embeddings.position_embedding")[1] - 1)
     _, queries, width = weights.shape("query_tokens")
+    for part, size, heads in (("vit", hidden, vit_heads), ("qformer", width, qformer_heads)):
+        if size % heads:
+            raise ValueError(f"{part} is {size} wide, which {heads} heads do not divide; {part}_heads must be another")
     layers = weights.numbers(r"qformer\.encoder\.layer\.(\d+)\..*")
     crossing = weights.numbers(r"qformer\.encoder\.layer\.(\d+)\.crossattention\..*")
     text_config.vocab_size = weights.shape("language_model.lm_head.weight")[0]

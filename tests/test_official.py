@@ -134,6 +134,11 @@ def test_a_file_that_needs_code_is_refused(tmp_path):
         open_tensors(tmp_path / "unsafe.ckpt")
 
 
+def test_heads_that_do_not_divide_the_width_are_refused():
+    with pytest.raises(ValueError, match="vit is 48 wide, which 5 heads do not divide"):
+        load_official(**files() | {"vit_heads": 5})
+
+
 def test_missing_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no such file or folder: .*gone.ckpt"):
         fetch(tmp_path / "gone.ckpt")
