@@ -297,8 +297,10 @@ class Measurements:
 
 def grouped_intervals(
     rows: np.ndarray, groups: Sequence, summarise: Callable[[np.ndarray], dict[str, float]], seed: int = 0
-) -> dict[str, Interval]:
+) -> dict[str, Interval | float]:
     """Figures of rows, and bootstrap intervals that draw whole groups: steps of a story are not independent.
+
+    A single group has no interval.
 
     Args:
         rows: `(items, columns)`.
@@ -306,6 +308,8 @@ def grouped_intervals(
         summarise: figures of some rows, by name.
     """
     parts = _split(groups, rows)
+    if len(parts) == 1:
+        return summarise(rows)
     # Stacked, rows of groups of one are drawn at once.
     alone = np.concatenate(parts) if len(parts) == len(rows) else None
     draws = [

@@ -136,6 +136,7 @@ def test_intervals_draw_whole_groups():
     groups = np.repeat(np.arange(6), 5)
     grouped = grouped_intervals(stories, groups, mean)["mean"]
     assert grouped == pytest.approx(bootstrap_interval([0, 1, 1, 0, 1, 1]))
+    assert grouped_intervals(stories, [0] * 30, mean) == {"mean": pytest.approx(2 / 3)}
     alone = grouped_intervals(stories, range(30), mean)["mean"]
     assert alone.high - alone.low < grouped.high - grouped.low
 
