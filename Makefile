@@ -18,7 +18,7 @@ story: install
 	$(RUN) -m minigpt5 story "A red fox wakes up in the forest." --image docs/images/fox.png --steps 5 --seed 0 --out story
 
 test: install
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n auto --dist loadfile
 
 lint: install
 	.venv/bin/ruff check .
