@@ -155,11 +155,15 @@ class VokenModel(nn.Module):
         self._caches = {kind: FeatureCache(folder, kind, key) for kind, key in keys.items()}
 
     def _cached(self, kind: str, inputs: torch.Tensor, compute: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """What a frozen part makes of a batch of inputs."""
-        if kind not in self._caches:
-            return compute(inputs)
+        """What a frozen part makes of a batch of inputs, each different one taken once."""
         keys = [content_key(row) for row in inputs.cpu()]
-        return self._caches[kind].fetch(keys, lambda missing: compute(inputs[missing])).to(inputs.device)
+        if kind in self._caches:
+            return self._caches[kind].fetch(keys, lambda missing: compute(inputs[missing])).to(inputs.device)
+        different = list(dict.fromkeys(keys))
+        if len(different) == len(keys):
+            return compute(inputs)
+        computed = compute(inputs[[keys.index(key) for key in different]])
+        return computed[[different.index(key) for key in keys]]
 
     @torch.no_grad()
     def read_pictures(self, pixel_values: torch.Tensor) -> torch.Tensor:

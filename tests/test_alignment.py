@@ -2,6 +2,7 @@ import os
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from minigpt5.storyworld.export import export_cc3m, export_vist
 from minigpt5.storyworld.language import caption
 from minigpt5.storyworld.scene import sample_scene, split_rng
 
+ROOT = Path(__file__).parents[1]
 ONLY_TEXT = LossWeights(text=1.0, diffusion=0.0, caption=0.0, guidance_dropout=0.0)
 
 
@@ -137,6 +139,19 @@ def test_cached_features_are_those_of_the_frozen_parts_which_then_rest(pipe, tmp
         assert torch.equal(second[name], first[name])
 
 
+def test_a_picture_that_stands_twice_in_a_batch_is_read_once(pipe):
+    chats, _ = conversations(caption_task, 2)
+    batch = pipe.processor.training_batch([chats[0], chats[1], chats[0]])
+    model = VokenModel(pipe, LossWeights())
+    seen = []
+    pipe.comprehension.vision_model.register_forward_hook(
+        lambda module, args, kwargs, out: seen.append(len(out[0])), with_kwargs=True
+    )
+    features = model.read_pictures(batch["pixel_values"])
+    assert seen == [2] and len(features) == 3
+    assert torch.equal(features[0], features[2]) and not torch.equal(features[0], features[1])
+
+
 def test_parts_in_training_are_not_cached(pipe, tmp_path):
     with pytest.raises(ValueError, match="is being trained"):
         VokenModel(pipe, LossWeights()).cache_features(tmp_path)
@@ -178,7 +193,8 @@ def test_two_processes_with_unequal_shares_train_as_one_does(pipe, tmp_path):
     program = tmp_path / "program.py"
     program.write_text(TWO_PROCESSES)
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    devices = ["--config_file", str(ROOT / "configs/accelerate/ddp_8_gpus.yaml"), "--num_processes", "2"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", *devices]
     for name, command in (("one", [sys.executable]), ("two", launch)):
         command = [*command, program, tmp_path / "model", tmp_path / "data", tmp_path / name]
         output = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
