@@ -136,6 +136,10 @@ class Rows:
     def __contains__(self, figure: str) -> bool:
         return FIGURES[figure].part in self.parts
 
+    def estimate(self, figure: str) -> float:
+        """A figure alone."""
+        return _flat(FIGURES[figure].statistic)(self.parts[FIGURES[figure].part])
+
     def interval(self, figure: str) -> Interval:
         """A figure with its bootstrap interval over groups."""
         return bootstrap_interval(self.parts[FIGURES[figure].part], _flat(FIGURES[figure].statistic))
