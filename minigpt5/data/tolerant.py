@@ -7,6 +7,7 @@ seed and the bad row's index alone: a run that is resumed sees what it would hav
 from __future__ import annotations
 
 import io
+import logging
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +16,8 @@ import torch
 from datasets import Dataset, Features, Image, IterableDataset, List
 
 from minigpt5.images import ImageError, open_image
+
+logger = logging.getLogger(__name__)
 
 # Before so many rows were read, a share says little.
 FEW = 100
@@ -52,6 +55,8 @@ class BadPictures:
         self.bad += 1
         if problem not in self.first and len(self.first) < 5:
             self.first.append(problem)
+        if str(self.bad).strip("0") == "1":  # the first, the tenth, the hundredth
+            logger.warning("%d of %d rows read had a missing or broken picture: %s", self.bad, self.read, problem)
         if self.bad > self.max_share * max(self.read, FEW):
             raise TooManyBadPictures(
                 f"{self.bad} of the {self.read} rows read so far have a missing or broken picture; "
