@@ -472,8 +472,8 @@ class Claims:
     def settings(self) -> list[Block]:
         """What made the figures: counts, budgets, time, versions."""
         configs = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(CONFIGS.glob("*.yaml"))}
-        notes = {job.name: self.work / "jobs" / f"{job.name}.json" for job in self.jobs}
-        seconds = {name: json.loads(file.read_text())["seconds"] for name, file in notes.items() if file.exists()}
+        notes = sorted((self.work / "jobs").glob("*.json"))
+        seconds = {file.stem: json.loads(file.read_text())["seconds"] for file in notes}
         trained = {name: value for name, value in seconds.items() if (self.work / name / "adapter").exists()}
         trained |= {name: value for name, value in seconds.items() if name == "finetuned-diffusion"}
         asked = {_slug(name) for name in self.evaluations}

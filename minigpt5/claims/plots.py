@@ -18,14 +18,12 @@ def plot_curves(
     xlabel: str,
     panels: Mapping[str, Mapping[str, Mapping[float, Interval]]],
     log: bool = False,
-    mark: float | None = None,
 ) -> None:
     """Panels side by side, each with curves of figures with their intervals over one setting.
 
     Args:
         panels: by their y label, curves by name, intervals by the setting's value.
         log: values of the setting double from one to the next.
-        mark: a value to draw a line at.
 
     Raises:
         ModuleNotFoundError: if matplotlib is not installed.
@@ -42,9 +40,7 @@ def plot_curves(
         if log:
             axes.set_xscale("log", base=2)
             axes.xaxis.set_major_formatter(ticker.ScalarFormatter())
-        if mark is not None:
-            axes.axvline(mark, color="#8b8577", linestyle=":", linewidth=1.2)
-        axes.set_xticks(sorted({value for points in curves.values() for value in points}) if log else axes.get_xticks())
+            axes.set_xticks(sorted({value for points in curves.values() for value in points}))
         axes.set(xlabel=xlabel, ylabel=label)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
