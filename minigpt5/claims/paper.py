@@ -48,16 +48,17 @@ STAND_INS = (
     "order can."
 )
 COMPARED = (
-    "**What is compared.** Systems that are compared with each other had the same number of steps at the same batch "
-    "size. Alignment variants (claims 7 and 9) start from the same untrained vokens and mapper and learn captions of "
-    "one character; the diffusion loss comes in late for all but the one without caption loss, which has it from the "
-    "start. As in all of the miniature, a naming head that knows StoryWorld's ground truth helps every variant alike."
-    " Variants of the second stage (claims 2 to 6) start from the miniature's own first stage at full budget, the one"
-    " without UAS from untrained vokens and mapper. Claims 1 and 8 look at one system, the shipped model; its rows "
-    "elsewhere are there for orientation. The base's UNet was trained on captions; fine-tuned SD learnt sentences of "
-    "stories. Divter's budget went into dialogue alone, four times as much of it as the others had. The alignment "
-    "variants have a tenth of the samples that the miniature's own first stage has, and no fit of the mapper behind it: "
-    "claims 7 and 9 are about an early stage of training, and the frame accuracy beside Figure 7 says how early."
+    "**What is compared.** Systems that are compared with each other had the same number of steps at the same batch"
+    " size. Alignment variants (claims 7 and 9) start from the same untrained vokens and mapper and learn captions "
+    "of one character; the diffusion loss comes in late for all but the one without caption loss, which has it from"
+    " the start. As in all of the miniature, a naming head that knows StoryWorld's ground truth helps every variant"
+    " alike. Variants of the second stage (claims 2 to 6) start from the miniature's own first stage at full "
+    "budget, the one without UAS from untrained vokens and mapper. Claims 1 and 8 look at one system, the shipped "
+    "model; its rows elsewhere are there for orientation. The base's UNet was trained on captions; fine-tuned SD "
+    "learnt sentences of stories. Divter's budget went into dialogue alone, four times as much of it as the others "
+    "had. The alignment variants have a tenth of the samples that the miniature's own first stage has, and no fit "
+    "of the mapper behind it: claims 7 and 9 are about an early stage of training, and the frame accuracy beside "
+    "Figure 7 says how early."
 )
 
 
