@@ -167,6 +167,25 @@ def write_json(path: Path, content: dict) -> None:
     temporary.replace(path)
 
 
+def export_small(data: Path) -> None:
+    """A little of every data set, for a run that only shows that the program runs."""
+    for split in ("train", "validation"):
+        for name, export in (("vist", export_vist), ("mmdialog", export_mmdialog), ("cc3m", export_cc3m)):
+            export(data / name, split, 6)
+
+
+def export_captions(root: Path, sizes: dict[str, int]) -> None:
+    """Captions of one character: two take the miniature far longer to learn than these budgets have."""
+    for split, count in sizes.items():
+        export_cc3m(root, split, count, companion_share=0.0)
+
+
+def write_base(base: Path, n_vokens: int, out: Path) -> None:
+    """The base with so many untrained vokens."""
+    quiet_libraries()
+    with_fresh_vokens(MiniGPT5Pipeline.from_pretrained(base), n_vokens).to(torch.float16).save_pretrained(out)
+
+
 def evaluate(evaluation: Evaluation, replies: Path, measured: Path, judge: Path) -> None:
     """Have a system reply to what it has not replied to, and keep the rows of its figures."""
     quiet_libraries()
@@ -209,35 +228,14 @@ class Claims:
         return self.work / name / "model"
 
     def _plan_data(self, export: bool) -> None:
-        count = self.counts.training_captions
         if export:
-
-            def stories_and_talks() -> None:
-                for split in ("train", "validation"):
-                    export_vist(self.data / "vist", split, 6)
-                    export_mmdialog(self.data / "mmdialog", split, 6)
-                    export_cc3m(self.data / "cc3m", split, 6)
-
-            self._job("data", stories_and_talks)
-
-        def captions() -> None:
-            # One character a picture: two take the miniature far longer to learn than these budgets have.
-            for split, size in (("train", count), ("validation", self.counts.captions)):
-                export_cc3m(self.captions / "cc3m", split, size, companion_share=0.0)
-
-        def chats() -> None:
-            talks = self.data / "mmdialog"
-            write_divter_chats(talks, self.work / "divter-data" / "chat", count=self.counts.divter_talks)
-
-        self._job("captions", captions)
-        self._job("divter-data", chats, needs=("data",) if export else ())
+            self._apart("data", export_small, self.data)
+        sizes = {"train": self.counts.training_captions, "validation": self.counts.captions}
+        self._apart("captions", export_captions, self.captions / "cc3m", sizes)
+        chats = (self.data / "mmdialog", self.work / "divter-data" / "chat", "[DST]", self.counts.divter_talks)
+        self._apart("divter-data", write_divter_chats, *chats, needs=("data",) if export else ())
         for n_vokens in VOKENS:
-
-            def fresh(n_vokens: int = n_vokens) -> None:
-                pipe = with_fresh_vokens(MiniGPT5Pipeline.from_pretrained(self.base), n_vokens)
-                pipe.to(torch.float16).save_pretrained(self.work / f"base-{n_vokens}")
-
-            self._job(f"base-{n_vokens}", fresh)
+            self._apart(f"base-{n_vokens}", write_base, self.base, n_vokens, self.work / f"base-{n_vokens}")
 
     def _plan_training(self) -> None:
         judged, eight = ("--judge", self.judge), self.work / "base-8"
@@ -310,6 +308,17 @@ class Claims:
 
         self.jobs.append(Job(name, timed, done or note.exists, needs))
 
+    def _apart(
+        self,
+        name: str,
+        function: Callable[..., None],
+        *arguments: object,
+        needs: tuple[str, ...] = (),
+        done: Callable[[], bool] | None = None,
+    ) -> None:
+        """A job in a process of its own: models must not be opened by two threads of one."""
+        self._job(name, lambda: self.pool.submit(function, *arguments).result(), needs, done)
+
     def _evaluations(self) -> dict[str, Evaluation]:
         counts, stories, talks = self.counts, self.data / "vist", self.data / "mmdialog"
         lora = System(self.model("interleaved-full"))
@@ -362,14 +371,13 @@ class Claims:
             def done(file: Path = file, evaluation: Evaluation = evaluation) -> bool:
                 return file.exists() and json.loads(file.read_text())["tasks"] == dict(evaluation.tasks)
 
-            def run(name: str = name, file: Path = file, evaluation: Evaluation = evaluation) -> None:
-                self.pool.submit(evaluate, evaluation, self.replies(name), file, self.judge).result()
-
             paths = (system.model, system.adapter, system.unet, evaluation.data)
             folders = {
                 path.relative_to(self.work).parts[0] for path in paths if path and path.is_relative_to(self.work)
             }
-            self._job(_slug(name), run, tuple(sorted(folders & trained)), done)
+            needs = tuple(sorted(folders & trained))
+            arguments = (evaluation, self.replies(name), file, self.judge)
+            self._apart(_slug(name), evaluate, *arguments, needs=needs, done=done)
 
     def run(self) -> None:
         """Do what is not done, two jobs at a time or as many as there are GPUs; every core runs one thread.
