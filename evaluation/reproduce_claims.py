@@ -482,6 +482,8 @@ class Claims:
         configs = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(CONFIGS.glob("*.yaml"))}
         notes = sorted((self.work / "jobs").glob("*.json"))
         seconds = {file.stem: json.loads(file.read_text())["seconds"] for file in notes}
+        # What was done before the program came to it has no time.
+        seconds = {name: value for name, value in seconds.items() if value is not None}
         trained = {name: value for name, value in seconds.items() if (self.work / name / "adapter").exists()}
         trained |= {name: value for name, value in seconds.items() if name == "finetuned-diffusion"}
         asked = {_slug(name) for name in self.evaluations}
@@ -514,7 +516,7 @@ class Claims:
             Table(["items", "count"], counts_table),
             Paragraph("Budgets of training, in `configs/storyworld-claims/`:"),
             Table(["settings", "steps", "batch", "rate", "conversations a batch"], budgets),
-            Paragraph(f"Wall time of the trainings, on a machine that had other work: {_minutes(trained)}."),
+            Paragraph(f"Wall time of the trainings that were timed whole, on a machine that had other work: {_minutes(trained)}."),
             Paragraph(
                 f"All evaluations together took {evaluated / 60:.0f} process-minutes. Machine: {platform.machine()}, "
                 f"{os.cpu_count()} CPU cores, {torch.cuda.device_count()} GPUs, one thread a process. "
