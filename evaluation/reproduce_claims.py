@@ -516,7 +516,10 @@ class Claims:
             Table(["items", "count"], counts_table),
             Paragraph("Budgets of training, in `configs/storyworld-claims/`:"),
             Table(["settings", "steps", "batch", "rate", "conversations a batch"], budgets),
-            Paragraph(f"Wall time of the trainings that were timed whole, on a machine that had other work: {_minutes(trained)}."),
+            Paragraph(
+                "Wall time of the trainings that were timed whole, on a machine that had other work: "
+                f"{_minutes(trained)}."
+            ),
             Paragraph(
                 f"All evaluations together took {evaluated / 60:.0f} process-minutes. Machine: {platform.machine()}, "
                 f"{os.cpu_count()} CPU cores, {torch.cuda.device_count()} GPUs, one thread a process. "
