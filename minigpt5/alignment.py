@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from diffusers.utils import make_image_grid
 from PIL import Image
@@ -280,13 +281,16 @@ def save_trained(pipe: MiniGPT5Pipeline, config: VokenConfig) -> None:
         pipe.to(torch.float16).save_pretrained(config.out / "model")
 
 
-def validation_loss(losses: Callable[[Any, int], dict[str, torch.Tensor]], batches: Sequence[Any], step: int) -> float:
-    """The mean loss of batches held back, with the same noise every time."""
+def validation_loss(
+    losses: Callable[[Any, int], dict[str, torch.Tensor]], batches: Callable[[int], Any], count: int, step: int
+) -> float:
+    """The mean loss of the first `count` batches, with the same noise every time."""
     total = 0.0
-    for index, batch in enumerate(batches):
+    for index in range(count):
+        batch = send_to_device(batches(index), pick_device())
         torch.manual_seed(index)
         total += losses(batch, step)["loss"].item()
-    return total / len(batches)
+    return total / count
 
 
 @torch.no_grad()

@@ -221,6 +221,13 @@ def build_accelerator(config: FitConfig, folder: Path) -> Accelerator:
     return accelerator
 
 
+def end_dry_run(module: nn.Module, config: FitConfig) -> None:
+    """In a dry run, list what trains and what it costs, and end; before the data are opened, where there are none."""
+    if config.dry_run:
+        print(cost_table(training_cost(module, config.ema_decay is not None)))
+        raise SystemExit(0)
+
+
 def fit(
     module: nn.Module,
     batches: Callable[[int], Any],
@@ -248,9 +255,7 @@ def fit(
         TrainingError: if `max_bad_steps` losses in a row are no finite numbers; names the batch.
         CheckpointError: if a checkpoint cannot be written or does not fit.
     """
-    if config.dry_run:
-        print(cost_table(training_cost(module, config.ema_decay is not None)))
-        raise SystemExit(0)
+    end_dry_run(module, config)
     folder.mkdir(parents=True, exist_ok=True)
     accelerator = build_accelerator(config, folder)
     groups = parameter_groups or [

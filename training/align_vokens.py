@@ -7,14 +7,11 @@
 import dataclasses
 from dataclasses import dataclass
 
-from accelerate.utils import send_to_device
-
 from minigpt5.adapters import train_adapter
 from minigpt5.alignment import VokenConfig, VokenModel, open_for_training, sample_grid, save_trained, validation_loss
 from minigpt5.config import read_config
-from minigpt5.cost import cost_table, training_cost
-from minigpt5.data.mixture import Mixture
-from minigpt5.fit import fit
+from minigpt5.data.mixture import open_mixture
+from minigpt5.fit import end_dry_run, fit
 from minigpt5.logs import quiet_libraries
 from minigpt5.processes import is_main_process
 from minigpt5.storyworld.coach import Coach
@@ -33,11 +30,8 @@ def main():
     pipe = open_for_training(config.model, config.dtype, config.gradient_checkpointing, config.dry_run)
     train_adapter(pipe, config.lora)
     model = VokenModel(pipe, config.weights)
-    if config.dry_run:
-        print(cost_table(training_cost(model, config.ema_decay is not None)))
-        return
-    draw = Mixture(config.data, config.mix, "train", config.layouts, config.seed, config.max_bad_share)
-    held_back = Mixture(config.data, config.mix, "validation", config.layouts, config.seed, config.max_bad_share)
+    end_dry_run(model, config)
+    draw, held_back = (open_mixture(config, split) for split in ("train", "validation"))
     if config.cache_features:
         model.cache_features(config.cache_features)
     model.coach = Coach(pipe, config.naming_weight, config.judge).to(pipe.device) if config.coached else None
@@ -61,8 +55,7 @@ def main():
 
     def evaluate():
         figures = model.coach.examine_captions(pipe, config.judged) if model.coach else {}
-        fresh = [send_to_device(batches(index, held_back), pipe.device) for index in range(2)]
-        figures["minus_loss"] = -validation_loss(losses, fresh, config.steps)
+        figures["minus_loss"] = -validation_loss(losses, lambda index: batches(index, held_back), 2, config.steps)
         return figures | {"painted": sample_grid(pipe, held_back.questions(4))}
 
     fit(model, batches, losses, config, config.out, evaluate, model.parameter_groups(config))

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from accelerate.utils import send_to_device
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import make_image_grid
 from PIL import Image
@@ -20,7 +19,7 @@ from transformers import AutoTokenizer, CLIPTextModel
 
 from minigpt5.alignment import validation_loss
 from minigpt5.config import read_config
-from minigpt5.data.mixture import Mixture, check_pairs
+from minigpt5.data.mixture import check_pairs, open_mixture
 from minigpt5.fit import FitConfig, fit
 from minigpt5.hub import shipped_model
 from minigpt5.images import pad_to_square, to_tensor
@@ -120,8 +119,7 @@ def main():
     model = Painter(shipped_model(config.model), config.guidance_dropout, config.snr_gamma).to(pick_device())
     if config.gradient_checkpointing:
         model.unet.enable_gradient_checkpointing()
-    draw = Mixture(config.data, config.mix, "train", config.layouts, config.seed, config.max_bad_share)
-    held_back = Mixture(config.data, config.mix, "validation", config.layouts, config.seed, config.max_bad_share)
+    draw, held_back = (open_mixture(config, split) for split in ("train", "validation"))
 
     def batches(index):
         return model.encode(draw(index))
@@ -131,7 +129,6 @@ def main():
 
     def evaluate():
         drawn = [held_back(index) for index in range(config.judged)]
-        fresh = [send_to_device(model.encode(batch), pick_device()) for batch in drawn]
         shown = [one.caption for batch in drawn for one in batch][: config.painted]
         pictures = model.pipeline()(
             shown,
@@ -140,7 +137,7 @@ def main():
             generator=[torch.Generator().manual_seed(i) for i in range(len(shown))],
         ).images
         return {
-            "minus_loss": -validation_loss(losses, fresh, config.steps),
+            "minus_loss": -validation_loss(losses, lambda index: model.encode(drawn[index]), len(drawn), config.steps),
             "painted": make_image_grid(pictures, rows=1, cols=len(pictures)),
         }
 

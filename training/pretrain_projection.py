@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from accelerate.utils import send_to_device
 
 from minigpt5 import MiniGPT5Pipeline
 from minigpt5.alignment import validation_loss
 from minigpt5.config import read_config
-from minigpt5.data.mixture import Mixture, check_pairs
+from minigpt5.data.mixture import check_pairs, open_mixture
 from minigpt5.fit import FitConfig, fit
 from minigpt5.logs import quiet_libraries
 from minigpt5.processes import is_main_process, pick_device
@@ -63,8 +62,7 @@ def main():
     model = ProjectionModel(pipe.comprehension, config.gradient_checkpointing).to(pick_device())
     if config.fresh:
         model.projection.reset_parameters()
-    draw = Mixture(config.data, config.mix, "train", config.layouts, config.seed, config.max_bad_share)
-    held_back = Mixture(config.data, config.mix, "validation", config.layouts, config.seed, config.max_bad_share)
+    draw, held_back = (open_mixture(config, split) for split in ("train", "validation"))
 
     def batches(index, source=draw):
         return pipe.processor.training_batch([one.item for one in source(index)])
@@ -73,8 +71,9 @@ def main():
         return model(batch)
 
     def evaluate():
-        fresh = [send_to_device(batches(index, held_back), pick_device()) for index in range(config.judged)]
-        return {"minus_loss": -validation_loss(losses, fresh, config.steps)}
+        return {
+            "minus_loss": -validation_loss(losses, lambda index: batches(index, held_back), config.judged, config.steps)
+        }
 
     fit(model, batches, losses, config, config.out, evaluate)
     if is_main_process():

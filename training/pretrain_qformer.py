@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, BertForMaskedLM, Blip2ForImageTextRetrie
 
 from minigpt5 import MiniGPT5Pipeline, MiniGPT5Processor
 from minigpt5.config import read_config
-from minigpt5.data.mixture import Mixture, check_pairs
+from minigpt5.data.mixture import check_pairs, open_mixture
 from minigpt5.fit import FitConfig, fit
 from minigpt5.hub import shipped_model
 from minigpt5.images import to_rgb
@@ -81,8 +81,7 @@ def main():
     if config.bert:
         model.initialise_from(BertForMaskedLM.from_pretrained(config.bert, dtype=torch.float32))
     model.to(pick_device())
-    draw = Mixture(config.data, config.mix, "train", config.layouts, config.seed, config.max_bad_share)
-    held_back = Mixture(config.data, config.mix, "validation", config.layouts, config.seed, config.max_bad_share)
+    draw, held_back = (open_mixture(config, split) for split in ("train", "validation"))
 
     def encode(drawn):
         pictures = [to_rgb(one.item.images[0]) for one in drawn]

@@ -8,8 +8,6 @@ import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from accelerate.utils import send_to_device
-
 from minigpt5.adapters import train_adapter
 from minigpt5.alignment import (
     LossWeights,
@@ -21,9 +19,8 @@ from minigpt5.alignment import (
     validation_loss,
 )
 from minigpt5.config import read_config
-from minigpt5.cost import cost_table, training_cost
-from minigpt5.data.mixture import Mixture
-from minigpt5.fit import fit
+from minigpt5.data.mixture import open_mixture
+from minigpt5.fit import end_dry_run, fit
 from minigpt5.logs import quiet_libraries
 from minigpt5.processes import is_main_process
 from minigpt5.storyworld.coach import Coach
@@ -58,11 +55,8 @@ def main():
     pipe.mapper.fc.requires_grad_(False)
     pipe.mapper.queries.requires_grad_(False)
     model = VokenModel(pipe, config.weights)
-    if config.dry_run:
-        print(cost_table(training_cost(model, config.ema_decay is not None)))
-        return
-    draw = Mixture(config.data, config.mix, "train", config.layouts, config.seed, config.max_bad_share)
-    held_back = Mixture(config.data, config.mix, "validation", config.layouts, config.seed, config.max_bad_share)
+    end_dry_run(model, config)
+    draw, held_back = (open_mixture(config, split) for split in ("train", "validation"))
     if config.cache_features:
         model.cache_features(config.cache_features)
     model.coach = Coach(pipe, config.naming_weight, config.judge).to(pipe.device) if config.coached else None
@@ -79,8 +73,7 @@ def main():
 
     def evaluate():
         figures = model.coach.examine_stories(pipe, config.judged) if model.coach else {}
-        fresh = [send_to_device(batches(index, held_back), pipe.device) for index in range(2)]
-        figures["minus_loss"] = -validation_loss(losses, fresh, config.steps)
+        figures["minus_loss"] = -validation_loss(losses, lambda index: batches(index, held_back), 2, config.steps)
         questions = held_back.questions(4)
         return figures | ({"painted": sample_grid(pipe, questions)} if questions else {})
 

@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from accelerate.utils import send_to_device
 
 from minigpt5 import MiniGPT5Pipeline
 from minigpt5.alignment import validation_loss
 from minigpt5.config import read_config
-from minigpt5.data.mixture import Mixture, check_mix
+from minigpt5.data.mixture import check_mix, open_mixture
 from minigpt5.decoding import decode_texts
 from minigpt5.fit import FitConfig, fit
 from minigpt5.logs import quiet_libraries
@@ -63,8 +62,7 @@ def main():
     config = read_config(InstructionConfig, __doc__)
     pipe = MiniGPT5Pipeline.from_pretrained(config.model, dtype=getattr(torch, config.dtype))
     model = ProjectionModel(pipe.comprehension, config.gradient_checkpointing).to(pick_device())
-    draw = Mixture(config.data, config.mix, "train", config.layouts, config.seed, config.max_bad_share)
-    held_back = Mixture(config.data, config.mix, "validation", config.layouts, config.seed, config.max_bad_share)
+    draw, held_back = (open_mixture(config, split) for split in ("train", "validation"))
 
     def batches(index, source=draw):
         return pipe.processor.training_batch([one.item for one in source(index)])
@@ -76,8 +74,9 @@ def main():
         questions = [one.item[:-1] for one in held_back(0)[: config.told]]
         for reply in decode_texts(model.comprehension, pipe.processor, questions, max_new_tokens=60):
             print(f"{config.out.name}: told {reply!r}")
-        fresh = [send_to_device(batches(index, held_back), pick_device()) for index in range(config.judged)]
-        return {"minus_loss": -validation_loss(losses, fresh, config.steps)}
+        return {
+            "minus_loss": -validation_loss(losses, lambda index: batches(index, held_back), config.judged, config.steps)
+        }
 
     fit(model, batches, losses, config, config.out, evaluate)
     if is_main_process():

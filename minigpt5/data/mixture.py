@@ -102,6 +102,11 @@ def check_pairs(mix: dict[str, int], batch_size: int) -> None:
         raise ValueError(f"mix: {others[0]} gives no pictures with captions; pair and story_pair do")
 
 
+def open_mixture(config: Any, split: str) -> Mixture:
+    """The mixture that a program's settings name: `data`, `mix`, `layouts`, `seed` and `max_bad_share`."""
+    return Mixture(config.data, config.mix, split, config.layouts, config.seed, config.max_bad_share)
+
+
 class Mixture:
     """Draws batches of conversations.
 
