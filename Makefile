@@ -4,21 +4,38 @@ RUN = HF_HUB_OFFLINE=1 .venv/bin/python
 MINI = configs/storyworld-mini
 OUT ?= runs/storyworld-mini
 
-.PHONY: install story test lint miniature evaluate benchmark clean
+UV = .venv/bin/uv
+UV_VERSION = $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' requirements.lock)
 
+.PHONY: install lock story test test-newest test-oldest lint miniature evaluate benchmark clean
+
+# Exactly the versions of the lock, hashes checked.
 install: .venv/installed
 
-.venv/installed: pyproject.toml
+.venv/installed: pyproject.toml requirements.lock
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet uv
-	.venv/bin/uv pip install --quiet --python .venv/bin/python --editable ".[dev]"
+	.venv/bin/python -m pip install --quiet uv==$(UV_VERSION)
+	$(UV) pip install --quiet --python .venv/bin/python --constraints requirements.lock --build-constraints requirements.lock --editable ".[dev]"
 	touch $@
+
+# Resolves the lock anew: every extra, Python 3.11 to 3.14, Linux and macOS. It names no index.
+lock: install
+	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --generate-hashes --no-emit-index-url \
+	  --no-annotate --no-header pyproject.toml --output-file requirements.lock
 
 story: install
 	$(RUN) -m minigpt5 story "A red fox wakes up in the forest." --image docs/images/fox.png --steps 5 --seed 0 --out story
 
 test: install
 	$(RUN) -m pytest -n auto --dist loadfile
+
+# The bounds in pyproject.toml, both ends, in environments of their own.
+test-newest: RESOLUTION = highest
+test-oldest: RESOLUTION = lowest-direct
+test-newest test-oldest: install
+	$(UV) venv --quiet --clear --python .venv/bin/python .venv-$@
+	$(UV) pip install --quiet --python .venv-$@/bin/python --resolution $(RESOLUTION) --editable ".[dev]"
+	HF_HUB_OFFLINE=1 .venv-$@/bin/python -m pytest -n auto --dist loadfile
 
 lint: install
 	.venv/bin/ruff check .
@@ -35,4 +52,4 @@ benchmark: install
 	$(RUN) benchmarks/benchmark_miniature.py
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache
+	rm -rf .venv .venv-test-* .pytest_cache .ruff_cache

@@ -21,8 +21,7 @@ from pathlib import Path
 
 import torch
 from diffusers import DiffusionPipeline
-from peft import LoraConfig, get_peft_model_state_dict
-from peft.tuners.tuners_utils import BaseTunerLayer
+from peft import LoraConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -30,6 +29,7 @@ from torch.nn.functional import linear
 from transformers import Blip2ForConditionalGeneration
 
 from minigpt5.comprehension import KeyValuePrefix
+from minigpt5.lora import attach_lora, fuse_lora, has_lora, load_lora, save_lora
 
 
 class VokenRows(nn.Module):
@@ -102,17 +102,13 @@ def add_voken_rows(model: Blip2ForConditionalGeneration, voken_ids: Sequence[int
 
 def add_lora(model: Blip2ForConditionalGeneration, settings: LoraSettings) -> None:
     """Give the language model trainable low-rank adapters, in fp32."""
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    model.add_adapter(
-        LoraConfig(
-            r=settings.rank,
-            lora_alpha=settings.alpha,
-            lora_dropout=settings.dropout,
-            target_modules=rf".*language_model.*\.({'|'.join(settings.targets)})",
-        )
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=rf".*language_model.*\.({'|'.join(settings.targets)})",
     )
-    for parameter in trainable:
-        parameter.requires_grad_(True)
+    attach_lora(model, config)
 
 
 def add_prefix(model: Blip2ForConditionalGeneration, length: int) -> None:
@@ -120,20 +116,24 @@ def add_prefix(model: Blip2ForConditionalGeneration, length: int) -> None:
     model.prefix = KeyValuePrefix(model.config.text_config, length).to(model.device)
 
 
-def train_adapter(pipe: DiffusionPipeline, lora: LoraSettings | None = None, prefix_length: int = 0) -> None:
+def train_adapter(
+    pipe: DiffusionPipeline, lora: LoraSettings | None = None, prefix_length: int = 0, seed: int = 0
+) -> None:
     """Make the voken rows trainable, and with them an adapter or a prefix; all else of comprehension is frozen.
 
-    What is attached already goes on training.
+    What is attached already goes on training; what is new is drawn from `seed`.
     """
     model = pipe.comprehension
     if not is_adapted(model):
         add_voken_rows(model, pipe.processor.voken_ids)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.endswith(".rows") or "lora_" in name or name.startswith("prefix."))
-    if lora and not getattr(model, "_hf_peft_config_loaded", False):
-        add_lora(model, lora)
-    if prefix_length and not hasattr(model, "prefix"):
-        add_prefix(model, prefix_length)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        if lora and not has_lora(model):
+            add_lora(model, lora)
+        if prefix_length and not hasattr(model, "prefix"):
+            add_prefix(model, prefix_length)
 
 
 def is_adapted(model: Blip2ForConditionalGeneration) -> bool:
@@ -150,14 +150,7 @@ def fuse_adapter(model: Blip2ForConditionalGeneration) -> None:
     """
     if hasattr(model, "prefix"):
         raise ValueError("a prefix cannot be folded into weights; keep the adapter folder beside its base")
-    for name, module in list(model.named_modules()):
-        if isinstance(module, BaseTunerLayer):
-            module.merge()
-            outer, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(outer), leaf, module.get_base_layer())
-    if getattr(model, "_hf_peft_config_loaded", False):
-        model._hf_peft_config_loaded = False
-        del model.peft_config
+    fuse_lora(model)
     if not is_adapted(model):
         return
     for layer, put_back in (
@@ -205,13 +198,10 @@ def save_adapter(pipe: DiffusionPipeline, folder: str | os.PathLike, base: str) 
     save_file({name: value.detach().contiguous() for name, value in rows.items()}, temporary / "vokens.safetensors")
     names, samples = fingerprint(pipe)
     save_file({"samples": samples}, temporary / "base.safetensors")
-    lora = getattr(model, "_hf_peft_config_loaded", False)
-    if lora:
-        config = model.peft_config["default"]
-        config.save_pretrained(temporary / "lora")
-        save_file(get_peft_model_state_dict(model), temporary / "lora" / "adapter_model.safetensors")
+    if has_lora(model):
+        save_lora(model, temporary / "lora")
     pipe.mapper.save_pretrained(temporary / "mapper")
-    told = {"base": base, "base_sha256": names, "n_vokens": pipe.processor.n_vokens, "lora": bool(lora)}
+    told = {"base": base, "base_sha256": names, "n_vokens": pipe.processor.n_vokens, "lora": has_lora(model)}
     told["prefix_length"] = 0 if prefix is None else prefix.length
     (temporary / "adapter.json").write_text(json.dumps(told, indent=2) + "\n")
     (temporary / "README.md").write_text(_card(told))
@@ -270,7 +260,7 @@ def load_adapter(pipe: DiffusionPipeline, folder: str | os.PathLike) -> None:
     for layer, name in ((model.get_input_embeddings(), "embedding"), (model.get_output_embeddings(), "head")):
         layer.rows.copy_(rows[name])
     if told["lora"]:
-        model.load_adapter(str(folder / "lora"))
+        load_lora(model, folder / "lora")
     if told["prefix_length"]:
         add_prefix(model, told["prefix_length"])
         model.prefix.states.copy_(rows["prefix"])

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from transformers import Blip2Config, Blip2ForConditionalGeneration, Cache, DynamicCache, PreTrainedConfig
 
+from minigpt5.lora import base_state, has_lora, load_lora, save_lora
+
 
 class MiniGPT4ForConditionalGeneration(Blip2ForConditionalGeneration):
     """BLIP-2 with the published stack's two epsilons, saved whole even with an adapter attached.
@@ -31,17 +33,16 @@ class MiniGPT4ForConditionalGeneration(Blip2ForConditionalGeneration):
 
         transformers would write the adapter alone; a folder that holds both loads as it was saved.
         """
+        if has_lora(self):
+            kwargs["state_dict"] = base_state(self)
         super().save_pretrained(save_directory, **kwargs)
-        if not getattr(self, "_hf_peft_config_loaded", False):
-            return
-        base = {
-            name.replace(".base_layer.", "."): value for name, value in self.state_dict().items() if "lora_" not in name
-        }
-        self._hf_peft_config_loaded = False
-        try:
-            super().save_pretrained(save_directory, **{**kwargs, "state_dict": base})
-        finally:
-            self._hf_peft_config_loaded = True
+        if has_lora(self):
+            save_lora(self, save_directory)
+
+    def load_adapter(self, folder: str | os.PathLike, **kwargs) -> None:
+        """Attach the LoRA adapter that lies in a folder; `from_pretrained` calls it for one beside the weights."""
+        load_lora(self, folder)
+        self.requires_grad_(False)
 
 
 class KeyValuePrefix(nn.Module):

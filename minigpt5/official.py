@@ -30,6 +30,7 @@ from transformers import (
 
 from minigpt5.comprehension import MiniGPT4ForConditionalGeneration
 from minigpt5.images import published_image_processor
+from minigpt5.lora import attach_lora
 from minigpt5.mapper import VokenMapper
 from minigpt5.pipeline import MiniGPT5Pipeline
 from minigpt5.processor import MiniGPT5Processor
@@ -400,9 +401,8 @@ def load_official(
             weight.data += (lora_alpha / lora_rank * high @ low).to(dtype)
     elif adapters:
         leaves = "|".join(sorted({name.rpartition(".")[2] for name in adapters}))
-        comprehension.add_adapter(
-            LoraConfig(r=lora_rank, lora_alpha=lora_alpha, target_modules=rf"language_model\..*\.({leaves})")
-        )
+        target = rf"language_model\..*\.({leaves})"
+        attach_lora(comprehension, LoraConfig(r=lora_rank, lora_alpha=lora_alpha, target_modules=target))
         for name in adapters:
             for side in ("lora_A", "lora_B"):
                 weights.fill(getattr(comprehension.get_submodule(name), side), dtype, f"{name}.{side}.")

@@ -28,7 +28,7 @@ def main():
     quiet_libraries()
     config = read_config(AlignConfig, __doc__)
     pipe = open_for_training(config.model, config.dtype, config.gradient_checkpointing, config.dry_run)
-    train_adapter(pipe, config.lora)
+    train_adapter(pipe, config.lora, seed=config.seed)
     model = VokenModel(pipe, config.weights)
     end_dry_run(model, config)
     draw, held_back = (open_mixture(config, split) for split in ("train", "validation"))

@@ -51,7 +51,7 @@ def main():
     pipe = open_for_training(config.model, config.dtype, config.gradient_checkpointing, config.dry_run)
     if config.adapter:
         pipe.load_adapter(config.adapter)
-    train_adapter(pipe, config.lora, config.prefix_length)
+    train_adapter(pipe, config.lora, config.prefix_length, config.seed)
     pipe.mapper.fc.requires_grad_(False)
     pipe.mapper.queries.requires_grad_(False)
     model = VokenModel(pipe, config.weights)
