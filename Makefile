@@ -43,7 +43,7 @@ lint: install
 
 # Retrains storyworld-mini from nothing, stage by stage; a stage that was stopped goes on where it was.
 miniature: install
-	$(RUN) training/make_miniature.py --configs $(MINI) --out $(OUT)
+	$(RUN) training/miniature/make_miniature.py --configs $(MINI) --out $(OUT)
 
 evaluate: install
 	$(RUN) evaluation/evaluate_storyworld.py --model storyworld-mini

@@ -18,9 +18,9 @@ from minigpt5 import MiniGPT5Pipeline
 from minigpt5.evaluation.generation import generate
 from minigpt5.evaluation.items import story_items
 from minigpt5.evaluation.replies import ReplyFolder
-from minigpt5.logs import quiet_libraries
-from minigpt5.processes import pick_device
 from minigpt5.storyworld.export import export_vist
+from minigpt5.utils.logs import quiet_libraries
+from minigpt5.utils.processes import pick_device
 
 
 def main():

@@ -22,9 +22,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 
-from minigpt5.comprehension import bring_to_device, embed_prompt, last_hidden_states, next_token_logits
-from minigpt5.full_size import SCALES, empty_parts, random_pipeline
-from minigpt5.logs import quiet_libraries
+from minigpt5.published.shapes import SCALES, empty_parts, random_pipeline
+from minigpt5.readers.minigpt4 import bring_to_device, embed_prompt, last_hidden_states, next_token_logits
+from minigpt5.utils.logs import quiet_libraries
 
 GIB = 2**30
 PROMPT = "What should happen then? <ImageHere> Tell me the next scene with image."

@@ -17,7 +17,8 @@ from diffusers import PNDMScheduler, StableDiffusionPipeline
 from safetensors.torch import save_file
 from transformers import CLIPTokenizer
 
-from minigpt5.full_size import (
+from minigpt5.published.checkpoints import import_official
+from minigpt5.published.shapes import (
     LLAMA_VOCABULARY,
     SCALES,
     empty_parts,
@@ -25,8 +26,7 @@ from minigpt5.full_size import (
     full_size_config,
     stand_in_tokenizer,
 )
-from minigpt5.logs import quiet_libraries
-from minigpt5.official import import_official
+from minigpt5.utils.logs import quiet_libraries
 
 MIB = 2**20
 

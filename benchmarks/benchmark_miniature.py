@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 
 from minigpt5 import MiniGPT5Pipeline
-from minigpt5.decoding import DecodingConfig, InterleavedDecoder
-from minigpt5.logs import quiet_libraries
-from minigpt5.processes import pick_device
 from minigpt5.storyworld.examine import fresh_captions, sample_scenes
+from minigpt5.utils.logs import quiet_libraries
+from minigpt5.utils.processes import pick_device
+from minigpt5.vokens.decoding import DecodingConfig, InterleavedDecoder
 
 BATCHES = (1, 8, 32)
 NEW_TOKENS = 32

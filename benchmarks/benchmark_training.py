@@ -14,15 +14,15 @@ from pathlib import Path
 
 import torch
 
-from minigpt5.adapters import LoraSettings, train_adapter
-from minigpt5.alignment import LossWeights, VokenModel
 from minigpt5.data.tasks import exchange, story_context
-from minigpt5.full_size import random_pipeline
-from minigpt5.logs import quiet_libraries
-from minigpt5.official import load_official
+from minigpt5.published.checkpoints import load_official
+from minigpt5.published.shapes import random_pipeline
 from minigpt5.storyworld.draw import draw
 from minigpt5.storyworld.scene import split_rng
 from minigpt5.storyworld.stories import sample_story
+from minigpt5.training.objective import LossWeights, VokenModel
+from minigpt5.utils.logs import quiet_libraries
+from minigpt5.vokens.adapters import LoraSettings, train_adapter
 
 GOLDEN = Path(__file__).parents[1] / "tests/golden"
 

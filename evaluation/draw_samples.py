@@ -11,11 +11,11 @@ from PIL import Image
 
 from minigpt5 import MiniGPT5Pipeline
 from minigpt5.data.tasks import illustrate
-from minigpt5.images import open_image
-from minigpt5.logs import quiet_libraries
-from minigpt5.processes import pick_device
 from minigpt5.story import tell_story
 from minigpt5.storyworld.examine import ask, fresh_captions, sample_scenes
+from minigpt5.utils.images import open_image
+from minigpt5.utils.logs import quiet_libraries
+from minigpt5.utils.processes import pick_device
 
 ROWS, COLUMNS = 5, 10
 

@@ -13,8 +13,8 @@ from minigpt5.evaluation.items import STORY_TASKS, story_items
 from minigpt5.evaluation.report import write_report
 from minigpt5.evaluation.storyworld import JudgedMeasurements, read_truth
 from minigpt5.evaluation.systems import answer, evaluation_arguments, metric_weights
-from minigpt5.logs import quiet_libraries
-from minigpt5.processes import is_main_process
+from minigpt5.utils.logs import quiet_libraries
+from minigpt5.utils.processes import is_main_process
 
 
 def main():

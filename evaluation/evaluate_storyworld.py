@@ -13,11 +13,7 @@ from pathlib import Path
 import torch
 
 from minigpt5 import MiniGPT5Pipeline
-from minigpt5.baselines import ZeroShotDiffusion
-from minigpt5.images import to_tensor
-from minigpt5.latents import psnr
-from minigpt5.logs import quiet_libraries
-from minigpt5.processes import pick_device
+from minigpt5.evaluation.baselines import ZeroShotDiffusion
 from minigpt5.storyworld.draw import draw
 from minigpt5.storyworld.examine import (
     examine_captions,
@@ -28,6 +24,10 @@ from minigpt5.storyworld.examine import (
     sample_scenes,
 )
 from minigpt5.storyworld.judge import judge_accuracy, load_judge
+from minigpt5.training.latents import psnr
+from minigpt5.utils.images import to_tensor
+from minigpt5.utils.logs import quiet_libraries
+from minigpt5.utils.processes import pick_device
 
 
 def paint_with_text_encoder(pipe, captions, batch_size=50):

@@ -13,9 +13,9 @@ import random
 from pathlib import Path
 
 from minigpt5.cli import whole_number
+from minigpt5.evaluation.human_study import compare, study_html, tally, tally_markdown
 from minigpt5.evaluation.items import ITEMS
 from minigpt5.evaluation.replies import ReplyFolder
-from minigpt5.human_study import compare, study_html, tally, tally_markdown
 from minigpt5.story import to_json
 
 SAME = ("layout", "data", "split")

@@ -31,11 +31,11 @@ import yaml
 from diffusers import UNet2DConditionModel
 
 from minigpt5 import MiniGPT5Pipeline, __version__
-from minigpt5.baselines import GILL as GILLPipeline
-from minigpt5.baselines import Divter, TwoStage, ZeroShotDiffusion
-from minigpt5.claims.divter import write_divter_chats
-from minigpt5.claims.figures import Rows, measure
-from minigpt5.claims.paper import (
+from minigpt5.evaluation.baselines import GILL as GILLPipeline
+from minigpt5.evaluation.baselines import Divter, TwoStage, ZeroShotDiffusion
+from minigpt5.evaluation.claims.divter import write_divter_chats
+from minigpt5.evaluation.claims.figures import Rows, measure
+from minigpt5.evaluation.claims.paper import (
     CAPTIONS,
     COMPARED,
     DIVTER,
@@ -64,23 +64,23 @@ from minigpt5.claims.paper import (
     tables,
     vokens_system,
 )
-from minigpt5.claims.plots import plot_curves, plot_pictures
-from minigpt5.claims.report import Block, Heading, Paragraph, Plot, Table, html, markdown
-from minigpt5.claims.verdicts import counts
-from minigpt5.claims.vokens import with_fresh_vokens
+from minigpt5.evaluation.claims.plots import plot_curves, plot_pictures
+from minigpt5.evaluation.claims.report import Block, Heading, Paragraph, Plot, Table, html, markdown
+from minigpt5.evaluation.claims.verdicts import counts
+from minigpt5.evaluation.claims.vokens import with_fresh_vokens
 from minigpt5.evaluation.generation import generate
 from minigpt5.evaluation.items import CONTEXTS, Item, alignment_items, dialogue_items, story_items
 from minigpt5.evaluation.replies import ReplyFolder
 from minigpt5.evaluation.storyworld import read_truth
 from minigpt5.evaluation.systems import revision
-from minigpt5.hub import shipped_model
-from minigpt5.images import open_image
-from minigpt5.logs import quiet_libraries
 from minigpt5.metrics.intervals import Interval
-from minigpt5.processes import pick_device
 from minigpt5.story import to_json
 from minigpt5.storyworld.export import export_cc3m, export_mmdialog, export_vist
 from minigpt5.storyworld.judge import WEIGHTS, load_judge
+from minigpt5.utils.images import open_image
+from minigpt5.utils.logs import quiet_libraries
+from minigpt5.utils.processes import pick_device
+from minigpt5.weights import shipped_model
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs" / "storyworld-claims"

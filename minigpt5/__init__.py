@@ -15,14 +15,14 @@ __version__ = "0.1.0"
 
 # Names are imported when they are first used: `import minigpt5` alone loads neither torch nor diffusers.
 _HOME = {
-    "DecodingConfig": "minigpt5.decoding",
+    "DecodingConfig": "minigpt5.vokens.decoding",
     "ImageEvent": "minigpt5.pipeline",
-    "MiniGPT4ForConditionalGeneration": "minigpt5.comprehension",
+    "MiniGPT4ForConditionalGeneration": "minigpt5.readers.minigpt4",
     "MiniGPT5Pipeline": "minigpt5.pipeline",
     "MiniGPT5PipelineOutput": "minigpt5.output",
-    "MiniGPT5Processor": "minigpt5.processor",
-    "TextEvent": "minigpt5.decoding",
-    "VokenMapper": "minigpt5.mapper",
+    "MiniGPT5Processor": "minigpt5.readers.processor",
+    "TextEvent": "minigpt5.vokens.decoding",
+    "VokenMapper": "minigpt5.vokens.mapper",
 }
 
 __all__ = [
@@ -38,12 +38,12 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from minigpt5.comprehension import MiniGPT4ForConditionalGeneration
-    from minigpt5.decoding import DecodingConfig, TextEvent
-    from minigpt5.mapper import VokenMapper
     from minigpt5.output import MiniGPT5PipelineOutput
     from minigpt5.pipeline import ImageEvent, MiniGPT5Pipeline
-    from minigpt5.processor import MiniGPT5Processor
+    from minigpt5.readers.minigpt4 import MiniGPT4ForConditionalGeneration
+    from minigpt5.readers.processor import MiniGPT5Processor
+    from minigpt5.vokens.decoding import DecodingConfig, TextEvent
+    from minigpt5.vokens.mapper import VokenMapper
 
 
 def __getattr__(name: str):

@@ -16,10 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 from PIL import Image
 from tqdm import tqdm
 
-from minigpt5 import hub
-from minigpt5.html import reply_html
-from minigpt5.images import ImageError, open_image
-from minigpt5.logs import quiet_libraries
+from minigpt5 import weights
 from minigpt5.story import (
     RECORD,
     check_folder,
@@ -29,6 +26,9 @@ from minigpt5.story import (
     unknown_prompt_warning,
     write_story,
 )
+from minigpt5.utils.html import reply_html
+from minigpt5.utils.images import ImageError, open_image
+from minigpt5.utils.logs import quiet_libraries
 
 if TYPE_CHECKING:
     from minigpt5.pipeline import MiniGPT5Pipeline
@@ -94,9 +94,9 @@ def image_file(name: str) -> Image.Image:
 
 def model_name(name: str) -> str:
     """A shipped model, a pipeline's folder or a hub repository; no name without an owner is looked up on the hub."""
-    is_folder = (Path(hub.shipped_model(name)) / "model_index.json").is_file()
+    is_folder = (Path(weights.shipped_model(name)) / "model_index.json").is_file()
     if not is_folder and (Path(name).exists() or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name)):
-        shipped = ", ".join(hub.shipped_models()) or "no models"
+        shipped = ", ".join(weights.shipped_models()) or "no models"
         raise argparse.ArgumentTypeError(
             f"unknown model {name!r}; shipped with the package: {shipped}; "
             "the folder of a saved pipeline or a hub repository (owner/name) works too"
@@ -227,7 +227,7 @@ def run_import(arguments: argparse.Namespace) -> None:
     """Import the published checkpoints and report."""
     import torch
 
-    from minigpt5.official import import_official
+    from minigpt5.published.checkpoints import import_official
 
     quiet_libraries()
     given = {name: getattr(arguments, name) for name in ("llm", "vit", "qformer", "sd", "proj", "stage1", "stage2")}
@@ -286,7 +286,7 @@ def run_reply(arguments: argparse.Namespace) -> None:
     pipe = load_pipeline(arguments.model)
     import torch
 
-    from minigpt5.processor import IMAGE_MARK
+    from minigpt5.readers.processor import IMAGE_MARK
 
     generator = torch.Generator().manual_seed(arguments.seed)
     prompt, images = arguments.prompt, arguments.image

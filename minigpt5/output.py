@@ -12,8 +12,8 @@ import torch
 from diffusers.utils import BaseOutput
 from PIL import Image
 
-from minigpt5.html import page, segments_html
-from minigpt5.images import to_rgb
+from minigpt5.utils.html import page, segments_html
+from minigpt5.utils.images import to_rgb
 
 Segment = Any
 """A piece of a reply: a string, or a picture of the call's `output_type`."""

@@ -21,13 +21,14 @@ from diffusers.schedulers import KarrasDiffusionSchedulers
 from diffusers.utils.torch_utils import randn_tensor
 from transformers import BatchFeature, Blip2ForConditionalGeneration, CLIPTextModel, PreTrainedTokenizerBase
 
-from minigpt5.adapters import fuse_adapter, is_adapted, load_adapter
-from minigpt5.comprehension import context_length
-from minigpt5.decoding import DecodingConfig, Generators, InterleavedDecoder, TextEvent, VokenEvent
-from minigpt5.hub import model_card, shipped_model
-from minigpt5.mapper import VokenMapper
 from minigpt5.output import MiniGPT5PipelineOutput, Segment
-from minigpt5.processor import Example, MiniGPT5Processor, Prompt, as_list
+from minigpt5.readers.minigpt4 import context_length
+from minigpt5.readers.processor import Example, MiniGPT5Processor, Prompt, as_list
+from minigpt5.utils.model_card import model_card
+from minigpt5.vokens.adapters import fuse_adapter, is_adapted, load_adapter
+from minigpt5.vokens.decoding import DecodingConfig, Generators, InterleavedDecoder, TextEvent, VokenEvent
+from minigpt5.vokens.mapper import VokenMapper
+from minigpt5.weights import shipped_model
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from minigpt5.html import story_html
 from minigpt5.storyworld.language import KNOWN_WORDS, split_words
 from minigpt5.storyworld.scene import COLOURS, KINDS, PLACES, TIMES
+from minigpt5.utils.html import story_html
 
 if TYPE_CHECKING:
-    from minigpt5.images import Picture
     from minigpt5.pipeline import MiniGPT5Pipeline
+    from minigpt5.utils.images import Picture
 
 RECORD = "story.json"
 # Where the context is too short for all steps: the opening names the hero, the latest steps say where things stand.

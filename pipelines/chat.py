@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from minigpt5 import MiniGPT5Pipeline, TextEvent
-from minigpt5.images import ImageError, open_image
+from minigpt5.utils.images import ImageError, open_image
 
 
 def listen():

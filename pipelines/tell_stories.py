@@ -14,8 +14,8 @@ import torch
 from tqdm import tqdm
 
 from minigpt5 import MiniGPT5Pipeline
-from minigpt5.images import open_image
 from minigpt5.story import tell_story, write_story
+from minigpt5.utils.images import open_image
 
 
 def main():

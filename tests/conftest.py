@@ -11,7 +11,8 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from minigpt5 import MiniGPT5Pipeline, MiniGPT5Processor, miniature
+from minigpt5 import MiniGPT5Pipeline, MiniGPT5Processor
+from minigpt5.storyworld import miniature
 from minigpt5.storyworld.draw import draw
 from minigpt5.storyworld.language import caption
 from minigpt5.storyworld.scene import sample_scene
@@ -92,7 +93,7 @@ def script(monkeypatch, tiny_processor):
     A row is a list of ids, of words ("+###" goes on without a space, a token a character) and of `None`, which leaves a
     choice to the model.
     """
-    from minigpt5 import decoding
+    from minigpt5.vokens import decoding
 
     tokenizer = tiny_processor.tokenizer
     genuine = decoding.next_token_logits

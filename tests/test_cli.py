@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from minigpt5 import cli, hub
+from minigpt5 import cli, weights
 
 OPENING = "A red fox wakes up in the forest."
 
@@ -26,7 +26,7 @@ def miniature(tiny_folder, tmp_path_factory, monkeypatch):
     """`tiny_folder` in the place of the model that ships with the package."""
     shipped = tmp_path_factory.mktemp("shipped")
     (shipped / "storyworld-mini").symlink_to(tiny_folder)
-    monkeypatch.setattr(hub, "SHIPPED", shipped)
+    monkeypatch.setattr(weights, "SHIPPED", shipped)
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from minigpt5 import MiniGPT5Pipeline
-from minigpt5.hub import SHIPPED, shipped_model, shipped_models
 from minigpt5.storyworld.examine import examine_captions, examine_painting, sample_scenes
+from minigpt5.weights import SHIPPED, shipped_model, shipped_models
 
 MINIATURE = "storyworld-mini"
 

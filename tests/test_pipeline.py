@@ -17,7 +17,8 @@ from diffusers import (
 from diffusers.callbacks import SDCFGCutoffCallback
 from PIL import Image
 
-from minigpt5 import ImageEvent, MiniGPT5Pipeline, TextEvent, miniature
+from minigpt5 import ImageEvent, MiniGPT5Pipeline, TextEvent
+from minigpt5.storyworld import miniature
 
 PROMPT = "Draw this: a red fox"
 

@@ -7,14 +7,21 @@
 import dataclasses
 from dataclasses import dataclass
 
-from minigpt5.adapters import train_adapter
-from minigpt5.alignment import VokenConfig, VokenModel, open_for_training, sample_grid, save_trained, validation_loss
-from minigpt5.config import read_config
 from minigpt5.data.mixture import open_mixture
-from minigpt5.fit import end_dry_run, fit
-from minigpt5.logs import quiet_libraries
-from minigpt5.processes import is_main_process
 from minigpt5.storyworld.coach import Coach
+from minigpt5.training.fit import end_dry_run, fit
+from minigpt5.training.objective import (
+    VokenConfig,
+    VokenModel,
+    open_for_training,
+    sample_grid,
+    save_trained,
+    validation_loss,
+)
+from minigpt5.utils.logs import quiet_libraries
+from minigpt5.utils.processes import is_main_process
+from minigpt5.utils.settings import read_config
+from minigpt5.vokens.adapters import train_adapter
 
 
 @dataclass(kw_only=True)

@@ -4,7 +4,7 @@
         --data runs/mini/data --model runs/mini/base --out runs/mini/finetuned
 
 The UNet is trained; text encoder and VAE are frozen. The result is a Stable Diffusion folder, OUT/model, whose UNet
-MiniGPT-5's pipeline and `minigpt5.baselines.ZeroShotDiffusion` take as `unet`.
+MiniGPT-5's pipeline and `minigpt5.evaluation.baselines.ZeroShotDiffusion` take as `unet`.
 """
 
 from dataclasses import dataclass, field
@@ -17,15 +17,15 @@ from PIL import Image
 from torch import nn
 from transformers import AutoTokenizer, CLIPTextModel
 
-from minigpt5.alignment import validation_loss
-from minigpt5.config import read_config
 from minigpt5.data.mixture import check_pairs, open_mixture
-from minigpt5.fit import FitConfig, fit
-from minigpt5.hub import shipped_model
-from minigpt5.images import pad_to_square, to_tensor
-from minigpt5.logs import quiet_libraries
-from minigpt5.losses import drop_for_guidance, latent_diffusion_loss, stratified_timesteps
-from minigpt5.processes import is_main_process, pick_device, share_of_batch
+from minigpt5.training.fit import FitConfig, fit
+from minigpt5.training.losses import drop_for_guidance, latent_diffusion_loss, stratified_timesteps
+from minigpt5.training.objective import validation_loss
+from minigpt5.utils.images import pad_to_square, to_tensor
+from minigpt5.utils.logs import quiet_libraries
+from minigpt5.utils.processes import is_main_process, pick_device, share_of_batch
+from minigpt5.utils.settings import read_config
+from minigpt5.weights import shipped_model
 
 
 @dataclass(kw_only=True)

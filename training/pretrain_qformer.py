@@ -15,14 +15,14 @@ import torch
 from transformers import AutoTokenizer, BertForMaskedLM, Blip2ForImageTextRetrieval
 
 from minigpt5 import MiniGPT5Pipeline, MiniGPT5Processor
-from minigpt5.config import read_config
 from minigpt5.data.mixture import check_pairs, open_mixture
-from minigpt5.fit import FitConfig, fit
-from minigpt5.hub import shipped_model
-from minigpt5.images import to_rgb
-from minigpt5.logs import quiet_libraries
-from minigpt5.processes import is_main_process, pick_device, process_state
-from minigpt5.qformer import QFormerPretraining, add_decode_token, build_retrieval_model, encode_texts
+from minigpt5.readers.qformer import QFormerPretraining, add_decode_token, build_retrieval_model, encode_texts
+from minigpt5.training.fit import FitConfig, fit
+from minigpt5.utils.images import to_rgb
+from minigpt5.utils.logs import quiet_libraries
+from minigpt5.utils.processes import is_main_process, pick_device, process_state
+from minigpt5.utils.settings import read_config
+from minigpt5.weights import shipped_model
 
 
 @dataclass(kw_only=True)

@@ -14,14 +14,14 @@ from pathlib import Path
 import torch
 
 from minigpt5 import MiniGPT5Pipeline
-from minigpt5.alignment import validation_loss
-from minigpt5.config import read_config
 from minigpt5.data.mixture import check_mix, open_mixture
-from minigpt5.decoding import decode_texts
-from minigpt5.fit import FitConfig, fit
-from minigpt5.logs import quiet_libraries
-from minigpt5.processes import is_main_process, pick_device
-from minigpt5.projection import ProjectionModel
+from minigpt5.training.fit import FitConfig, fit
+from minigpt5.training.objective import validation_loss
+from minigpt5.training.projection import ProjectionModel
+from minigpt5.utils.logs import quiet_libraries
+from minigpt5.utils.processes import is_main_process, pick_device
+from minigpt5.utils.settings import read_config
+from minigpt5.vokens.decoding import decode_texts
 
 
 @dataclass(kw_only=True)

@@ -19,8 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from minigpt5.data.files import whole_file
-from minigpt5.images import Picture, to_rgb
+from minigpt5.utils.files import whole_file
+from minigpt5.utils.images import Picture, to_rgb
 
 logger = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from minigpt5.images import Picture
-from minigpt5.processor import Example, Mark, Message
+from minigpt5.readers.processor import Example, Mark, Message
+from minigpt5.utils.images import Picture
 
 # prompts/alignment.txt of the published code.
 INSTRUCTIONS = (

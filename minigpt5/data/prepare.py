@@ -26,7 +26,6 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from minigpt5.data.files import whole_file
 from minigpt5.data.layouts import (
     PictureFile,
     Row,
@@ -36,7 +35,8 @@ from minigpt5.data.layouts import (
     vist_raw_rows,
     vist_rows,
 )
-from minigpt5.images import ImageError, open_image
+from minigpt5.utils.files import whole_file
+from minigpt5.utils.images import ImageError, open_image
 
 
 class Layout(NamedTuple):

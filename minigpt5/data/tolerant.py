@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from datasets import Dataset, Features, Image, IterableDataset, List
 
-from minigpt5.images import ImageError, open_image
+from minigpt5.utils.images import ImageError, open_image
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,6 @@ from torchmetrics import Metric
 
 from minigpt5.evaluation.items import Item
 from minigpt5.evaluation.replies import Reply, ReplyFolder
-from minigpt5.images import open_image
 from minigpt5.metrics import (
     ClipImageSimilarity,
     ClipTextSimilarity,
@@ -38,7 +37,8 @@ from minigpt5.metrics import (
 )
 from minigpt5.metrics.intervals import Interval, percentile_bounds, resamples
 from minigpt5.metrics.items import ItemMetric
-from minigpt5.processes import pick_device
+from minigpt5.utils.images import open_image
+from minigpt5.utils.processes import pick_device
 
 T = TypeVar("T")
 # Pictures that are open at a time.

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from minigpt5.evaluation.items import Item
 from minigpt5.evaluation.replies import ReplyFolder
 from minigpt5.output import MiniGPT5PipelineOutput
-from minigpt5.processes import process_state, shard
+from minigpt5.utils.processes import process_state, shard
 
 System = Callable[..., MiniGPT5PipelineOutput]
 """Called as `MiniGPT5Pipeline` is: `(prompts, **options)`."""

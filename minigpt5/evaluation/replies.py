@@ -14,8 +14,8 @@ from typing import Any
 
 from PIL import Image
 
-from minigpt5.images import open_image
 from minigpt5.story import to_json
+from minigpt5.utils.images import open_image
 
 SETTINGS = "settings.json"
 

@@ -15,15 +15,15 @@ from diffusers import UNet2DConditionModel
 from huggingface_hub import try_to_load_from_cache
 
 from minigpt5 import MiniGPT5Pipeline, __version__
-from minigpt5.baselines import GILL, Divter, TwoStage, ZeroShotDiffusion
 from minigpt5.cli import whole_number
+from minigpt5.evaluation.baselines import GILL, Divter, TwoStage, ZeroShotDiffusion
 from minigpt5.evaluation.figures import Weights
 from minigpt5.evaluation.generation import System, generate
 from minigpt5.evaluation.items import PROMPTS, Item
 from minigpt5.evaluation.replies import ReplyFolder
-from minigpt5.hub import shipped_model
-from minigpt5.mapper import VokenMapper
-from minigpt5.processes import pick_device, process_state
+from minigpt5.utils.processes import pick_device, process_state
+from minigpt5.vokens.mapper import VokenMapper
+from minigpt5.weights import shipped_model
 
 BASELINES = ("diffusion", "two-stage", "gill", "divter")
 # Which baselines take which part.

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from minigpt5.images import Picture
 from minigpt5.metrics.encoders import load_clip_encoder
 from minigpt5.metrics.items import ItemMetric, paired
+from minigpt5.utils.images import Picture
 
 # A turn of a dialogue: its text, and its picture or None.
 Turn = tuple[str, "Picture | None"]

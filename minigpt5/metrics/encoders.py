@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn.functional import normalize
 
-from minigpt5.images import Picture, to_rgb
 from minigpt5.metrics.weights import MissingWeights, find_file, from_hub, require
+from minigpt5.utils.images import Picture, to_rgb
 
 BATCH_SIZE = 64
 

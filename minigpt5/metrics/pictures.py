@@ -15,10 +15,10 @@ from torch import nn
 from torchmetrics.image import fid, inception, kid
 from torchmetrics.utilities.data import dim_zero_cat
 
-from minigpt5.images import Picture, to_rgb
 from minigpt5.metrics.encoders import OpenClipEncoder, TransformersClipEncoder, load_clip_encoder
 from minigpt5.metrics.items import InOrder, ItemMetric, paired
 from minigpt5.metrics.weights import find_file, require
+from minigpt5.utils.images import Picture, to_rgb
 
 BATCH_SIZE = 64
 PUBLISHED_RESIZE = 256

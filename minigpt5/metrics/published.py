@@ -11,10 +11,10 @@ from pathlib import Path
 
 from torch import nn
 
-from minigpt5.images import Picture
 from minigpt5.metrics.items import paired
 from minigpt5.metrics.pictures import PUBLISHED_RESIZE, FrechetInceptionDistance
 from minigpt5.metrics.weights import require
+from minigpt5.utils.images import Picture
 
 
 def character_bleu_as_published(text: str, truth: str) -> dict[str, float]:

@@ -13,13 +13,13 @@ from typing import TypeVar
 
 import numpy as np
 
-from minigpt5.images import Picture
 from minigpt5.metrics.items import ItemMetric, paired
 from minigpt5.storyworld.draw import draw
 from minigpt5.storyworld.examine import hero_kept, sample_scenes
 from minigpt5.storyworld.judge import ATTRIBUTES, Judge, load_judge
 from minigpt5.storyworld.language import Mention, Reading, read
 from minigpt5.storyworld.scene import Character, Scene
+from minigpt5.utils.images import Picture
 
 T = TypeVar("T")
 

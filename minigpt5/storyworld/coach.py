@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from minigpt5.images import Picture
 from minigpt5.pipeline import MiniGPT5Pipeline
 from minigpt5.storyworld.examine import examine_next_step, examine_painting, examine_stories, sample_scenes
 from minigpt5.storyworld.judge import NamingHead, load_judge
 from minigpt5.storyworld.language import plain_caption
+from minigpt5.utils.images import Picture
 
 
 class Coach(nn.Module):

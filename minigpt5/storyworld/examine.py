@@ -12,13 +12,13 @@ from typing import Any
 import torch
 
 from minigpt5.data.tasks import caption_task, continue_story, illustrate
-from minigpt5.decoding import decode_texts
 from minigpt5.pipeline import MiniGPT5Pipeline
 from minigpt5.storyworld.draw import draw
 from minigpt5.storyworld.judge import Judge, Verdict, judge_accuracy, load_judge
 from minigpt5.storyworld.language import caption, describes, read
 from minigpt5.storyworld.scene import Character, Scene, sample_scene, split_rng
 from minigpt5.storyworld.stories import Story, sample_story
+from minigpt5.vokens.decoding import decode_texts
 
 
 def sample_scenes(count: int, split: str = "test", **kind: Any) -> list[Scene]:

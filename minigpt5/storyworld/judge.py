@@ -16,9 +16,9 @@ from diffusers.configuration_utils import register_to_config
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from minigpt5.hub import SHIPPED
-from minigpt5.images import Picture, to_tensor
 from minigpt5.storyworld.scene import COLOURS, KINDS, PLACES, SIDES, TIMES, Character, Scene
+from minigpt5.utils.images import Picture, to_tensor
+from minigpt5.weights import SHIPPED
 
 WEIGHTS = SHIPPED / "storyworld-judge"
 NOBODY = "nobody"

@@ -11,9 +11,9 @@ from minigpt5.evaluation.items import alignment_items, dialogue_items, story_ite
 from minigpt5.evaluation.replies import ReplyFolder
 from minigpt5.evaluation.report import markdown, write_report
 from minigpt5.evaluation.storyworld import JudgedMeasurements, read_truth
-from minigpt5.images import open_image, to_tensor
 from minigpt5.metrics import FrechetInceptionDistance, InceptionScore, KernelInceptionDistance
 from minigpt5.metrics.intervals import bootstrap_interval
+from minigpt5.utils.images import open_image, to_tensor
 
 
 class Encoder(nn.Module):

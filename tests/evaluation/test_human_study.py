@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from minigpt5.evaluation.human_study import compare, study_html, tally, tally_markdown
 from minigpt5.evaluation.items import story_items
 from minigpt5.evaluation.replies import Reply, ReplyFolder
-from minigpt5.human_study import compare, study_html, tally, tally_markdown
 from minigpt5.metrics.intervals import wilson_interval
 
 PROGRAM = Path(__file__).parents[2] / "evaluation/human_study.py"

@@ -12,22 +12,22 @@ from PIL import Image
 from torch import nn
 
 from minigpt5 import MiniGPT5Pipeline
-from minigpt5.adapters import add_voken_rows
-from minigpt5.claims.divter import write_divter_chats
-from minigpt5.claims.figures import Rows, frechet_distance, measure
-from minigpt5.claims.paper import vokens_system
-from minigpt5.claims.report import Heading, Paragraph, Plot, Table, html, markdown
-from minigpt5.claims.verdicts import Claim, Statement, counts, flat, more, no_less
-from minigpt5.claims.vokens import with_fresh_vokens
 from minigpt5.data.readers import read_chat
+from minigpt5.evaluation.claims.divter import write_divter_chats
+from minigpt5.evaluation.claims.figures import Rows, frechet_distance, measure
+from minigpt5.evaluation.claims.paper import vokens_system
+from minigpt5.evaluation.claims.report import Heading, Paragraph, Plot, Table, html, markdown
+from minigpt5.evaluation.claims.verdicts import Claim, Statement, counts, flat, more, no_less
+from minigpt5.evaluation.claims.vokens import with_fresh_vokens
 from minigpt5.evaluation.items import dialogue_items, story_items
 from minigpt5.evaluation.replies import ReplyFolder
 from minigpt5.evaluation.storyworld import read_truth
-from minigpt5.images import open_image
 from minigpt5.metrics import FrechetInceptionDistance
 from minigpt5.metrics.intervals import Interval
 from minigpt5.storyworld.export import export_mmdialog
 from minigpt5.storyworld.judge import load_judge
+from minigpt5.utils.images import open_image
+from minigpt5.vokens.adapters import add_voken_rows
 
 ROOT = Path(__file__).parents[2]
 

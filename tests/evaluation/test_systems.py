@@ -2,10 +2,10 @@
 
 import pytest
 
-from minigpt5 import miniature
-from minigpt5.baselines import GILL, Divter, TwoStage, ZeroShotDiffusion
+from minigpt5.evaluation.baselines import GILL, Divter, TwoStage, ZeroShotDiffusion
 from minigpt5.evaluation.systems import evaluation_arguments, load_system, revision, settings_of
-from minigpt5.hub import SHIPPED
+from minigpt5.storyworld import miniature
+from minigpt5.weights import SHIPPED
 
 
 def arguments(*given):

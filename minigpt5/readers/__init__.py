@@ -1,0 +1,1 @@
+"""What reads prompts and pictures, and speaks."""

@@ -1,0 +1,366 @@
+"""One training loop for every stage: resumable to the bit, on one device or many, watched by figures and pictures.
+
+A stage gives a module, a function from an index to its batch, and a function from a batch to named losses. Batches
+depend on their index alone and every step has its own seed, so a run that was stopped goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import send_to_device
+from diffusers.optimization import get_scheduler
+from diffusers.training_utils import EMAModel
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from minigpt5.training.checkpoints import (
+    find_checkpoint,
+    load_training_state,
+    read_checkpoint,
+    save_checkpoint,
+    training_state,
+)
+from minigpt5.training.cost import cost_table, training_cost
+from minigpt5.utils.settings import plain
+
+
+@dataclass(kw_only=True)
+class FitConfig:
+    """Settings of the loop; a program's own settings inherit from it.
+
+    Args:
+        steps: optimizer steps.
+        batch_size: samples of one forward pass over all processes.
+        gradient_accumulation_steps: forward passes a step; their gradients are averaged.
+        learning_rate: peak rate of AdamW, reached after the warm-up.
+        lr_scheduler: what follows the warm-up, by diffusers' names: cosine, linear, constant_with_warmup.
+        warmup_steps: of a rate that rises from zero.
+        weight_decay: of AdamW.
+        max_grad_norm: gradients are clipped to this norm.
+        ema_decay: decay of the weights' moving average, which then is the result; null for none.
+        mixed_precision: no, bf16 or fp16.
+        seed: of everything drawn.
+        num_workers: processes that prepare batches ahead; 0 prepares them in this one.
+        save_every: steps between checkpoints.
+        keep_checkpoints: how many of the last ones are kept, beside the best.
+        resume: latest, best, none, or a checkpoint's file.
+        evaluate_every: steps between evaluations; there is one more at the end.
+        log_every: steps between reports.
+        report_to: tensorboard, wandb or trackio; null for none.
+        max_bad_steps: skipped steps in a row, for a loss that is no finite number, that stop the run.
+        dry_run: only list what trains and what it costs in memory.
+    """
+
+    steps: int
+    batch_size: int
+    gradient_accumulation_steps: int = 1
+    learning_rate: float
+    lr_scheduler: str = "cosine"
+    warmup_steps: int = 100
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    ema_decay: float | None = None
+    mixed_precision: str = "no"
+    seed: int = 0
+    num_workers: int = 0
+    save_every: int = 500
+    keep_checkpoints: int = 2
+    resume: str = "latest"
+    evaluate_every: int = 1000
+    log_every: int = 50
+    report_to: str | None = "tensorboard"
+    max_bad_steps: int = 5
+    dry_run: bool = False
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on."""
+
+
+class Objective(nn.Module):
+    """A module and its losses as one forward pass, which is what accelerate wraps."""
+
+    def __init__(self, module: nn.Module, losses: Callable[[Any, int], dict[str, torch.Tensor]]):
+        super().__init__()
+        self.module, self.losses = module, losses
+
+    def forward(self, batch: Any, step: int) -> dict[str, torch.Tensor]:
+        """Named losses of a batch."""
+        return self.losses(batch, step)
+
+
+@torch.no_grad()
+def exchange(parameters: list[torch.Tensor], others: list[torch.Tensor]) -> None:
+    """Swap the values of two lists of tensors, in place and seen by whoever watches the parameters' versions."""
+    for parameter, other in zip(parameters, others, strict=True):
+        value = parameter.clone()
+        parameter.copy_(other)
+        other.copy_(value)
+
+
+@contextmanager
+def noticed(signal_number: int) -> Iterator[list]:
+    """A list that is filled when the process gets this signal, which otherwise does nothing meanwhile."""
+    received: list = []
+    before = signal.signal(signal_number, lambda number, frame: received.append(number))
+    try:
+        yield received
+    finally:
+        signal.signal(signal_number, before)
+
+
+class Batches(Dataset):
+    """This process's batches by their index, each with a seed of its own."""
+
+    def __init__(self, batches: Callable[[int], Any], seed: Callable[[int], int]):
+        self.batches, self.seed = batches, seed
+
+    def __getitem__(self, index: int) -> Any:
+        torch.manual_seed(self.seed(index))
+        return self.batches(index)
+
+
+def as_it_is(batch: Any) -> Any:
+    """A batch needs no collating."""
+    return batch
+
+
+class Watch:
+    """Reports of a run: a bar on a terminal, lines elsewhere, and the trackers of accelerate."""
+
+    def __init__(self, accelerator: Accelerator, config: FitConfig, folder: Path, start: int):
+        self.accelerator, self.config, self.folder = accelerator, config, folder
+        hidden = not accelerator.is_main_process or not sys.stderr.isatty()
+        self.bar = tqdm(total=config.steps, initial=start, desc=folder.name, unit="step", disable=hidden)
+        self.restart(start)
+        if config.report_to:
+            settings = {name: v if isinstance(v, (int, float, str)) else str(v) for name, v in plain(config).items()}
+            accelerator.init_trackers("minigpt5", settings)
+
+    def restart(self, done: int) -> None:
+        """Measure speed from here."""
+        self.since, self.seen = time.monotonic(), done
+
+    def say(self, text: str) -> None:
+        """Print a line, once."""
+        if self.accelerator.is_main_process:
+            tqdm.write(f"{self.folder.name}: {text}")
+            sys.stdout.flush()
+
+    def step(self, done: int, parts: dict[str, torch.Tensor], rate: float, skipped: int) -> None:
+        """Report a step's losses (of the main process's share), the learning rate and the speed."""
+        self.bar.update()
+        if done % self.config.log_every and done != self.config.steps:
+            return
+        speed = (done - self.seen) / (time.monotonic() - self.since)
+        samples = speed * self.config.batch_size * self.config.gradient_accumulation_steps
+        left = (self.config.steps - done) / speed / 60
+        values = {name: value.item() for name, value in parts.items()}
+        shown = " ".join(f"{name} {value:.4f}" for name, value in values.items())
+        more = f" skipped {skipped}" if skipped else ""
+        self.say(
+            f"step {done}/{self.config.steps} {shown} lr {rate:.2e}{more} {speed:.2f} steps/s "
+            f"{samples:.1f} samples/s {left:.1f} min left"
+        )
+        self.accelerator.log(values | {"lr": rate, "samples_per_s": samples, "skipped": skipped}, step=done)
+        self.restart(done)
+
+    def figures(self, done: int, figures: dict[str, Any]) -> dict[str, float]:
+        """Report an evaluation: numbers are printed and tracked, pictures tracked and kept in `samples/`."""
+        numbers = {name: value for name, value in figures.items() if not isinstance(value, Image.Image)}
+        self.say(f"judged at step {done}: " + " ".join(f"{name} {value:.3f}" for name, value in numbers.items()))
+        self.accelerator.log({f"judged/{name}": value for name, value in numbers.items()}, step=done)
+        for name, picture in figures.items():
+            if name not in numbers:
+                (self.folder / "samples").mkdir(exist_ok=True)
+                picture.save(self.folder / "samples" / f"{name}-{done:08d}.png")
+                for tracker in self.accelerator.trackers:
+                    layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+                    tracker.log_images({name: np.asarray(picture.convert("RGB"))[None]}, step=done, **layout)
+        self.restart(done)
+        return numbers
+
+    def close(self) -> None:
+        """Finish the bar and the trackers."""
+        self.bar.close()
+        if self.config.report_to:
+            self.accelerator.end_training()
+
+
+def build_accelerator(config: FitConfig, folder: Path) -> Accelerator:
+    """accelerate as the launcher started it.
+
+    Raises:
+        ImportError: if the tracker is not installed.
+    """
+    accelerator = Accelerator(
+        mixed_precision=config.mixed_precision,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        cpu=not torch.cuda.is_available(),
+        log_with=config.report_to,
+        project_dir=folder,
+        # Some batches have no picture to paint, and leave the mapper out.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+    if config.report_to and not accelerator.log_with:
+        extra = "'minigpt5[train]'" if config.report_to == "tensorboard" else config.report_to
+        raise ImportError(f"report_to: {config.report_to} is not installed: pip install {extra}, or set it to null")
+    return accelerator
+
+
+def end_dry_run(module: nn.Module, config: FitConfig) -> None:
+    """In a dry run, list what trains and what it costs, and end; before the data are opened, where there are none."""
+    if config.dry_run:
+        print(cost_table(training_cost(module, config.ema_decay is not None)))
+        raise SystemExit(0)
+
+
+def fit(
+    module: nn.Module,
+    batches: Callable[[int], Any],
+    losses: Callable[[Any, int], dict[str, torch.Tensor]],
+    config: FitConfig,
+    folder: Path,
+    evaluate: Callable[[], dict[str, Any]] | None = None,
+    parameter_groups: list[dict] | None = None,
+) -> nn.Module:
+    """Train `module`'s parameters that require a gradient, from the last checkpoint in `folder` if there is one.
+
+    On SIGTERM the step under way is finished and saved, and the program ends with exit code 0.
+
+    Args:
+        batches: this process's share of the batch of an index, a function of the index alone.
+        losses: named losses of a batch at a step; their entry "loss" is what is minimised.
+        evaluate: called on the main process every `evaluate_every` steps and at the end, with the averaged weights in
+            place. Returns numbers, the first of which, the higher the better, tells the best checkpoint; and pictures.
+        parameter_groups: AdamW groups where rates differ; by default one group of all trainable parameters.
+
+    Returns:
+        `module`, with the averaged weights where `ema_decay` is given.
+
+    Raises:
+        TrainingError: if `max_bad_steps` losses in a row are no finite numbers; names the batch.
+        CheckpointError: if a checkpoint cannot be written or does not fit.
+    """
+    end_dry_run(module, config)
+    folder.mkdir(parents=True, exist_ok=True)
+    accelerator = build_accelerator(config, folder)
+    groups = parameter_groups or [
+        {"params": [parameter for parameter in module.parameters() if parameter.requires_grad]}
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
+    objective, prepared = accelerator.prepare(Objective(module, losses), optimizer)
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    schedule = get_scheduler(
+        config.lr_scheduler, optimizer, num_warmup_steps=config.warmup_steps, num_training_steps=config.steps
+    )
+    ema = EMAModel(trainable, decay=config.ema_decay, use_ema_warmup=True, power=0.75) if config.ema_decay else None
+    counters = {"step": 0, "skipped": 0, "best": None}
+
+    resumed = find_checkpoint(folder, config.resume)
+    if resumed:
+        state = read_checkpoint(resumed)
+        load_training_state(objective, optimizer, state)
+        schedule.load_state_dict(state["schedule"])
+        if ema:
+            ema.load_state_dict(state["ema"])
+            ema.to(trainable[0].device)
+        counters = state["counters"]
+    start = counters["step"]
+    watch = Watch(accelerator, config, folder, start)
+    if resumed:
+        watch.say(f"resumed at step {start} of {config.steps}")
+
+    def judge() -> dict[str, float]:
+        """Figures with the averaged weights in place; no random number of the training is used up."""
+        module.eval()
+        if ema:
+            exchange(trainable, ema.shadow_params)
+        with torch.no_grad():
+            figures = watch.figures(counters["step"], evaluate())
+        if ema:
+            exchange(trainable, ema.shadow_params)
+        module.train()
+        return figures
+
+    def save(best: bool = False) -> None:
+        state = training_state(objective, optimizer)
+        if accelerator.is_main_process:
+            state |= {"schedule": schedule.state_dict(), "ema": ema.state_dict() if ema else None, "counters": counters}
+            save_checkpoint(folder, counters["step"], state, config.keep_checkpoints, best)
+
+    def seed(index: int) -> int:
+        return config.seed * 1_000_003 + index * accelerator.num_processes + accelerator.process_index
+
+    module.train()
+    passes, bad_in_a_row = config.gradient_accumulation_steps, 0
+    indices = range(start * passes, config.steps * passes)
+    loader = DataLoader(
+        Batches(batches, seed), sampler=indices, batch_size=None, collate_fn=as_it_is, num_workers=config.num_workers
+    )
+    with noticed(signal.SIGTERM) as stop:
+        ahead = iter(loader)
+        for step in range(start, config.steps):
+            finite = True
+            for index in range(step * passes, (step + 1) * passes):
+                batch = send_to_device(next(ahead), accelerator.device)
+                torch.manual_seed(seed(index))
+                with accelerator.accumulate(objective):
+                    parts = objective(batch, step)
+                    accelerator.backward(parts["loss"])
+                    finite = finite and bool(parts["loss"].isfinite())
+            norm = accelerator.clip_grad_norm_(trainable, config.max_grad_norm)
+            # fp16 loses a step now and then to its loss scale and sees to that itself.
+            finite = finite and (accelerator.scaler is not None or bool(torch.as_tensor(norm).isfinite()))
+            flags = torch.tensor([not finite, bool(stop)], dtype=torch.float32, device=accelerator.device)
+            bad, stopping = (accelerator.reduce(flags) > 0).tolist()
+            if bad:
+                bad_in_a_row += 1
+                counters["skipped"] += 1
+                watch.say(f"step {step + 1} skipped: its loss or gradient is not finite")
+                if bad_in_a_row == config.max_bad_steps:
+                    raise TrainingError(
+                        f"{folder.name}: {bad_in_a_row} steps in a row had a loss or gradient that is not finite, the "
+                        f"last with batch {index} (seed {config.seed}); a lower learning_rate may help"
+                    )
+            else:
+                bad_in_a_row = 0
+                prepared.step()
+                if ema:
+                    ema.step(trainable)
+            rate = schedule.get_last_lr()[0]
+            schedule.step()
+            prepared.zero_grad(set_to_none=True)
+            counters["step"] = done = step + 1
+            watch.step(done, parts, rate, counters["skipped"])
+
+            best = False
+            if evaluate and (done % config.evaluate_every == 0 or done == config.steps):
+                figures = judge() if accelerator.is_main_process else {}
+                first = next(iter(figures.values()), None)
+                best = first is not None and (counters["best"] is None or first > counters["best"])
+                counters["best"] = first if best else counters["best"]
+                best = bool(accelerator.reduce(torch.tensor(float(best), device=accelerator.device)) > 0)
+            if best or stopping or done % config.save_every == 0 or done == config.steps:
+                save(best)
+            if stopping and done < config.steps:
+                watch.say(f"stopped at step {done}, which is saved")
+                watch.close()
+                raise SystemExit(0)
+    watch.close()
+    if ema:
+        exchange(trainable, ema.shadow_params)
+    return module.eval()

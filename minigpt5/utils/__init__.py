@@ -1,0 +1,1 @@
+"""Pictures, pages, settings, files, processes and logs."""

@@ -1,0 +1,1 @@
+"""What stands between reading and painting: voken rows, connectors, interleaved decoding, adapters."""

@@ -1,0 +1,280 @@
+"""Interleaved decoding: text token by token, a picture's vokens in one forward.
+
+When a row chooses `[IMG0]`, its other vokens are known: all of them go through the language model together, and the
+states that predict the vokens (the one that chose `[IMG0]`, then those at all vokens but the last) are the picture's
+features. Then the row goes on with text. A row of T text tokens and B pictures takes T + B forwards.
+
+Rows of a batch differ in what they feed in a step, one token or a block; shorter ones are padded on the left and the
+padding is masked for good, so every row decodes as if it were alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from transformers import (
+    BatchFeature,
+    Blip2ForConditionalGeneration,
+    DynamicCache,
+    LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from minigpt5.readers.minigpt4 import (
+    bring_to_device,
+    context_length,
+    embed_prompt,
+    last_hidden_states,
+    next_token_logits,
+)
+from minigpt5.readers.processor import MiniGPT5Processor
+
+IMAGE_MODES = ("auto", "always", "never")
+Generators = torch.Generator | Sequence[torch.Generator] | None
+
+
+@dataclass
+class DecodingConfig:
+    """How replies are decoded.
+
+    Args:
+        max_new_tokens: choices a reply may take; a picture counts as one.
+        image_mode: auto leaves pictures to the model, always ends a reply without one with one, never forbids them.
+        max_images: pictures a reply may hold.
+        stop_strings: text that ends a reply, and is not part of it.
+    """
+
+    max_new_tokens: int = 64
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_k: int = 50
+    top_p: float = 0.9
+    repetition_penalty: float = 1.0
+    image_mode: Literal["auto", "always", "never"] = "auto"
+    max_images: int = 1
+    stop_strings: tuple[str, ...] = ("###",)
+
+    def __post_init__(self):
+        if isinstance(self.stop_strings, str):
+            self.stop_strings = (self.stop_strings,)
+        if self.image_mode not in IMAGE_MODES:
+            raise ValueError(f"image_mode must be one of {', '.join(IMAGE_MODES)}, got {self.image_mode!r}")
+        for name, least in (("max_new_tokens", 1), ("max_images", 0), ("top_k", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.temperature <= 0 or self.repetition_penalty <= 0 or not 0 < self.top_p <= 1:
+            raise ValueError("temperature and repetition_penalty must be positive and top_p in (0, 1]")
+        if self.image_mode == "always" and self.max_images < 1:
+            raise ValueError("image_mode 'always' needs max_images of at least 1")
+
+
+@dataclass(frozen=True)
+class TextEvent:
+    """More text of a row's reply."""
+
+    row: int
+    text: str
+
+
+@dataclass(frozen=True)
+class VokenEvent:
+    """A picture of a row's reply as voken features `(n_vokens, hidden)`."""
+
+    row: int
+    features: torch.Tensor
+
+
+@dataclass
+class _Row:
+    """One reply in the making."""
+
+    index: int
+    length: int
+    pending: list[int] = field(default_factory=list)
+    history: list[int] = field(default_factory=list)
+    run: list[int] = field(default_factory=list)
+    said: str = ""
+    choices: int = 0
+    images: int = 0
+    done: bool = False
+
+
+def logits_processors(config: DecodingConfig) -> LogitsProcessorList:
+    """Repetition penalty always; temperature, top-k and top-p where tokens are sampled."""
+    processors = LogitsProcessorList()
+    if config.repetition_penalty != 1:
+        processors.append(RepetitionPenaltyLogitsProcessor(config.repetition_penalty))
+    if config.do_sample:
+        processors.append(TemperatureLogitsWarper(config.temperature))
+        if config.top_k:
+            processors.append(TopKLogitsWarper(config.top_k))
+        if config.top_p < 1:
+            processors.append(TopPLogitsWarper(config.top_p))
+    return processors
+
+
+class InterleavedDecoder:
+    """Decodes the replies to one batch of prompts; `events` is the whole of it."""
+
+    def __init__(
+        self,
+        model: Blip2ForConditionalGeneration,
+        processor: MiniGPT5Processor,
+        config: DecodingConfig,
+        generator: Generators = None,
+    ):
+        self.model, self.processor, self.config, self.generator = model, processor, config, generator
+        self.warp = logits_processors(config)
+        self.never = [*processor.voken_ids[1:], processor.image_token_id]
+        self.img0 = processor.voken_ids[0]
+
+    @torch.no_grad()
+    def events(self, inputs: BatchFeature) -> Iterator[TextEvent | VokenEvent]:
+        """Decode, yielding pieces of text and voken features as they come.
+
+        Args:
+            inputs: a batch of the processor, padded on the left.
+        """
+        model = self.model
+        bring_to_device(model)
+        cache = DynamicCache()
+        mask = inputs["attention_mask"]
+        rows = [_Row(i, length) for i, length in enumerate(mask.sum(1).tolist())]
+        embeds = embed_prompt(model, inputs["input_ids"], inputs.get("pixel_values"))
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        hidden = last_hidden_states(model, embeds, mask, positions, cache)
+        lengths = mask.sum(1)
+
+        while True:
+            last = hidden[:, -1]
+            tokens = self._choose(next_token_logits(model, last), rows)
+            for row, token in zip(rows, tokens, strict=True):
+                if not row.done:
+                    yield from self._take(row, token)
+            if not any(row.pending for row in rows):
+                return
+            fed, ids = self._pad([row.pending for row in rows], mask)
+            mask = torch.cat([mask, fed], dim=1)
+            positions = (lengths.unsqueeze(1) + fed.cumsum(1) - 1).clamp(min=0)
+            lengths = lengths + fed.sum(1)
+            hidden = last_hidden_states(model, model.get_input_embeddings()(ids), mask, positions, cache)
+            for row in rows:
+                if row.pending == self.processor.voken_ids:
+                    inner = hidden[row.index, -len(row.pending) : -1]
+                    yield VokenEvent(row.index, torch.cat([last[row.index : row.index + 1], inner]))
+                    row.run, row.said = [], ""
+                    row.done = row.done or self._spent(row)
+                    # Who took the features may have moved another model to the device in this one's place.
+                    bring_to_device(model)
+                row.pending = []
+            if all(row.done for row in rows):
+                return
+
+    def _choose(self, logits: torch.Tensor, rows: list[_Row]) -> list[int]:
+        """The next token of each row, `[IMG0]` only where a picture is allowed."""
+        config = self.config
+        logits[:, self.never] = -torch.inf
+        if config.image_mode == "never" or config.max_images == 0:
+            logits[:, self.img0] = -torch.inf
+        else:
+            full = [row.index for row in rows if row.images >= config.max_images]
+            logits[full, self.img0] = -torch.inf
+        if self.warp:
+            bos = self.processor.tokenizer.bos_token_id
+            longest = max(len(row.history) for row in rows)
+            history = [[bos] * (1 + longest - len(row.history)) + row.history for row in rows]
+            logits = self.warp(torch.tensor(history, device=logits.device), logits)
+        if not config.do_sample:
+            return logits.argmax(-1).tolist()
+        shares = logits.softmax(-1)
+        if not isinstance(self.generator, (list, tuple)):
+            return _multinomial(shares, self.generator).tolist()
+        # A finished row leaves its generator alone: what it paints must not depend on how long the others talk.
+        return [
+            self.img0 if row.done else _multinomial(share, generator).item()
+            for row, share, generator in zip(rows, shares, self.generator, strict=True)
+        ]
+
+    def _take(self, row: _Row, token: int) -> Iterator[TextEvent]:
+        """Add a chosen token to its row: as text, as the start of a picture, or as its end."""
+        row.choices += 1
+        tokenizer, stops = self.processor.tokenizer, self.config.stop_strings
+        paints = token == self.img0
+        if not paints:
+            row.run.append(token)
+        text = tokenizer.decode(row.run, skip_special_tokens=True)
+        stop = min((text.find(stop) for stop in stops if stop in text), default=None)
+        stopped = token == tokenizer.eos_token_id or stop is not None
+        row.done = not paints and (stopped or self._spent(row))
+        if row.done and self.config.image_mode == "always" and row.images == 0:
+            # The picture that the reply owes takes the place of the token that ended it.
+            paints = True
+            if stop is None:
+                text = tokenizer.decode(row.run[:-1], skip_special_tokens=True)
+        text = text[:stop].rstrip() if paints or row.done else text[: _settled(text, stops)]
+        if len(text) > len(row.said):
+            yield TextEvent(row.index, text[len(row.said) :])
+            row.said = text
+        if paints:
+            row.images += 1
+            row.pending = self.processor.voken_ids
+        elif not row.done:
+            row.pending = [token]
+        # Of a block only what was chosen counts as said (published code).
+        row.history += row.pending[:1]
+        row.length += len(row.pending)
+
+    def _spent(self, row: _Row) -> bool:
+        """Whether a row has made all its choices, or its context would not hold one more token and a picture."""
+        full = row.length + 1 + self.processor.n_vokens > context_length(self.model)
+        return full or row.choices >= self.config.max_new_tokens
+
+    def _pad(self, rows: list[list[int]], like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mask and ids `(batch, width)` of what each row feeds, padded on the left."""
+        width = max(len(ids) for ids in rows)
+        pad = self.processor.tokenizer.pad_token_id
+        mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in rows]
+        ids = [[pad] * (width - len(ids)) + ids for ids in rows]
+        return torch.tensor(mask, device=like.device, dtype=like.dtype), torch.tensor(ids, device=like.device)
+
+
+def _multinomial(shares: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+    """One draw a row, on the generator's own device, so that a seed means the same everywhere."""
+    device = generator.device if generator is not None else shares.device
+    return torch.multinomial(shares.to(device), 1, generator=generator).squeeze(-1)
+
+
+def _settled(text: str, stop_strings: Sequence[str]) -> int:
+    """How much of a text can be shown: no unfinished character, trailing space, or start of a stop string."""
+    end = len(text.rstrip("\ufffd"))
+    for stop in stop_strings:
+        for length in range(min(len(stop) - 1, end), 0, -1):
+            if text[:end].endswith(stop[:length]):
+                end -= length
+                break
+    return len(text[:end].rstrip())
+
+
+def decode_texts(
+    model: Blip2ForConditionalGeneration,
+    processor: MiniGPT5Processor,
+    prompts: Sequence,
+    batch_size: int = 50,
+    **options,
+) -> list[str]:
+    """Greedy text replies to any number of prompts, without pictures; `options` go to `DecodingConfig`."""
+    decoder = InterleavedDecoder(model, processor, DecodingConfig(image_mode="never", **options))
+    replies = []
+    for start in range(0, len(prompts), batch_size):
+        batch = prompts[start : start + batch_size]
+        texts = [""] * len(batch)
+        for event in decoder.events(processor(batch).to(model.device)):
+            texts[event.row] += event.text
+        replies += texts
+    return replies

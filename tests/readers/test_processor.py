@@ -1,0 +1,238 @@
+"""Prompts and pictures to ids and pixels."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from minigpt5 import MiniGPT5Processor
+from minigpt5.readers.processor import IGNORE_INDEX, Example, Mark
+
+
+@pytest.fixture
+def processor(tiny_processor):
+    return tiny_processor
+
+
+def text(part):
+    return {"type": "text", "text": part}
+
+
+def image(picture=None):
+    return {"type": "image", "image": picture} if picture is not None else {"type": "image"}
+
+
+def user(*parts):
+    return {"role": "user", "content": list(parts)}
+
+
+def assistant(*parts):
+    return {"role": "assistant", "content": list(parts)}
+
+
+def words(processor, ids):
+    """Ids as text, each picture's image tokens as one mark."""
+    run = processor.tokenizer.decode([processor.image_token_id] * processor.num_query_tokens)
+    return processor.tokenizer.decode(ids).replace(run, "@")
+
+
+def special(processor, batch):
+    return set(batch["input_ids"].flatten().tolist()) & {*processor.voken_ids, processor.image_token_id}
+
+
+def test_a_string_with_marks_keeps_text_and_pictures_in_order(processor, pictures):
+    batch = processor("a cat <ImageHere> and <ImageHere> a dog", images=pictures[:2])
+    ids = batch["input_ids"][0].tolist()
+    assert ids[0] == processor.tokenizer.bos_token_id
+    assert ids.count(processor.image_token_id) == 2 * processor.num_query_tokens
+    assert words(processor, ids[1:]).split("@")[0].strip() == "a cat"
+    assert batch["pixel_values"].shape == (2, 3, 64, 64)
+
+
+def test_chat_is_minigpt4s_template(processor, pictures):
+    chat = [user(text("What is this?"), image(pictures[0])), assistant(text("A cat.")), user(text("Where?"))]
+    shown = words(processor, processor(chat)["input_ids"][0, 1:].tolist())
+    assert shown.replace(" ", "") == "###Human:Whatisthis?<Img>@</Img>###Assistant:Acat.###Human:Where?###Assistant:"
+
+
+def test_a_system_message_may_be_a_string_or_parts(processor):
+    def system(content):
+        return processor([{"role": "system", "content": content}, user(text("Hello."))])["input_ids"].tolist()
+
+    assert system("Be kind.") == system([text("Be kind.")])
+    assert "Be kind." in processor.tokenizer.decode(system("Be kind.")[0])
+
+
+def test_a_string_s_turn_equals_the_same_chat(processor, pictures):
+    chat = [user(text("What is"), image(), text("here?"))]
+    assert processor.user_turn("What is <ImageHere> here?") == chat
+
+
+def test_one_prompt_and_a_batch_of_one_are_the_same(processor, pictures):
+    one, batch = processor("a <ImageHere>", images=pictures[0]), processor(["a <ImageHere>"], images=[[pictures[0]]])
+    assert one["input_ids"].tolist() == batch["input_ids"].tolist()
+    assert torch.equal(one["pixel_values"], batch["pixel_values"])
+
+
+def test_pictures_of_a_batch_are_in_the_order_of_their_marks(processor, pictures):
+    mixed = [
+        "a <ImageHere> b <ImageHere>",
+        [user(text("none"))],
+        [user(image(pictures[2]), image())],
+    ]
+    pixels = processor(mixed, images=[pictures[:2], None, pictures[3]])["pixel_values"]
+    alone = torch.cat([processor("<ImageHere>", images=picture)["pixel_values"] for picture in pictures])
+    assert torch.equal(pixels, alone)
+
+
+def test_a_batch_without_pictures_has_no_pixels(processor):
+    assert "pixel_values" not in processor(["a cat", "a dog"])
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_goes_to_the_side_asked_for(processor, side):
+    batch = processor(["a cat", "a cat by the sea at night"], padding_side=side)
+    mask = batch["attention_mask"][0].tolist()
+    assert mask == sorted(mask, reverse=side == "right") and 0 in mask
+    assert (batch["input_ids"][batch["attention_mask"] == 0] == processor.tokenizer.pad_token_id).all()
+
+
+def test_generation_pads_left_by_default(processor):
+    assert processor(["a", "a cat by the sea"])["attention_mask"][0, 0] == 0
+
+
+@pytest.mark.parametrize("spelt", ["[IMG0]", "[IMG7]", "<ImageHere>", "</s>", "<s>"])
+def test_words_of_a_chat_never_become_special_tokens(processor, spelt):
+    ids = processor([user(text(f"what is {spelt}?"))])["input_ids"][0].tolist()
+    assert not set(ids[1:]) & {*processor.voken_ids, processor.image_token_id, *processor.tokenizer.all_special_ids}
+    assert spelt in processor.tokenizer.decode(ids)
+
+
+def test_vokens_spelt_in_a_string_never_become_vokens(processor):
+    assert not special(processor, processor("say [IMG0][IMG1] now"))
+
+
+def test_plain_encoding_still_knows_the_vokens_afterwards(processor):
+    processor([user(text("[IMG0]"))])
+    assert processor.tokenizer.encode("[IMG0]", add_special_tokens=False) == [processor.voken_ids[0]]
+
+
+@pytest.mark.parametrize(("marks", "given"), [(2, 1), (1, 2), (0, 1), (1, 0)])
+def test_pictures_that_do_not_match_the_marks_are_counted(processor, pictures, marks, given):
+    with pytest.raises(ValueError, match=rf"{marks} image mark\(s\) but {given} image\(s\)"):
+        processor("look " + "<ImageHere> " * marks, images=pictures[:given])
+
+
+def test_a_picture_twice_given_is_refused(processor, pictures):
+    with pytest.raises(ValueError, match=r"0 image mark\(s\) but 1 image\(s\)"):
+        processor([user(image(pictures[0]))], images=pictures[0])
+
+
+def test_a_batch_needs_a_list_of_pictures_for_each_prompt(processor, pictures):
+    with pytest.raises(ValueError, match="2 prompts need 2 lists of images, got 1"):
+        processor(["a <ImageHere>", "b"], images=[pictures[:1]])
+
+
+@pytest.mark.parametrize(
+    ("message", "says"),
+    [
+        ({"role": "narrator", "content": "x"}, "got 'narrator'"),
+        ({"role": "user", "content": [{"type": "video"}]}, "got 'video'"),
+    ],
+)
+def test_unknown_roles_and_contents_are_refused(processor, message, says):
+    with pytest.raises(ValueError, match=says):
+        processor([message])
+
+
+def test_saving_keeps_everything(processor, pictures, tmp_path):
+    own = MiniGPT5Processor(processor.image_processor, processor.tokenizer, 5, 4, system="Be kind.")
+    own.save_pretrained(tmp_path)
+    again = MiniGPT5Processor.from_pretrained(tmp_path)
+    assert (again.num_query_tokens, again.n_vokens, again.system) == (5, 4, "Be kind.")
+    assert (again.voken_ids, again.image_token_id) == (own.voken_ids, own.image_token_id)
+    chat = [user(text("say [IMG0] to"), image(pictures[0]))]
+    first, second = own(chat), again(chat)
+    assert first["input_ids"].tolist() == second["input_ids"].tolist()
+    assert torch.equal(first["pixel_values"], second["pixel_values"])
+
+
+def learn(processor, *conversations):
+    batch = processor.training_batch(list(conversations))
+    scored = [[i for i in row if i != IGNORE_INDEX] for row in batch["labels"].tolist()]
+    return batch, scored
+
+
+def test_scored_are_the_reply_the_ends_of_a_block_and_the_close(processor, pictures):
+    batch, (scored,) = learn(processor, [user(text("Go on.")), assistant(text("A cat sits."), image(pictures[0]))])
+    encode = processor.tokenizer.encode
+    close = encode("###", add_special_tokens=False)
+    said = encode("A cat sits.", add_special_tokens=False)
+    assert scored == [*said, processor.voken_ids[0], processor.voken_ids[-1], *close]
+    target = batch["input_ids"][0, -len(said) - 8 - len(close) :].tolist()
+    assert target == [*said, *processor.voken_ids, *close]
+
+
+def test_scored_text_stands_where_it_is_read(processor, pictures):
+    batch, _ = learn(
+        processor,
+        [user(text("What is"), image(pictures[0])), assistant(text("A cat."))],
+        [user(text("Go on and on and on.")), assistant(text("It goes."), image(pictures[1]))],
+    )
+    ids, labels = batch["input_ids"], batch["labels"]
+    assert torch.equal(labels[labels != IGNORE_INDEX], ids[labels != IGNORE_INDEX])
+    assert (labels[batch["attention_mask"] == 0] == IGNORE_INDEX).all()
+    mask = batch["attention_mask"].tolist()
+    assert mask == [sorted(row, reverse=True) for row in mask] and 0 in mask[0] + mask[1]
+
+
+def test_prompt_tokens_are_never_scored(processor, pictures):
+    question = [user(text("What is"), image(pictures[0])), assistant(text("A dog.")), user(text("Sure?"))]
+    length = processor(question)["input_ids"].shape[1]
+    batch, _ = learn(processor, [*question, assistant(text("A cat."))])
+    assert (batch["labels"][0, :length] == IGNORE_INDEX).all()
+    assert (batch["labels"][0, length:] != IGNORE_INDEX).all()
+    assert batch["input_ids"][0, :length].tolist() == processor(question)["input_ids"][0].tolist()
+
+
+def test_targets_come_in_order_and_are_not_read(processor, pictures):
+    batch, _ = learn(
+        processor,
+        [user(image(pictures[0])), assistant(image(pictures[1]), text("and"), image(pictures[2]))],
+        [user(text("x")), assistant(image(pictures[3]))],
+    )
+    assert [target.tobytes() for target in batch["targets"]] == [picture.tobytes() for picture in pictures[1:]]
+    assert batch["pixel_values"].shape[0] == 1
+
+
+def test_words_of_a_reply_never_become_vokens(processor):
+    batch, _ = learn(processor, [user(text("x")), assistant(text("I say [IMG0] <ImageHere>"))])
+    assert not special(processor, batch)
+
+
+def test_a_ready_made_example_is_encoded_as_the_same_conversation(processor, pictures):
+    talk = [user(text("What is"), image(pictures[0])), assistant(text("A cat."), image(pictures[1]))]
+    source = ["###Human: What is <Img>", Mark.IMAGE, "</Img> ###Assistant:"]
+    ready = Example(source, ["A cat. ", Mark.VOKENS, " ###"], [pictures[0]], [pictures[1]])
+    (first, second) = (processor.training_batch([item]) for item in (talk, ready))
+    assert first.keys() == second.keys()
+    for name in ("input_ids", "labels", "pixel_values"):
+        assert torch.equal(first[name], second[name])
+    assert first["targets"] == second["targets"]
+
+
+def test_an_example_s_pictures_are_counted(processor, pictures):
+    with pytest.raises(ValueError, match=r"the reply paints 1 picture\(s\) but has 0"):
+        processor.training_batch([Example(["x"], [Mark.VOKENS])])
+    with pytest.raises(ValueError, match=r"1 image mark\(s\) but 2 image\(s\)"):
+        processor.training_batch([Example([Mark.IMAGE], ["x"], pictures[:2])])
+
+
+def test_an_example_as_prompt_is_its_source(processor, pictures):
+    example = Example(["It was night.", Mark.IMAGE, "Then"], [Mark.VOKENS], images=pictures[:1])
+    batch = processor(example)
+    spelt = processor("It was night.<ImageHere>Then", pictures[:1])
+    assert batch["input_ids"].tolist() == spelt["input_ids"].tolist()
+    assert torch.equal(batch["pixel_values"], spelt["pixel_values"])
+    with pytest.raises(ValueError, match="1 image mark"):
+        processor(replace(example, images=()))

@@ -1,0 +1,208 @@
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from minigpt5 import MiniGPT5Pipeline
+from minigpt5.data.tasks import caption_task, draw_task
+from minigpt5.storyworld.draw import draw
+from minigpt5.storyworld.export import export_cc3m, export_vist
+from minigpt5.storyworld.language import caption
+from minigpt5.storyworld.miniature import TEXT_LENGTH, build_text_encoder, build_tokenizer
+from minigpt5.storyworld.scene import sample_scene, split_rng
+from minigpt5.training.objective import LossWeights, VokenModel
+from minigpt5.vokens.adapters import LoraSettings, fuse_adapter, train_adapter
+
+ROOT = Path(__file__).parents[2]
+ONLY_TEXT = LossWeights(text=1.0, diffusion=0.0, caption=0.0, guidance_dropout=0.0)
+
+
+@pytest.fixture
+def pipe(tiny_folder, texts):
+    """A pipeline of its own, with a text encoder, whose weights may be changed."""
+    tokenizer = build_tokenizer(texts, lowercase=True, max_length=TEXT_LENGTH)
+    parts = {"text_encoder": build_text_encoder(tokenizer), "tokenizer": tokenizer}
+    return MiniGPT5Pipeline.from_pretrained(tiny_folder, **parts)
+
+
+def conversations(task, count=3):
+    rng = split_rng("train", 5)
+    scenes = [sample_scene(rng) for _ in range(count)]
+    captions = [caption(scene, rng) for scene in scenes]
+    return [task(text, draw(scene), random.Random(0)) for text, scene in zip(captions, scenes, strict=True)], captions
+
+
+def trainable(module):
+    return {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+def test_losses_add_up_by_their_weights(pipe):
+    weights = LossWeights(text=0.5, diffusion=2.0, caption=3.0, guidance_dropout=0.0, snr_gamma=None)
+    chats, captions = conversations(draw_task)
+    losses = VokenModel(pipe, weights)(pipe.processor.training_batch(chats), captions)
+    total = 0.5 * losses["text"] + 2 * losses["ldm"] + 3 * losses["caption"]
+    assert torch.allclose(losses["loss"], total)
+
+
+def test_replies_without_pictures_have_a_text_loss_only(pipe):
+    chats, _ = conversations(caption_task)
+    assert VokenModel(pipe, LossWeights())(pipe.processor.training_batch(chats)).keys() == {"loss", "text"}
+
+
+def test_dropped_vokens_give_the_null_embedding_and_the_empty_caption(pipe):
+    chats, captions = conversations(draw_task)
+    batch = pipe.processor.training_batch(chats)
+    model = VokenModel(pipe, LossWeights(diffusion=0.0, guidance_dropout=1.0)).eval()
+    expected = (pipe.null_embeds() - model.encode_captions([""])).square().mean()
+    assert torch.allclose(model(batch, captions)["caption"], expected, rtol=1e-5)
+
+
+def test_features_are_the_states_before_each_voken(pipe):
+    chats, _ = conversations(draw_task, 2)
+    ids = pipe.processor.training_batch(chats)["input_ids"]
+    hidden = torch.arange(ids.numel(), dtype=torch.float).view(*ids.shape, 1)
+    features = VokenModel(pipe, LossWeights()).voken_features(hidden, ids)
+    for row in range(2):
+        start = ids[row].tolist().index(pipe.processor.voken_ids[0])
+        assert features[row].flatten().tolist() == hidden[row, start - 1 : start + 7].flatten().tolist()
+
+
+def test_first_stage_changes_only_voken_rows_and_merges_to_the_same_model(pipe):
+    before = pipe.comprehension.get_input_embeddings().weight.clone()
+    chats, captions = conversations(draw_task)
+    batch = pipe.processor.training_batch(chats)
+    train_adapter(pipe)
+    model = VokenModel(pipe, LossWeights())
+    names = trainable(pipe.comprehension)
+    assert len(names) == 2
+    optimizer = torch.optim.SGD([p for p in pipe.comprehension.parameters() if p.requires_grad], lr=1.0)
+    model(batch, captions)["loss"].backward()
+    optimizer.step()
+    model.weights = ONLY_TEXT
+    trained = model.eval()(batch)["text"]
+    fuse_adapter(pipe.comprehension)
+    assert torch.allclose(model(batch)["text"], trained, atol=1e-5)
+    after = pipe.comprehension.get_input_embeddings().weight
+    changed = (after != before).any(dim=1).nonzero().flatten().tolist()
+    assert changed and set(changed) <= set(pipe.processor.voken_ids)
+
+
+def test_second_stage_trains_lora_and_voken_rows(pipe):
+    train_adapter(pipe, LoraSettings())
+    kinds = {"lora" if "lora_" in name else "rows" for name in trainable(pipe.comprehension)}
+    assert kinds == {"lora", "rows"}
+    layers = pipe.comprehension.config.text_config.num_hidden_layers
+    assert sum("lora_" in name for name in trainable(pipe.comprehension)) == layers * 2 * 2
+
+
+def test_frozen_parts_stay_in_evaluation_mode_and_without_gradient(pipe):
+    model = VokenModel(pipe, LossWeights()).train()
+    assert model.mapper.training
+    assert not (model.unet.training or model.vae.training or model.text_encoder.training)
+    assert not any(p.requires_grad for part in (model.unet, model.vae, model.text_encoder) for p in part.parameters())
+
+
+def test_cached_features_are_those_of_the_frozen_parts_which_then_rest(pipe, tmp_path):
+    chats, captions = conversations(draw_task)
+    seen, _ = conversations(caption_task)
+    batch = pipe.processor.training_batch([*chats, *seen])
+    train_adapter(pipe)
+    weights = LossWeights(guidance_dropout=0.0)
+
+    def losses(folder=None):
+        torch.manual_seed(0)
+        model = VokenModel(pipe, weights)
+        if folder:
+            model.cache_features(folder)
+        return model.eval()(batch, captions)
+
+    calls = []
+    for name in ("vision_model", "qformer"):
+        getattr(pipe.comprehension, name).register_forward_hook(lambda *_, name=name: calls.append(name))
+    pipe.vae.encoder.register_forward_hook(lambda *_: calls.append("vae"))
+    pipe.text_encoder.register_forward_hook(lambda *_: calls.append("text_encoder"))
+    plain = losses()
+    # Each frozen part takes all pictures of a batch at once.
+    assert sorted(calls) == ["qformer", "text_encoder", "vae", "vision_model"]
+    calls.clear()
+    first = losses(tmp_path)
+    assert len(calls) == 4
+    second = losses(tmp_path)
+    assert len(calls) == 4
+    for name in plain:
+        torch.testing.assert_close(first[name], plain[name])
+        assert torch.equal(second[name], first[name])
+
+
+def test_a_picture_that_stands_twice_in_a_batch_is_read_once(pipe):
+    chats, _ = conversations(caption_task, 2)
+    batch = pipe.processor.training_batch([chats[0], chats[1], chats[0]])
+    model = VokenModel(pipe, LossWeights())
+    seen = []
+    pipe.comprehension.vision_model.register_forward_hook(
+        lambda module, args, kwargs, out: seen.append(len(out[0])), with_kwargs=True
+    )
+    features = model.read_pictures(batch["pixel_values"])
+    assert seen == [2] and len(features) == 3
+    assert torch.equal(features[0], features[2]) and not torch.equal(features[0], features[1])
+
+
+def test_parts_in_training_are_not_cached(pipe, tmp_path):
+    with pytest.raises(ValueError, match="is being trained"):
+        VokenModel(pipe, LossWeights()).cache_features(tmp_path)
+
+
+TWO_PROCESSES = """
+import sys
+from pathlib import Path
+from safetensors.torch import save_file
+from minigpt5.vokens.adapters import train_adapter
+from minigpt5.training.objective import LossWeights, VokenModel, open_for_training
+from minigpt5.data.mixture import Mixture
+from minigpt5.training.fit import FitConfig, fit
+from minigpt5.utils.processes import is_main_process, process_state
+
+model, data, out = map(Path, sys.argv[1:])
+pipe = open_for_training(model)
+train_adapter(pipe)
+module = VokenModel(pipe, LossWeights(text=1.0, diffusion=0.0, caption=1.0, guidance_dropout=0.0))
+draw = Mixture(data, {"draw": 3, "story_text": 2})
+
+def batches(index):
+    drawn = draw(index)
+    captions = [one.caption for one in drawn if one.caption is not None]
+    return pipe.processor.training_batch([one.item for one in drawn]), captions
+
+config = FitConfig(steps=3, batch_size=5, learning_rate=1e-3, warmup_steps=0, report_to=None)
+fit(module, batches, lambda batch, step: module(*batch), config, out)
+if is_main_process():
+    trained = {name: value.data for name, value in module.named_parameters() if value.requires_grad}
+    save_file(trained, out / f"{process_state().num_processes}.safetensors")
+"""
+
+
+def test_two_processes_with_unequal_shares_train_as_one_does(pipe, tmp_path):
+    for name, export in (("cc3m", export_cc3m), ("vist", export_vist)):
+        export(tmp_path / "data" / name, "train", 6)
+    pipe.save_pretrained(tmp_path / "model")
+    program = tmp_path / "program.py"
+    program.write_text(TWO_PROCESSES)
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    devices = ["--config_file", str(ROOT / "configs/accelerate/ddp_8_gpus.yaml"), "--num_processes", "2"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", *devices]
+    for name, command in (("one", [sys.executable]), ("two", launch)):
+        command = [*command, program, tmp_path / "model", tmp_path / "data", tmp_path / name]
+        output = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+        assert output.returncode == 0, output.stderr
+    one, two = load_file(tmp_path / "one/1.safetensors"), load_file(tmp_path / "two/2.safetensors")
+    untouched = dict(pipe.mapper.named_parameters())
+    moved = (one["mapper.queries"] - untouched["queries"]).abs().max()
+    assert moved > 1e-3
+    for name in one:
+        # Adam's first steps divide by gradients that may be nearly nothing: a thousandth of a step is the noise.
+        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=3e-5)

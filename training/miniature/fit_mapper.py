@@ -1,0 +1,100 @@
+"""Fit the mapper alone, with the language model frozen: its voken features are computed once and kept in memory.
+
+    python training/miniature/fit_mapper.py --config configs/storyworld-mini/mapper.yaml \\
+        --data runs/mini/data --model runs/mini/align/model --out runs/mini/mapper
+"""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from minigpt5 import MiniGPT5Pipeline
+from minigpt5.data.readers import read_cc3m
+from minigpt5.data.tasks import draw_task
+from minigpt5.readers.minigpt4 import embed_prompt, last_hidden_states
+from minigpt5.storyworld.examine import examine_painting, sample_scenes
+from minigpt5.storyworld.judge import load_judge
+from minigpt5.storyworld.language import imagine, plain_caption
+from minigpt5.training.fit import FitConfig, fit
+from minigpt5.training.losses import caption_loss, drop_for_guidance
+from minigpt5.training.objective import LossWeights, VokenModel
+from minigpt5.utils.logs import quiet_libraries
+from minigpt5.utils.processes import is_main_process, pick_device, shard
+from minigpt5.utils.settings import read_config
+
+
+@dataclass(kw_only=True)
+class MapperConfig(FitConfig):
+    """Settings of the mapper.
+
+    Args:
+        data: folder of the exported data sets.
+        model: pipeline folder of the alignment.
+        out: folder for checkpoints and the result.
+        judge: the judge's folder, in place of the shipped one.
+        captions: how many of the training captions are used.
+        guidance_dropout: share of voken features that become zeros.
+    """
+
+    data: Path
+    model: Path
+    out: Path
+    judge: Path | None = None
+    captions: int
+    guidance_dropout: float
+
+
+def main():
+    quiet_libraries()
+    config = read_config(MapperConfig, __doc__)
+    pipe = MiniGPT5Pipeline.from_pretrained(config.model).to(pick_device())
+    pipe.set_progress_bar_config(disable=True)
+    model = VokenModel(pipe, LossWeights(mask_padding=False)).eval()
+    pairs = read_cc3m(config.data / "cc3m", "train").select(shard(range(config.captions)))
+    rng = random.Random("mapper")
+
+    @torch.no_grad()
+    def features_and_targets(start):
+        rows = pairs[start : start + 100]
+        chats = [draw_task(*pair, rng) for pair in zip(rows["caption"], rows["image"], strict=True)]
+        batch = pipe.processor.training_batch(chats).to(pipe.device)
+        embeds = embed_prompt(pipe.comprehension, batch["input_ids"])
+        hidden = last_hidden_states(pipe.comprehension, embeds, batch["attention_mask"])
+        captions = [plain_caption(imagine(caption)) for caption in rows["caption"]]
+        return model.voken_features(hidden, batch["input_ids"]), model.encode_captions(captions)
+
+    columns = zip(*(features_and_targets(start) for start in range(0, len(pairs), 100)), strict=True)
+    features, targets = (torch.cat(column) for column in columns)
+    nothing = model.encode_captions([""])
+    print(f"mapper: {len(features)} captions' voken features are ready", flush=True)
+
+    def batches(step):
+        count = len(shard(range(config.batch_size)))
+        chosen = torch.randint(len(features), (count,), device=features.device)
+        return features[chosen], targets[chosen]
+
+    def losses(batch, step):
+        features, targets = batch
+        dropped = drop_for_guidance(len(features), config.guidance_dropout, features.device).view(-1, 1, 1)
+        mapped = pipe.mapper(features.masked_fill(dropped, 0))
+        return {"loss": caption_loss(mapped, torch.where(dropped, nothing, targets))}
+
+    judge = load_judge(config.judge)
+    examined = {
+        "one": sample_scenes(50, "validation", companion=False),
+        "two": sample_scenes(50, "validation", companion=True),
+    }
+
+    def evaluate():
+        return {name: examine_painting(pipe, these, judge)["all"] for name, these in examined.items()}
+
+    fit(pipe.mapper, batches, losses, config, config.out, evaluate)
+    if not is_main_process():
+        return
+    pipe.to(torch.float16).save_pretrained(config.out / "model")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Train storyworld-mini from nothing: every stage in its order, what can run side by side side by side.
+
+    python training/miniature/make_miniature.py --configs configs/storyworld-mini --out runs/storyworld-mini [--install]
+
+Each stage is a program of `training/` and goes on where it was stopped; a finished one is not run again. `--install`
+puts the result into the package. Every core gets a process of its own: in models this small a second thread gains
+nothing.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+
+from minigpt5.weights import SHIPPED
+
+PROGRAMS = Path(__file__).parents[1]
+
+
+def run(program: str, result: Path, *arguments: object, processes: int = 1) -> None:
+    """Run a program, in as many one-thread processes as given, unless its result is there."""
+    if result.exists():
+        print(f"{program}: {result} is there", flush=True)
+        return
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
+    command = [str(PROGRAMS / f"{program}.py"), *map(str, arguments)]
+    if processes > 1:
+        command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), *command]
+    subprocess.run([sys.executable, *command], env=environment, check=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--configs", type=Path, required=True, help="folder with a YAML file a stage")
+    parser.add_argument("--out", type=Path, required=True, help="folder for all stages' data, checkpoints and results")
+    parser.add_argument("--install", action="store_true", help="replace the model and the judge of the package")
+    arguments = parser.parse_args()
+    out, data = arguments.out, arguments.out / "data"
+    out.mkdir(parents=True, exist_ok=True)
+    processes = torch.cuda.device_count() or min(os.cpu_count() or 1, 4)
+
+    def stage(program: str, name: str, result: str, *more: object, processes: int = 1) -> None:
+        settings = ("--config", arguments.configs / f"{name}.yaml", "--out", out / name)
+        run(program, out / name / result, *settings, *more, processes=processes)
+
+    run("export_storyworld", data / "done", "--config", arguments.configs / "data.yaml", "--out", data)
+    exported, judge = ("--data", data), ("--judge", out / "judge/model")
+
+    def painter() -> None:
+        stage("miniature/train_vae", "vae", "model", *exported)
+        stage("miniature/train_judge", "judge", "model")
+        stage("miniature/train_diffusion", "diffusion", "scheduler", *exported, "--vae", out / "vae/model", *judge)
+
+    def reader() -> None:
+        stage("miniature/pretrain_comprehension", "comprehension", "model", *exported)
+
+    with ThreadPoolExecutor(2) as pool:
+        for track in (pool.submit(painter), pool.submit(reader)):
+            track.result()
+
+    parts = ("--comprehension", out / "comprehension", "--diffusion", out / "diffusion", "--vae", out / "vae/model")
+    run("miniature/assemble_pipeline", out / "base/model_index.json", *parts, "--out", out / "base")
+    for program, name, start in (
+        ("align_vokens", "align", "base"),
+        ("miniature/fit_mapper", "mapper", "align/model"),
+        ("train_interleaved", "interleaved", "mapper/model"),
+    ):
+        stage(program, name, "model", *exported, "--model", out / start, *judge, processes=processes)
+
+    if arguments.install:
+        from minigpt5.storyworld.judge import WEIGHTS
+
+        for source, target in (("interleaved/model", SHIPPED / "storyworld-mini"), ("judge/model", WEIGHTS)):
+            # The package's model card tells more than the one written with every saved pipeline.
+            shutil.copytree(out / source, target, ignore=shutil.ignore_patterns("README.md"), dirs_exist_ok=True)
+            print(f"{target}: replaced")
+
+
+if __name__ == "__main__":
+    main()

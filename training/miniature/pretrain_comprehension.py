@@ -1,0 +1,126 @@
+"""Train the miniature's comprehension stack (ViT, Q-Former, projection, Llama) on captions, stories and talks.
+
+    python training/miniature/pretrain_comprehension.py --config configs/storyworld-mini/comprehension.yaml \\
+        --data runs/mini/data --out runs/mini/comprehension
+"""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from minigpt5.data.readers import read_cc3m, read_mmdialog, read_vist
+from minigpt5.data.tasks import caption_task, dialogue_task, story_tasks
+from minigpt5.readers.processor import MiniGPT5Processor
+from minigpt5.storyworld.judge import NamingHead
+from minigpt5.storyworld.language import describes, imagine
+from minigpt5.storyworld.miniature import CONTEXT_LENGTH, build_comprehension, build_image_processor, build_tokenizer
+from minigpt5.training.fit import FitConfig, fit
+from minigpt5.utils.logs import quiet_libraries
+from minigpt5.utils.processes import pick_device
+from minigpt5.utils.settings import read_config
+from minigpt5.vokens.decoding import decode_texts
+
+
+def build_processor(captions, stories, talks):
+    """The processor, with a tokenizer made from the texts it will see."""
+    rng = random.Random(0)
+    rows = [caption_task(row, None, rng) for row in captions["caption"][:20000]]
+    rows += [story_tasks(texts, [None] * 5, rng) for texts in stories["texts"][:5000]]
+    rows += [dialogue_task(texts, [None] * len(texts), rng) for texts in talks["texts"][:5000]]
+    renderer = MiniGPT5Processor(build_image_processor(), build_tokenizer([], False, CONTEXT_LENGTH))
+    texts = (piece.strip() for row in rows for piece in [*renderer.render(row)[0], "###"] if isinstance(piece, str))
+    tokenizer = build_tokenizer(texts, lowercase=False, max_length=CONTEXT_LENGTH)
+    return MiniGPT5Processor(build_image_processor(), tokenizer, num_query_tokens=8, n_vokens=8)
+
+
+@dataclass(kw_only=True)
+class ComprehensionConfig(FitConfig):
+    """Settings of the comprehension stack.
+
+    Args:
+        data: folder of the exported data sets.
+        out: folder for checkpoints and the result.
+        captions_only_steps: of captions alone, before stories and talks come in.
+        mix: conversations a batch after those steps, by task: caption, story, talk.
+        naming_weight: of the head that names what a picture shows.
+    """
+
+    data: Path
+    out: Path
+    captions_only_steps: int
+    mix: dict
+    naming_weight: float
+
+
+class Stack(nn.Module):
+    """The comprehension stack, and a head on its Q-Former that has to name what a picture shows.
+
+    The head gives the queries something to look for long before the language model can; it is thrown away afterwards.
+    """
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+        self.namer = NamingHead(model.config.num_query_tokens * model.config.qformer_config.hidden_size)
+
+
+def main():
+    quiet_libraries()
+    config = read_config(ComprehensionConfig, __doc__)
+    device = pick_device()
+    captions, stories, talks = (
+        reader(config.data / name, "train")
+        for name, reader in (("cc3m", read_cc3m), ("vist", read_vist), ("mmdialog", read_mmdialog))
+    )
+    folder = config.out / "processor"
+    if not folder.exists():
+        build_processor(captions, stories, talks).save_pretrained(folder)
+    processor = MiniGPT5Processor.from_pretrained(folder)
+    model = build_comprehension(len(processor.tokenizer), processor.image_token_id, processor.tokenizer)
+    stack = Stack(model).to(device)
+
+    def batches(step):
+        rng = random.Random(f"comprehension/{step}")
+        captions_only = step < config.captions_only_steps
+        counts = {"caption": config.batch_size} if captions_only else config.mix
+        # Captions come first: the naming head reads the pictures in front.
+        conversations, scenes = [], []
+        for _ in range(counts["caption"]):
+            row = captions[rng.randrange(len(captions))]
+            conversations.append(caption_task(row["caption"], row["image"], rng))
+            scenes.append(imagine(row["caption"]))
+        for rows, make, count in (
+            (stories, story_tasks, counts.get("story", 0)),
+            (talks, dialogue_task, counts.get("talk", 0)),
+        ):
+            for _ in range(count):
+                row = rows[rng.randrange(len(rows))]
+                conversations.append(make(row["texts"], row["images"], rng, paint=False))
+        return processor.training_batch(conversations).to(device), scenes
+
+    def losses(batch, step):
+        inputs, scenes = batch
+        inputs.pop("targets")
+        output = model(**inputs)
+        naming = stack.namer.loss(output.qformer_outputs.last_hidden_state[: len(scenes)], scenes)
+        return {"loss": output.loss + config.naming_weight * naming, "text": output.loss, "naming": naming}
+
+    held_back = read_cc3m(config.data / "cc3m", "validation").select(range(200))
+
+    def evaluate():
+        questions = [caption_task("", image, random.Random(0))[:1] for image in held_back["image"]]
+        replies = decode_texts(model, processor, questions)
+        truths = [imagine(caption) for caption in held_back["caption"]]
+        right = [describes(reply, truth) for reply, truth in zip(replies, truths, strict=True)]
+        lone = [ok for ok, truth in zip(right, truths, strict=True) if truth.companion is None]
+        pairs = [ok for ok, truth in zip(right, truths, strict=True) if truth.companion]
+        return {"captions_one": sum(lone) / len(lone), "captions_two": sum(pairs) / len(pairs)}
+
+    fit(stack, batches, losses, config, config.out, evaluate)
+    model.half().save_pretrained(config.out / "model")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""Train the miniature's text encoder and UNet on caption and picture pairs.
+
+    python training/miniature/train_diffusion.py --config configs/storyworld-mini/diffusion.yaml \\
+        --data runs/mini/data --vae runs/mini/vae/model --out runs/mini/diffusion
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from torch import nn
+
+from minigpt5.data.readers import read_cc3m
+from minigpt5.storyworld.judge import NamingHead, answers, judge_accuracy, load_judge, question_loss
+from minigpt5.storyworld.language import imagine
+from minigpt5.storyworld.miniature import (
+    IMAGE_SIZE,
+    TEXT_DIM,
+    TEXT_LENGTH,
+    build_scheduler,
+    build_text_encoder,
+    build_tokenizer,
+    build_unet,
+)
+from minigpt5.training.fit import FitConfig, fit
+from minigpt5.training.latents import encode_data_set
+from minigpt5.training.losses import drop_for_guidance, latent_diffusion_loss, stratified_timesteps
+from minigpt5.utils.logs import quiet_libraries
+from minigpt5.utils.processes import pick_device
+from minigpt5.utils.settings import read_config
+
+
+@dataclass(kw_only=True)
+class DiffusionConfig(FitConfig):
+    """Settings of text encoder and UNet.
+
+    Args:
+        data: folder of the exported data sets.
+        vae: the trained VAE's folder.
+        out: folder for checkpoints and the result.
+        judge: the judge's folder, in place of the shipped one.
+        text_only_steps: in which the text encoder goes ahead alone.
+        text_batch_size: captions of such a step.
+        naming_weight: of the head that names what a caption says.
+        guidance_dropout: share of captions replaced by the empty one.
+        snr_gamma: of Min-SNR weighting, null for none.
+        num_inference_steps, guidance_scale: of the pictures that are judged.
+    """
+
+    data: Path
+    vae: Path
+    out: Path
+    judge: Path | None = None
+    text_only_steps: int
+    text_batch_size: int
+    naming_weight: float
+    guidance_dropout: float
+    snr_gamma: float | None
+    num_inference_steps: int
+    guidance_scale: float
+
+
+class TextToLatent(nn.Module):
+    """Text encoder and UNet, and a head on the text features that has to name what the caption says."""
+
+    def __init__(self, text_encoder, unet):
+        super().__init__()
+        self.text_encoder, self.unet = text_encoder, unet
+        self.namer = NamingHead(TEXT_DIM)
+
+
+def main():
+    quiet_libraries()
+    config = read_config(DiffusionConfig, __doc__)
+    device = pick_device()
+
+    pairs = read_cc3m(config.data / "cc3m", "train")
+    captions = list(pairs["caption"])
+    vae = AutoencoderKL.from_pretrained(config.vae).float().to(device).eval()
+    config.out.mkdir(parents=True, exist_ok=True)
+    latents = encode_data_set(vae, pairs, IMAGE_SIZE, config.out / "latents.pt")
+    tokenizer = build_tokenizer(captions, lowercase=True, max_length=TEXT_LENGTH)
+    ids = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")["input_ids"]
+    nothing = tokenizer("", padding="max_length", return_tensors="pt")["input_ids"].to(device)
+    truths = torch.tensor([answers(imagine(caption)) for caption in captions])
+    scheduler = build_scheduler()
+    model = TextToLatent(build_text_encoder(tokenizer), build_unet()).to(device)
+
+    def batches(step):
+        # The text encoder goes ahead alone; it needs many captions and they cost little.
+        count = config.text_batch_size if step < config.text_only_steps else config.batch_size
+        chosen = torch.randint(len(captions), (count,))
+        return [column[chosen].to(device) for column in (ids, truths, latents)]
+
+    def losses(batch, step):
+        ids, truths, latents = batch
+        features = model.text_encoder(ids).last_hidden_state
+        naming = question_loss(
+            model.namer(features[torch.arange(len(ids)), (ids == tokenizer.eos_token_id).int().argmax(1)]), truths
+        )
+        if step < config.text_only_steps:
+            return {"loss": naming, "naming": naming}
+        dropped = drop_for_guidance(len(ids), config.guidance_dropout, device)
+        features = torch.where(dropped.view(-1, 1, 1), model.text_encoder(nothing).last_hidden_state, features)
+        timesteps = stratified_timesteps(len(ids), scheduler.config.num_train_timesteps, device)
+        latents = latents.float()
+        diffusion = latent_diffusion_loss(
+            model.unet, scheduler, latents, features, timesteps, torch.randn_like(latents), config.snr_gamma
+        )
+        return {"loss": diffusion + config.naming_weight * naming, "ldm": diffusion, "naming": naming}
+
+    held_back = read_cc3m(config.data / "cc3m", "validation").select(range(100))
+    scenes = [imagine(caption) for caption in held_back["caption"]]
+    painter = StableDiffusionPipeline(
+        vae, model.text_encoder, tokenizer, model.unet, scheduler, None, None, requires_safety_checker=False
+    )
+    painter.set_progress_bar_config(disable=True)
+    judge = load_judge(config.judge)
+
+    def evaluate():
+        pictures = painter(
+            list(held_back["caption"]),
+            num_inference_steps=config.num_inference_steps,
+            guidance_scale=config.guidance_scale,
+            generator=torch.Generator().manual_seed(0),
+        ).images
+        verdicts = judge.read(pictures)
+        lone = [i for i, scene in enumerate(scenes) if not scene.companion]
+        figures = judge_accuracy([verdicts[i] for i in lone], [scenes[i] for i in lone])
+        both = [i for i, scene in enumerate(scenes) if scene.companion]
+        return figures | {"two": judge_accuracy([verdicts[i] for i in both], [scenes[i] for i in both])["all"]}
+
+    fit(model, batches, losses, config, config.out, evaluate)
+    model.half()
+    for name, part in (("unet", model.unet), ("text_encoder", model.text_encoder), ("tokenizer", tokenizer)):
+        part.save_pretrained(config.out / name)
+    scheduler.save_pretrained(config.out / "scheduler")
+
+
+if __name__ == "__main__":
+    main()

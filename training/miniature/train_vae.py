@@ -1,0 +1,79 @@
+"""Train the miniature's VAE on the pictures of a CC3M-layout folder.
+
+python training/miniature/train_vae.py --config configs/storyworld-mini/vae.yaml \\
+    --data runs/mini/data --out runs/mini/vae
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.nn.functional import l1_loss, mse_loss
+
+from minigpt5.data.readers import read_cc3m
+from minigpt5.storyworld.miniature import IMAGE_SIZE, build_vae
+from minigpt5.training.fit import FitConfig, fit
+from minigpt5.training.latents import normalise_latents, psnr
+from minigpt5.utils.images import to_tensor
+from minigpt5.utils.logs import quiet_libraries
+from minigpt5.utils.processes import pick_device
+from minigpt5.utils.settings import read_config
+
+
+@dataclass(kw_only=True)
+class VaeConfig(FitConfig):
+    """Settings of the VAE.
+
+    Args:
+        data: folder of the exported data sets.
+        out: folder for checkpoints and the result.
+        l1_weight: of the absolute error beside the squared one.
+        kl_weight: of the divergence.
+        character_weight: of the pixels where characters stand, against 1 elsewhere.
+    """
+
+    data: Path
+    out: Path
+    l1_weight: float
+    kl_weight: float
+    character_weight: float
+
+
+def main():
+    quiet_libraries()
+    config = read_config(VaeConfig, __doc__)
+    device = pick_device()
+    vae = build_vae().to(device)
+    pictures = read_cc3m(config.data / "cc3m", "train")
+    held_back = read_cc3m(config.data / "cc3m", "validation")
+    fresh = torch.stack([to_tensor(row["image"], IMAGE_SIZE) for row in held_back.select(range(500))]).to(device)
+
+    def batches(step):
+        order = torch.randint(len(pictures), (config.batch_size,)).tolist()
+        return torch.stack([to_tensor(pictures[i]["image"], IMAGE_SIZE) for i in order]).to(device)
+
+    # Characters stand in a known band; they are what a viewer looks at, so their pixels count more.
+    weight = torch.ones(1, 1, IMAGE_SIZE, 1, device=device)
+    weight[:, :, IMAGE_SIZE * 3 // 8 : IMAGE_SIZE * 7 // 8] = config.character_weight
+    weight = weight / weight.mean()
+
+    def losses(pixels, step):
+        posterior = vae.encode(pixels).latent_dist
+        decoded = vae.decode(posterior.sample()).sample.float()
+        squared = (mse_loss(decoded, pixels, reduction="none") * weight).mean()
+        absolute = (l1_loss(decoded, pixels, reduction="none") * weight).mean()
+        divergence = posterior.kl().mean() / posterior.mean[0].numel()
+        loss = squared + config.l1_weight * absolute + config.kl_weight * divergence
+        return {"loss": loss, "mse": squared, "kl": divergence}
+
+    def evaluate():
+        return {"psnr_db": psnr(vae.decode(vae.encode(fresh).latent_dist.mode()).sample, fresh)}
+
+    fit(vae, batches, losses, config, config.out, evaluate)
+    with torch.no_grad():
+        normalise_latents(vae, fresh)
+    vae.half().save_pretrained(config.out / "model")
+
+
+if __name__ == "__main__":
+    main()
