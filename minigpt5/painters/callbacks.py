@@ -1,0 +1,88 @@
+"""`callback_on_step_end` where one pipeline paints through another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+
+
+class StepCallback:
+    """A user's callback as the painter's call is given it.
+
+    The callback gets the pipeline that the user called, and finds there what the painter knows of the call in progress;
+    what it sets there, the painter obeys. Where guidance puts both halves into one tensor, it gets the conditional one.
+
+    Args:
+        owner: the pipeline that the user called.
+        painter: the pipeline that paints.
+        callback: `(pipeline, step, timestep, tensors) -> tensors`, or `None`.
+        names: of the tensors that it is given.
+        decoded_as: the type that the latents are decoded in, where they are; some calls hand them over in another.
+    """
+
+    def __init__(
+        self,
+        owner: DiffusionPipeline,
+        painter: DiffusionPipeline,
+        callback: Callable | None,
+        names: Sequence[str],
+        decoded_as: torch.dtype | None = None,
+    ):
+        self.owner, self.painter, self.callback = owner, painter, callback
+        self.names, self.decoded_as = list(names), decoded_as
+        self.null: dict[str, torch.Tensor] = {}
+
+    def arguments(self, parameters: Iterable[str]) -> dict[str, Any]:
+        """This callback as an argument of a call with such parameters."""
+        if "callback_on_step_end" in parameters:
+            names = {"latents", "prompt_embeds"} & set(self.painter._callback_tensor_inputs) | set(self.names)
+            return {"callback_on_step_end": self, "callback_on_step_end_tensor_inputs": sorted(names)}
+        if self.callback is None or "callback" not in parameters:
+            return {}
+        if unknown := set(self.names) - {"latents"}:
+            raise ValueError(f"{type(self.painter).__name__} shows callbacks its latents only, not {sorted(unknown)}")
+        return {"callback": self.on_old_call, "callback_steps": 1}
+
+    def on_old_call(self, step: int, timestep: torch.Tensor, latents: torch.Tensor) -> None:
+        """The callback of pipelines that let nobody change tensors but in place."""
+        changed = self.call(step, timestep, {"latents": latents})
+        if changed.get("latents", latents) is not latents:
+            latents.copy_(changed["latents"])
+
+    def __call__(self, painter: DiffusionPipeline, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        """What the painter goes on with after a step."""
+        latents = tensors.get("latents")
+        for name, value in tensors.items():
+            if isinstance(value, torch.Tensor) and latents is not None and len(value) == 2 * len(latents):
+                self.null[name], tensors[name] = value.chunk(2)
+        changed = dict(tensors)
+        if self.callback is not None:
+            changed |= self.call(step, timestep, {name: tensors[name] for name in self.names})
+        if getattr(painter, "do_classifier_free_guidance", False):
+            for name, null in self.null.items():
+                null = self.null[name] = changed.get(f"negative_{name}", null)
+                changed[name] = torch.cat([null, changed[name]])
+        last = step + 1 == len(painter.scheduler.timesteps) or getattr(painter, "_interrupt", False)
+        if last and self.decoded_as is not None and "latents" in changed:
+            changed["latents"] = changed["latents"].to(self.decoded_as)
+        return changed
+
+    def call(self, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        """The user's callback, between two readings of what the pipelines know of the call."""
+        owner, painter = self.owner, self.painter
+        scale = getattr(owner, "_guidance_scale", None)
+        owner._num_timesteps = len(painter.scheduler.timesteps)
+        changed = self.callback(owner, step, timestep, tensors)
+        if not isinstance(changed, Mapping):
+            raise TypeError(
+                "callback_on_step_end must return a dictionary of the tensors that change, "
+                f"got {type(changed).__name__}"
+            )
+        if owner is not painter:
+            painter._interrupt = owner._interrupt
+            if owner._guidance_scale != scale:
+                painter._guidance_scale = owner._guidance_scale
+        return dict(changed)

@@ -1,0 +1,32 @@
+"""Qwen-Image: a flow-matching transformer over packed latents of a video VAE, with features of Qwen2.5-VL."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+
+from minigpt5.painters.packed import PackedPainter
+
+
+class QwenImagePainter(PackedPainter):
+    """Predicts the velocity from latents to noise; times are logit-normal, shifted by the number of tokens."""
+
+    encoded: ClassVar = ("prompt_embeds", "mask")
+
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Mean and log variance of a film of one picture, as of a picture."""
+        return super().encode(pixels.unsqueeze(2)).squeeze(2)
+
+    def predict(
+        self, noisy: torch.Tensor, timestep: torch.Tensor, conditioning: dict[str, torch.Tensor]
+    ) -> torch.Tensor:
+        """The transformer's answer, of the latents' shape."""
+        height, width = noisy.shape[-2:]
+        tokens = self.denoiser(
+            hidden_states=self.pack(noisy),
+            timestep=timestep / 1000,
+            img_shapes=[[(1, height // 2, width // 2)]] * len(noisy),
+            **self.inputs(conditioning),
+        ).sample
+        return self.unpack(tokens, height, width)
