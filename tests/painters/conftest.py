@@ -291,7 +291,7 @@ def seeded(seed=0):
 @pytest.fixture(scope="session")
 def painters(texts):
     """`painters(name)` is the painter of a tiny random pipeline, its text encoders included; leave it as it is."""
-    from minigpt5 import miniature
+    from minigpt5.storyworld import miniature
 
     tokenizer = miniature.build_tokenizer(texts, lowercase=True, max_length=77)
     built = {}

@@ -59,7 +59,9 @@ def test_every_scheduler_gives_the_right_noise_and_target_or_is_refused(name, pr
     if "DPMSolverSDE" in name or "CosineDPM" in name:
         pytest.importorskip("torchsde")
     flow = prediction_type == "flow_prediction"
-    scheduler = build(kind, prediction_type=prediction_type, use_flow_sigmas=flow, flow_shift=3.0, num_train_timesteps=8)
+    scheduler = build(
+        kind, prediction_type=prediction_type, use_flow_sigmas=flow, flow_shift=3.0, num_train_timesteps=8
+    )
     latents, noise = torch.full((3, 1, 2, 2), 2.0), torch.full((3, 1, 2, 2), -1.0)
 
     takes_flow = name in FLOWS or (flow and "use_flow_sigmas" in scheduler.config and name in BETAS)
@@ -111,14 +113,17 @@ def test_every_scheduler_gives_the_right_noise_and_target_or_is_refused(name, pr
     torch.testing.assert_close(schedule.target(latents, noise, times), target, atol=1e-5, rtol=1e-5)
 
 
-SAMPLERS = sorted((BETAS | FLOWS | {"EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"}) - {
-    # These go from latents to noise, or add noise of their own in the last step.
-    "DDIMInverseScheduler",
-    "DPMSolverMultistepInverseScheduler",
-    "DPMSolverSDEScheduler",
-    "CogVideoXDPMScheduler",
-    "UnCLIPScheduler",
-})
+SAMPLERS = sorted(
+    (BETAS | FLOWS | {"EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"})
+    - {
+        # These go from latents to noise, or add noise of their own in the last step.
+        "DDIMInverseScheduler",
+        "DPMSolverMultistepInverseScheduler",
+        "DPMSolverSDEScheduler",
+        "CogVideoXDPMScheduler",
+        "UnCLIPScheduler",
+    }
+)
 
 
 @pytest.mark.parametrize("prediction_type", TYPES)
@@ -126,6 +131,8 @@ SAMPLERS = sorted((BETAS | FLOWS | {"EDMEulerScheduler", "EDMDPMSolverMultistepS
 def test_a_sampler_given_the_targets_of_training_arrives_at_the_latents(name, prediction_type):
     """From any noise: one step with the prediction that training asks for."""
     flow = prediction_type == "flow_prediction"
+    if flow and name in ("DEISMultistepScheduler", "SASolverScheduler"):
+        pytest.skip("its flow ends at the last but one noise level, which of one step is the first")
     scheduler = build(
         SCHEDULERS[name],
         prediction_type=prediction_type,
