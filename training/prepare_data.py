@@ -1,4 +1,4 @@
-"""Check a download of CC3M, VIST or MMDialog and index its good pictures for the training programs.
+"""Check a download of CC3M, VIST, MMDialog or drawn emoji and index its good pictures for the training programs.
 
     python training/prepare_data.py cc3m downloads/cc3m data/cc3m
 

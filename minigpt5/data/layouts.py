@@ -85,7 +85,13 @@ def _identifier(entry: Any, name: str, place: str) -> str:
     return str(field(entry, name, int if number else str, place))
 
 
-def _read_json(path: Path) -> tuple[dict, str]:
+def read_json(path: Path, kind: type = dict) -> tuple[Any, str]:
+    """The content of a JSON file, an object or where `kind` is `list` an array, and its text.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is anything else; names the file and line.
+    """
     text = ""
     try:
         text = existing(path).read_text(encoding="utf-8")
@@ -94,8 +100,8 @@ def _read_json(path: Path) -> tuple[dict, str]:
         raise ValueError(f"{path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg})") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}, byte {error.start}: not UTF-8") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}, line 1: expected a JSON object, got {_short(content)}")
+    if not isinstance(content, kind):
+        raise ValueError(f"{path}, line 1: expected {_KINDS[kind]}, got {_short(content)}")
     return content, text
 
 
@@ -170,7 +176,7 @@ def vist_rows(root: str | Path, split: str, part: Part = WHOLE) -> Iterator[Row]
     """`{split}_cleaned.json`, stories by id, and `{split}_image_mapping.json`, the pictures' paths by id."""
     root = Path(root)
     stories_file, mapping_file = root / f"{split}_cleaned.json", root / f"{split}_image_mapping.json"
-    (stories, text), (mapping, _) = _read_json(stories_file), _read_json(mapping_file)
+    (stories, text), (mapping, _) = read_json(stories_file), read_json(mapping_file)
     for story_id in islice(stories, part[0], None, part[1]):
         place = f"{stories_file}, story {story_id}"
         try:
@@ -208,7 +214,7 @@ def vist_raw_rows(root: str | Path, split: str, part: Part = WHOLE) -> Iterator[
     folder = root / "images" / split
     folder = folder if folder.exists() else folder.parent
     stories: dict[str, list[tuple[int, str, str]]] = {}
-    for number, annotation in enumerate(field(_read_json(table)[0], "annotations", list, str(table))):
+    for number, annotation in enumerate(field(read_json(table)[0], "annotations", list, str(table))):
         place = f"{table}, annotations[{number}]"
         if not isinstance(annotation, list) or len(annotation) != 1:
             raise ValueError(f"{place}: expected a list of one sentence, got {_short(annotation)}")

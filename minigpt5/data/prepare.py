@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from minigpt5.data.emoji import emoji_rows
 from minigpt5.data.layouts import (
     PictureFile,
     Row,
@@ -55,6 +56,7 @@ LAYOUTS = {
         Layout("*.story-in-sequence.json", vist_raw_rows),
     ),
     "mmdialog": (Layout("*/*_conversations.txt", mmdialog_rows),),
+    "emoji": (Layout("emoji.json", emoji_rows),),
 }
 
 
@@ -65,7 +67,7 @@ def find_layout(kind: str, source: Path) -> tuple[Layout, list[str]]:
         FileNotFoundError: if the folder is in none of the kind's layouts.
     """
     for layout in LAYOUTS[kind]:
-        splits = sorted({_split_of(path, source, layout) for path in source.glob(layout.pattern)})
+        splits = sorted({split for path in source.glob(layout.pattern) for split in _splits_of(path, source, layout)})
         if splits:
             return layout, splits
     patterns = " nor ".join(layout.pattern for layout in LAYOUTS[kind])
@@ -73,11 +75,13 @@ def find_layout(kind: str, source: Path) -> tuple[Layout, list[str]]:
     raise FileNotFoundError(f"{source} holds neither {patterns}: no {kind} download{hint}")
 
 
-def _split_of(path: Path, source: Path, layout: Layout) -> str:
+def _splits_of(path: Path, source: Path, layout: Layout) -> tuple[str, ...]:
+    if layout.rows is emoji_rows:
+        return "train", "validation"
     if layout.rows in (caption_file_rows, mmdialog_rows):
-        return path.relative_to(source).parts[0]
+        return (path.relative_to(source).parts[0],)
     before, after = Path(layout.pattern).name.split("*")
-    return path.name[len(before) : -len(after)]
+    return (path.name[len(before) : -len(after)],)
 
 
 def check_picture(path: str) -> str | None:
@@ -148,7 +152,7 @@ def prepare(kind: str, source: Path, out: Path, workers: int = 1) -> dict[str, A
     """Check a download and write its index.
 
     Args:
-        kind: cc3m, vist or mmdialog.
+        kind: cc3m, vist, mmdialog or emoji (whose index has the layout of cc3m).
         workers: processes that decode pictures.
 
     Returns:
@@ -251,7 +255,7 @@ def _write_mmdialog(rows: Iterable[Row], out: Path, split: str) -> None:
             file.write(json.dumps({"conversation_id": row.name, "conversation": turns}, ensure_ascii=False) + "\n")
 
 
-WRITERS = {"cc3m": _write_cc3m, "vist": _write_vist, "mmdialog": _write_mmdialog}
+WRITERS = {"cc3m": _write_cc3m, "emoji": _write_cc3m, "vist": _write_vist, "mmdialog": _write_mmdialog}
 
 
 def as_table(report: dict[str, Any]) -> str:

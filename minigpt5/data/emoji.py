@@ -1,0 +1,62 @@
+"""The drawn pictures of the npm packages `emoji-datasource-google` and `emoji-datasource-twitter`, with their names."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from minigpt5.data.layouts import WHOLE, Part, PictureFile, Row, existing, field, read_json
+
+SETS = ("google", "twitter")
+# One name in so many is held back.
+HELD_BACK = 12
+TONES = {
+    "1F3FB": "light",
+    "1F3FC": "medium-light",
+    "1F3FD": "medium",
+    "1F3FE": "medium-dark",
+    "1F3FF": "dark",
+}
+
+
+def emoji_rows(root: str | Path, split: str, part: Part = WHOLE) -> Iterator[Row]:
+    """Names and pictures of one split, `train` or `validation`, from the package's `emoji.json` and `img/SET/64/`.
+
+    A name that is drawn in several skin tones gives a row for each: "waving hand sign, medium skin tone". Which names
+    are held back depends on the name alone.
+    """
+    root = Path(root)
+    table = existing(root / "emoji.json")
+    drawn = next((name for name in SETS if (root / "img" / name / "64").is_dir()), None)
+    if drawn is None:
+        raise FileNotFoundError(f"{root}/img holds none of {', '.join(SETS)} with pictures of 64 pixels")
+    named = (row for row in _named(table, root / "img" / drawn / "64", f"has_img_{drawn}") if _split(row) == split)
+    yield from islice(named, part[0], None, part[1])
+
+
+def _named(table: Path, folder: Path, has_picture: str) -> Iterator[Row]:
+    for number, entry in enumerate(read_json(table, list)[0]):
+        place = f"{table}, [{number}]"
+        name = field(entry, "name", str, place).lower()
+        variations = entry.get("skin_variations") or {}
+        for tones, drawing in ((None, entry), *variations.items()):
+            if not drawing.get(has_picture):
+                continue
+            where = place if tones is None else f"{place}.skin_variations[{tones}]"
+            image = field(drawing, "image", str, where)
+            said = name if tones is None else f"{name}, {_skin(tones, where)}"
+            yield Row(where, image, [said], [PictureFile(image, str(folder / image))])
+
+
+def _skin(tones: str, place: str) -> str:
+    try:
+        return " and ".join(TONES[tone] for tone in tones.split("-")) + " skin tone"
+    except KeyError:
+        raise ValueError(f"{place}: {tones} is no skin tone; they are {', '.join(TONES)}") from None
+
+
+def _split(row: Row) -> str:
+    digest = hashlib.sha256(row.texts[0].encode()).digest()
+    return "train" if int.from_bytes(digest[:4], "big") % HELD_BACK else "validation"
