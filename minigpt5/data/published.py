@@ -3,8 +3,9 @@
 Rows are read as examples are asked for, so the pictures of one row at a time are open. Wordings are drawn from `rng` in
 the order of the examples: `random.Random(seed)` gives those of the published code after `random.seed(seed)`.
 
-The rules and wordings are worked out from recorded examples. Only text that the data sets hold varies, and it stays
-text: a caption that spells `[IMG0]` paints nothing. Each picture to be painted is padded to a white square.
+The rules are worked out from recorded examples, the wordings are those of the published program. Only text that the
+data sets hold varies, and it stays text: a caption that spells `[IMG0]` paints nothing. Each picture to be painted is
+padded to a white square.
 """
 
 from __future__ import annotations
@@ -31,15 +32,16 @@ DIALOGUE = (
 )
 
 GENERATE = (
-    "an image with caption:",
+    "generate image with caption:",
     "can you give me the image with caption:",
     "help me to generate this image:",
-    "generate image with caption:",
+    "generate image with according to caption:",
     "according to caption, generate image:",
+    "an image with caption:",
+    "can you visualize this caption:",
 )
 ILLUSTRATE = ("Generate an image with the scene description:", "the scene description:")
-# The second of three never came up in the recorded examples, so its words are ours.
-CONTINUE = ("Tell me the next scene with image.", "What happens in the next scene?", "What should happen then?")
+CONTINUE = ("Tell me the next scene with image.", "Generate the next scene with image.", "What should happen then?")
 DESCRIBE = ("Tell me the next scene description by this image:", "What happen in the next scene image:")
 
 PICTURE = ("<Img>", Mark.IMAGE, "</Img>")
@@ -49,8 +51,12 @@ PAINT = (Mark.VOKENS, END)
 
 
 def clean_caption(caption: str) -> str:
-    """Lower case, without the characters `.!"()*#:;~`, and single spaces."""
-    return " ".join(re.sub(r'[.!"()*#:;~]', " ", caption.lower()).split())
+    """Lower case, without the characters `.!"()*#:;~`, and single spaces.
+
+    White space that stands alone between two words stays as it is, a tab or a no-break space (published code).
+    """
+    words = re.sub(r'[.!"()*#:;~]', " ", caption.lower())
+    return re.sub(r"\s\s+", " ", words).lstrip(" ").rstrip(" \n")
 
 
 def cc3m_examples(rows: Iterable[dict[str, Any]], rng: random.Random, test: bool = False) -> Iterator[Example]:

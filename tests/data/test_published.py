@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from minigpt5 import MiniGPT5Processor
+from minigpt5.data import published
 from minigpt5.data.published import cc3m_examples, clean_caption, mmdialog_examples, vist_examples
 from minigpt5.data.readers import read_cc3m, read_mmdialog, read_vist
 from minigpt5.published.tokenizer import load_llama_tokenizer
@@ -121,6 +122,32 @@ def test_captions_are_cleaned_and_every_hundredth_is_a_command():
     assert [source for source in sources if "###" in source] == [
         item["source"] for item in expected["instruction_items"]
     ]
+
+
+def test_white_space_between_words_stays_where_it_is_alone():
+    assert clean_caption(" a\u00a0dog\ton  the\t\tbeach \n") == "a\u00a0dog\ton the beach"
+
+
+def test_every_published_wording_is_drawn():
+    """The recordings hold some of them; these are all, in the order that a seed draws from."""
+    assert published.GENERATE == (
+        "generate image with caption:",
+        "can you give me the image with caption:",
+        "help me to generate this image:",
+        "generate image with according to caption:",
+        "according to caption, generate image:",
+        "an image with caption:",
+        "can you visualize this caption:",
+    )
+    assert published.CONTINUE == (
+        "Tell me the next scene with image.",
+        "Generate the next scene with image.",
+        "What should happen then?",
+    )
+    for name in ("vist_train", "cc3m_train"):
+        wordings = (*published.GENERATE, *published.ILLUSTRATE, *published.CONTINUE, *published.DESCRIBE)
+        asked = [item["source"] for item in recorded(name)["items"] if "###Assistant:" in item["source"]]
+        assert asked and all(any(wording in source for wording in wordings) for source in asked)
 
 
 @pytest.mark.parametrize("item", recorded("tokenization")["items"], ids=lambda item: repr(item["text"]))
