@@ -60,8 +60,6 @@ class MiniGPT5Pipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "comprehension->mapper->unet->vae"
-    # Offloading layer by layer leaves the mapper where it computes: torch attention reads its weights directly.
-    _exclude_from_cpu_offload: ClassVar[list[str]] = ["mapper"]
     _optional_components: ClassVar[list[str]] = ["text_encoder", "tokenizer"]
     _callback_tensor_inputs: ClassVar[list[str]] = ["latents", "prompt_embeds", "negative_prompt_embeds"]
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import nn
+
+from minigpt5.vokens.layers import Transformer
 
 
 class VokenMapper(ModelMixin, ConfigMixin):
@@ -20,18 +24,20 @@ class VokenMapper(ModelMixin, ConfigMixin):
         text_length: number of text features, 77 for Stable Diffusion.
         num_layers: layers of the encoder and of the decoder, each.
         num_heads: attention heads; must divide `text_dim`.
+
+    Raises:
+        ValueError: if they do not.
     """
+
+    _supports_gradient_checkpointing = True
+    _group_offload_block_modules = ("transformer", "encoder", "decoder")
+    _repeated_blocks: ClassVar[list[str]] = ["EncoderLayer", "DecoderLayer"]
 
     @register_to_config
     def __init__(self, voken_dim: int, text_dim: int, text_length: int = 77, num_layers: int = 4, num_heads: int = 8):
         super().__init__()
         self.fc = nn.Sequential(nn.Linear(voken_dim, text_dim), nn.GELU(), nn.Linear(text_dim, text_dim))
-        sizes = {"nhead": num_heads, "dim_feedforward": 4 * text_dim}
-        sizes |= {"dropout": 0.0, "batch_first": True, "norm_first": True}
-        # nn.Transformer's own encoder would warn that norm_first rules out nested tensors.
-        layer, norm = nn.TransformerEncoderLayer(text_dim, **sizes), nn.LayerNorm(text_dim)
-        encoder = nn.TransformerEncoder(layer, num_layers, norm, enable_nested_tensor=False)
-        self.transformer = nn.Transformer(text_dim, num_decoder_layers=num_layers, custom_encoder=encoder, **sizes)
+        self.transformer = Transformer(text_dim, num_heads, num_layers)
         self.queries = nn.Parameter(torch.randn(1, text_length, text_dim))
 
     def forward(self, voken_features: torch.Tensor) -> torch.Tensor:
