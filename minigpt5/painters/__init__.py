@@ -50,7 +50,7 @@ def trainable(painter: Painter) -> TrainablePainter:
     """
     if not isinstance(painter, TrainablePainter):
         raise ValueError(
-            f"{painter.name} can paint but not be trained: its loss is not known. There is one for {', '.join(FAMILIES)}"
+            f"{painter.name} paints, but cannot be trained: no loss is known for it, only for {', '.join(FAMILIES)}"
         )
     return painter
 

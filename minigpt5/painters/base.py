@@ -185,7 +185,8 @@ class Painter:
         Args:
             conditioning: one row a picture.
             null: what guidance leads away from, one row for all pictures; needed where `guides`.
-            guidance_scale: of classifier-free guidance; of a pipeline without it, what its own call means by it.
+            guidance_scale: of classifier-free guidance; of a pipeline without it, what its own call means by it. By
+                default that of the call where there are null features, else none.
             guider: an object of `diffusers.guiders` in the place of plain guidance.
             owner: the pipeline that callbacks are given; by default the painter's own.
             callback_on_step_end, callback_on_step_end_tensor_inputs, output_type: as in every pipeline.
@@ -209,7 +210,7 @@ class Painter:
                 inputs = (self.inputs(conditioning), self.inputs(self.rows(null, conditioning)))
                 replaced[self.denoiser_name] = GuidedDenoiser(self.denoiser, guider, self.pipeline.scheduler, *inputs)
                 null, guidance_scale = None, 1.0
-        given |= self.arguments(conditioning, null) | self.guidance(guidance_scale)
+        given |= self.arguments(conditioning, null) | self.guidance(guidance_scale, null is not None)
         vae = getattr(self.pipeline, "vae", None)
         step = StepCallback(
             owner or self.pipeline,
@@ -220,10 +221,7 @@ class Painter:
         )
         with _in_the_place_of(self.pipeline, replaced):
             output = self.pipeline(**given, **step.arguments(self.parameters), output_type=output_type)
-        if "images" in output:
-            pictures = list(output.images)
-        else:
-            pictures = [frames[0] for frames in output.frames]
+        pictures = list(output.images) if "images" in output else [film[0] for film in output.frames]
         return [picture.float() if output_type == "pt" else picture for picture in pictures]
 
     def arguments(
@@ -254,12 +252,18 @@ class Painter:
             given["max_sequence_length"] = length
         return given
 
-    def guidance(self, guidance_scale: float | None) -> dict[str, float]:
-        """The scale under the name that the call has for guidance away from null features, else for any."""
-        for name in ("true_cfg_scale", "guidance_scale"):
-            if name in self.parameters and guidance_scale is not None:
-                return {name: guidance_scale}
-        return {}
+    def guidance(self, guidance_scale: float | None, from_null: bool) -> dict[str, float]:
+        """The scale, under the name that the call has for guidance away from null features, else for any.
+
+        Raises:
+            ValueError: if there is guidance, but nothing that it could lead away from.
+        """
+        name = next((name for name in ("true_cfg_scale", "guidance_scale") if name in self.parameters), None)
+        if not from_null and "negative_prompt_embeds" in self.parameters:
+            if guidance_scale is not None and guidance_scale > 1:
+                raise ValueError(f"{self.name} is to be guided by {guidance_scale}, but there are no null features")
+            guidance_scale = 1.0 if guidance_scale is None else guidance_scale
+        return {} if name is None or guidance_scale is None else {name: guidance_scale}
 
     def rows(self, null: dict[str, torch.Tensor], conditioning: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Null features as many times as there are pictures."""

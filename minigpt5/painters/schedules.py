@@ -154,7 +154,7 @@ class FlowSchedule(NoiseSchedule):
 
 
 class EDMSchedule(NoiseSchedule):
-    """Noise levels without a bound; in- and outputs of the model are scaled to unit variance (EDM, arXiv 2206.00364)."""
+    """Noise levels without a bound; what goes into the model and comes out is scaled (EDM, arXiv 2206.00364)."""
 
     def __init__(self, scheduler: SchedulerMixin):
         super().__init__(scheduler.config.prediction_type)

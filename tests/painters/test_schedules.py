@@ -65,13 +65,9 @@ def test_every_scheduler_gives_the_right_noise_and_target_or_is_refused(name, pr
     latents, noise = torch.full((3, 1, 2, 2), 2.0), torch.full((3, 1, 2, 2), -1.0)
 
     takes_flow = name in FLOWS or (flow and "use_flow_sigmas" in scheduler.config and name in BETAS)
-    if name in BETAS and (not flow or takes_flow):
-        pass
-    elif name in FLOWS or (name in EDM and prediction_type in ("epsilon", "v_prediction")):
-        pass
-    elif name == "RePaintScheduler":
+    if name == "RePaintScheduler":
         prediction_type = "epsilon"
-    else:
+    elif not (takes_flow or (name in BETAS and not flow) or (name in EDM and prediction_type in TYPES[:2])):
         with pytest.raises(ValueError, match=f"{name} (tells of no noise|has no noise schedule)") as refusal:
             training_schedule(scheduler)
         assert "\n" not in str(refusal.value)
