@@ -247,7 +247,7 @@ def lumina2(tokenizer):
 
 def qwen_image(tokenizer):
     return QwenImagePipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0, use_dynamic_shifting=True, shift_terminal=0.02),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0, use_dynamic_shifting=True),
         vae=AutoencoderKLQwenImage(
             base_dim=8,
             z_dim=4,
