@@ -64,9 +64,10 @@ def clear_errors():
 
     @contextmanager
     def check(*kinds):
+        expected = kinds or (ValueError, TypeError)
         try:
             yield
-        except kinds or (ValueError, TypeError) as error:
+        except expected as error:
             last = traceback.extract_tb(error.__traceback__)[-1]
             if PACKAGE not in Path(last.filename).parents:
                 raise AssertionError(f"not our own error: {error!r} of {last.filename}:{last.lineno}") from error
