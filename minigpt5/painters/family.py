@@ -87,10 +87,18 @@ class TrainablePainter(Painter):
             "device": self.pipeline._execution_device,
             "do_classifier_free_guidance": False,
             "complex_human_instruction": self.default("complex_human_instruction"),
+            "max_sequence_length": self.sequence_length,
         }
         known = inspect.signature(self.pipeline.encode_prompt).parameters
         outputs = self.pipeline.encode_prompt(**{name: value for name, value in given.items() if name in known})
         return {name: value for name, value in zip(self.encoded, outputs, strict=True) if name and value is not None}
+
+    @property
+    def sequence_length(self) -> int | None:
+        """Tokens of a caption: as many as the call takes, or the tokenizer where that is fewer."""
+        parts = self.pipeline.components.items()
+        lengths = [part.model_max_length for name, part in parts if name.startswith("tokenizer") and part is not None]
+        return min([*lengths[-1:], self.default("max_sequence_length") or 77])
 
     def require_text_encoder(self) -> None:
         """See that captions can be encoded.

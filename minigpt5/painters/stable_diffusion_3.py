@@ -17,7 +17,7 @@ class StableDiffusion3Painter(TrainablePainter):
     @property
     def text_length(self) -> int:
         """The features of CLIP, and behind them those of T5."""
-        return 77 + self.default("max_sequence_length")
+        return self.pipeline.tokenizer_max_length + self.sequence_length
 
     def inputs(self, conditioning: dict[str, torch.Tensor]) -> dict[str, Any]:
         """Features and the pooled vector."""

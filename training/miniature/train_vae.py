@@ -46,7 +46,8 @@ def main():
     vae = build_vae().to(device)
     pictures = read_cc3m(config.data / "cc3m", "train")
     held_back = read_cc3m(config.data / "cc3m", "validation")
-    fresh = torch.stack([to_tensor(row["image"], IMAGE_SIZE) for row in held_back.select(range(500))]).to(device)
+    held_back = held_back.select(range(min(500, len(held_back))))
+    fresh = torch.stack([to_tensor(image, IMAGE_SIZE) for image in held_back["image"]]).to(device)
 
     def batches(step):
         order = torch.randint(len(pictures), (config.batch_size,)).tolist()
