@@ -1,43 +1,54 @@
-"""Write another reader, or another painter around the miniature's VAE, of the miniature's size and untrained.
+"""Write an untrained reader or painter of the miniature's size: another one to join, or one for pictures of one's own.
 
-    python training/miniature/new_parts.py painter --data runs/mini/data --out runs/others/painter
+    python training/miniature/new_parts.py flow-painter --data runs/mini/data --out runs/others/painter
     python training/miniature/new_parts.py reader --data runs/mini/data --out runs/others/reader
 
-`training/finetune_diffusion.py` and `training/miniature/pretrain_comprehension.py` train them, `minigpt5 join` joins them.
+`training/finetune_diffusion.py` trains a painter, `training/miniature/pretrain_comprehension.py` a reader.
 """
 
 import argparse
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, StableDiffusionPipeline
 
 from minigpt5.data.readers import read_cc3m
-from minigpt5.storyworld.others import build_flow_painter, build_qwen, build_qwen_processor
+from minigpt5.storyworld import miniature, others
 from minigpt5.utils.logs import quiet_libraries
 from minigpt5.weights import SHIPPED
 
 TEXTS = 20_000
 
 
+def unet_painter(captions: list[str], vae: AutoencoderKL) -> StableDiffusionPipeline:
+    """The miniature's own shape, untrained."""
+    tokenizer = miniature.build_tokenizer(captions, lowercase=True, max_length=miniature.TEXT_LENGTH)
+    parts = (miniature.build_text_encoder(tokenizer), tokenizer, miniature.build_unet(), miniature.build_scheduler())
+    return StableDiffusionPipeline(vae, *parts, None, None, requires_safety_checker=False)
+
+
 def main():
     quiet_libraries()
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=("reader", "painter"), help="shaped as Qwen2.5-VL, or as Stable Diffusion 3")
-    parser.add_argument("--data", type=Path, required=True, help="exported data sets, for tokenizers")
-    parser.add_argument("--vae", type=Path, default=SHIPPED / "storyworld-mini/vae", help="default: the shipped one")
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition("\n\n")[0], epilog="The reader is shaped as Qwen2.5-VL, the flow painter as SD 3."
+    )
+    parser.add_argument("part", choices=("reader", "unet-painter", "flow-painter"), help="what to make")
+    parser.add_argument("--data", type=Path, required=True, help="folder with cc3m/, whose captions tokenizers learn")
+    parser.add_argument(
+        "--vae", type=Path, default=SHIPPED / "storyworld-mini/vae", help="a painter's (default: shipped)"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--seed", type=int, default=0, help="of the weights (default: 0)")
     arguments = parser.parse_args()
-    captions = read_cc3m(arguments.data / "cc3m", "train")["caption"][:TEXTS]
+    captions = list(read_cc3m(arguments.data / "cc3m", "train")["caption"][:TEXTS])
     torch.manual_seed(arguments.seed)
-    if arguments.part == "painter":
-        vae = AutoencoderKL.from_pretrained(arguments.vae)
-        build_flow_painter(captions, vae).save_pretrained(arguments.out)
-    else:
-        processor = build_qwen_processor(captions)
-        build_qwen(processor).save_pretrained(arguments.out)
+    if arguments.part == "reader":
+        processor = others.build_qwen_processor(captions)
+        others.build_qwen(processor).save_pretrained(arguments.out)
         processor.save_pretrained(arguments.out)
+        return
+    build = others.build_flow_painter if arguments.part == "flow-painter" else unet_painter
+    build(captions, AutoencoderKL.from_pretrained(arguments.vae)).save_pretrained(arguments.out)
 
 
 if __name__ == "__main__":
