@@ -18,7 +18,7 @@ from minigpt5 import MiniGPT5Pipeline, MiniGPT5Processor
 from minigpt5.data.mixture import check_pairs, open_mixture
 from minigpt5.readers.qformer import QFormerPretraining, add_decode_token, build_retrieval_model, encode_texts
 from minigpt5.training.fit import FitConfig, fit
-from minigpt5.utils.images import to_rgb
+from minigpt5.utils.images import to_rgb, trim_strip
 from minigpt5.utils.logs import quiet_libraries
 from minigpt5.utils.processes import is_main_process, pick_device, process_state
 from minigpt5.utils.settings import read_config
@@ -84,7 +84,7 @@ def main():
     draw, held_back = (open_mixture(config, split) for split in ("train", "validation"))
 
     def encode(drawn):
-        pictures = [to_rgb(one.item.images[0]) for one in drawn]
+        pictures = [trim_strip(to_rgb(one.item.images[0])) for one in drawn]
         pixels = image_processor(pictures, return_tensors="pt")["pixel_values"]
         return pixels, *encode_texts(tokenizer, [one.caption for one in drawn], config.max_text_length)
 

@@ -6,7 +6,6 @@ seed and the bad row's index alone: a run that is resumed sees what it would hav
 
 from __future__ import annotations
 
-import io
 import logging
 import random
 from collections.abc import Iterator
@@ -81,12 +80,7 @@ def _open(value: Any, feature: Any) -> Any:
     if value is None:
         return None
     if isinstance(feature, Image):
-        try:
-            return open_image(value["path"] if value["bytes"] is None else io.BytesIO(value["bytes"]))
-        except ImageError as error:
-            # Of bytes the error knows no name.
-            known = value["bytes"] is None
-            raise error if known else ImageError(f"{value['path']}: {str(error).split(': ', 1)[-1]}") from None
+        return open_image(value["path"] if value["bytes"] is None else value["bytes"], name=value["path"])
     if isinstance(feature, List):
         return [_open(item, feature.feature) for item in value]
     if isinstance(feature, dict):

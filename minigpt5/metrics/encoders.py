@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.functional import normalize
 
 from minigpt5.metrics.weights import MissingWeights, find_file, from_hub, require
-from minigpt5.utils.images import Picture, to_rgb
+from minigpt5.utils.images import Picture, to_rgb, trim_strip
 
 BATCH_SIZE = 64
 
@@ -40,7 +40,7 @@ class ClipEncoder(nn.Module):
     @torch.no_grad()
     def encode_pictures(self, pictures: Sequence[Picture]) -> torch.Tensor:
         """Unit vectors `(pictures, width)` of PIL pictures, arrays or tensors."""
-        pictures = [to_rgb(picture) for picture in pictures]
+        pictures = [trim_strip(to_rgb(picture)) for picture in pictures]
         return self._in_batches(self._picture_features, pictures)
 
     @torch.no_grad()

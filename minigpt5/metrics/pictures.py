@@ -18,7 +18,7 @@ from torchmetrics.utilities.data import dim_zero_cat
 from minigpt5.metrics.encoders import OpenClipEncoder, TransformersClipEncoder, load_clip_encoder
 from minigpt5.metrics.items import InOrder, ItemMetric, paired
 from minigpt5.metrics.weights import find_file, require
-from minigpt5.utils.images import Picture, to_rgb
+from minigpt5.utils.images import Picture, to_rgb, trim_strip
 
 BATCH_SIZE = 64
 PUBLISHED_RESIZE = 256
@@ -48,7 +48,9 @@ def picture_batches(pictures: Sequence[Picture], resize: int | None = None) -> I
     Args:
         resize: pixels of the shorter side, bilinear; `None` leaves pictures as they are.
     """
-    for _, run in groupby((_resized(to_rgb(picture), resize) for picture in pictures), key=lambda image: image.size):
+    for _, run in groupby(
+        (_resized(trim_strip(to_rgb(picture)), resize) for picture in pictures), key=lambda image: image.size
+    ):
         run = [torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in run]
         for start in range(0, len(run), BATCH_SIZE):
             yield torch.stack(run[start : start + BATCH_SIZE])

@@ -17,7 +17,7 @@ import torch
 from tokenizers import AddedToken
 from transformers import AutoImageProcessor, BatchFeature, ProcessorMixin
 
-from minigpt5.utils.images import Picture, to_rgb
+from minigpt5.utils.images import Picture, to_rgb, trim_strip
 
 IMAGE_MARK = "<ImageHere>"
 IGNORE_INDEX = -100
@@ -281,6 +281,6 @@ class MiniGPT5Processor(ProcessorMixin):
         padded = self.tokenizer.pad({"input_ids": rows}, padding_side=padding_side, return_tensors="pt")
         batch = BatchFeature({"input_ids": padded["input_ids"], "attention_mask": padded["attention_mask"]})
         if pictures:
-            pixels = self.image_processor([to_rgb(picture) for picture in pictures], return_tensors="pt")
+            pixels = self.image_processor([trim_strip(to_rgb(picture)) for picture in pictures], return_tensors="pt")
             batch["pixel_values"] = pixels["pixel_values"]
         return batch
