@@ -16,7 +16,7 @@ from minigpt5.cli import whole_number
 from minigpt5.evaluation.human_study import compare, study_html, tally, tally_markdown
 from minigpt5.evaluation.items import ITEMS
 from minigpt5.evaluation.replies import ReplyFolder
-from minigpt5.story import to_json
+from minigpt5.utils.files import write_json, write_text
 
 SAME = ("layout", "data", "split")
 
@@ -38,9 +38,8 @@ def make_page(arguments):
     first, second = ({item.id: folder.read(item.id) for item in chosen} for folder in folders)
     names = tuple(arguments.names or (str(path) for path in arguments.folders))
     comparisons, key = compare(chosen, first, second, names, arguments.seed)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "study.html").write_text(study_html(key["study"], comparisons), encoding="utf-8")
-    (arguments.out / "key.json").write_text(to_json(key), encoding="utf-8")
+    write_json(arguments.out / "key.json", key)
+    write_text(arguments.out / "study.html", study_html(key["study"], comparisons))
     print(arguments.out / "study.html")
 
 

@@ -74,9 +74,9 @@ from minigpt5.evaluation.replies import ReplyFolder
 from minigpt5.evaluation.storyworld import read_truth
 from minigpt5.evaluation.systems import revision
 from minigpt5.metrics.intervals import Interval
-from minigpt5.story import to_json
 from minigpt5.storyworld.export import export_cc3m, export_mmdialog, export_vist
 from minigpt5.storyworld.judge import WEIGHTS, load_judge
+from minigpt5.utils.files import write_json, write_text
 from minigpt5.utils.images import open_image
 from minigpt5.utils.logs import quiet_libraries
 from minigpt5.utils.processes import pick_device
@@ -157,14 +157,6 @@ def open_items(data: Path, task: str, count: int) -> list[Item]:
     if task == TURN:
         return dialogue_items(data, "validation", count)
     return story_items(data, "validation", count, tasks=[task])
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(to_json(content), encoding="utf-8")
-    temporary.replace(path)
 
 
 def export_small(data: Path) -> None:
@@ -575,8 +567,8 @@ def main():
         *claims.settings(),
     ]
     title = "The paper's claims on StoryWorld"
-    (arguments.out / "claims.md").write_text(markdown(title, blocks, arguments.out), encoding="utf-8")
-    (arguments.out / "claims.html").write_text(html(title, blocks), encoding="utf-8")
+    write_text(arguments.out / "claims.md", markdown(title, blocks, arguments.out))
+    write_text(arguments.out / "claims.html", html(title, blocks))
     print(f"{counts(verdicts)}: {arguments.out / 'claims.md'}")
 
 

@@ -22,10 +22,10 @@ from minigpt5.story import (
     check_folder,
     replace_folder,
     tell_story,
-    to_json,
     unknown_prompt_warning,
     write_story,
 )
+from minigpt5.utils.files import to_json
 from minigpt5.utils.html import reply_html
 from minigpt5.utils.images import ImageError, open_image
 from minigpt5.utils.logs import quiet_libraries

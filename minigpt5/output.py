@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from diffusers.utils import BaseOutput
 from PIL import Image
 
+from minigpt5.utils.files import write_text
 from minigpt5.utils.html import page, segments_html
 from minigpt5.utils.images import to_rgb
 
@@ -45,7 +45,7 @@ class MiniGPT5PipelineOutput(BaseOutput):
         Raises:
             ValueError: where pictures are latents, which cannot be shown.
         """
-        Path(path).write_text(page("MiniGPT-5", self._repr_html_()), encoding="utf-8")
+        write_text(path, page("MiniGPT-5", self._repr_html_()))
 
 
 def _as_pil(picture: Image.Image | np.ndarray | torch.Tensor) -> Image.Image:

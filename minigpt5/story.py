@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from PIL import Image
 
 from minigpt5.storyworld.language import KNOWN_WORDS, split_words
 from minigpt5.storyworld.scene import COLOURS, KINDS, PLACES, TIMES
+from minigpt5.utils.files import to_json, whole_folder
 from minigpt5.utils.html import story_html
 
 if TYPE_CHECKING:
@@ -128,11 +127,6 @@ def write_story(out: Path, prompt: str, model: str, seed: int, steps: Sequence[S
     replace_folder(out, RECORD, files)
 
 
-def to_json(record: dict) -> str:
-    """A record as people like to read it."""
-    return json.dumps(record, ensure_ascii=False, indent=2) + "\n"
-
-
 def check_folder(out: Path, record: str) -> None:
     """Refuse an output folder that is neither free nor an earlier run's: `record`, page and pictures, nothing else.
 
@@ -154,27 +148,15 @@ def check_folder(out: Path, record: str) -> None:
 
 
 def replace_folder(out: Path, record: str, files: Mapping[str, str | Image.Image]) -> None:
-    """Write texts and pictures into a folder beside `out` and put it in `out`'s place: whole or not at all.
+    """Write texts and pictures as the folder `out`, whole or not at all; an earlier run's is replaced.
 
     Raises:
         OSError: see `check_folder`, or if writing fails; `out` is as it was.
     """
     check_folder(out, record)
-    out = out.resolve()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as beside:
-        new, old = Path(beside, "new"), Path(beside, "old")
-        new.mkdir()
+    with whole_folder(out, record) as new:
         for name, content in files.items():
             if isinstance(content, str):
                 (new / name).write_text(content, encoding="utf-8")
             else:
                 content.save(new / name)
-        try:
-            if out.exists():
-                out.rename(old)
-            new.rename(out)
-        except BaseException:
-            if old.exists() and not out.exists():
-                old.rename(out)
-            raise

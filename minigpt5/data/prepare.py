@@ -36,7 +36,7 @@ from minigpt5.data.layouts import (
     vist_raw_rows,
     vist_rows,
 )
-from minigpt5.utils.files import whole_file
+from minigpt5.utils.files import whole_file, write_json
 from minigpt5.utils.images import ImageError, open_image
 
 
@@ -171,8 +171,7 @@ def prepare(kind: str, source: Path, out: Path, workers: int = 1) -> dict[str, A
     verdicts = Verdicts(out / "checked.jsonl")
     report = {split: _prepare_split(kind, layout, source, split, out, verdicts, workers) for split in splits}
     report = {"kind": kind, "source": str(source), "splits": report}
-    with whole_file(out / "report.json") as temporary:
-        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_json(out / "report.json", report)
     return report
 
 
@@ -237,13 +236,11 @@ def _write_vist(rows: Iterable[Row], out: Path, split: str) -> None:
         ]
         mapping |= {picture.name: _absolute(picture) for picture in row.pictures}
     for name, content in (("image_mapping", mapping), ("cleaned", stories)):
-        with whole_file(out / f"{split}_{name}.json") as temporary:
-            temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(out / f"{split}_{name}.json", content)
 
 
 def _write_mmdialog(rows: Iterable[Row], out: Path, split: str) -> None:
     table = out / split / f"{split}_conversations.txt"
-    table.parent.mkdir(exist_ok=True)
     with whole_file(table) as temporary, open(temporary, "w", encoding="utf-8") as file:
         for row in rows:
             turns = []

@@ -6,7 +6,6 @@ A record is put in place when its pictures are, so an item that is there is whol
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from minigpt5.story import to_json
+from minigpt5.utils.files import write_json, write_picture
 from minigpt5.utils.images import open_image
 
 SETTINGS = "settings.json"
@@ -75,7 +74,7 @@ class ReplyFolder:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.root / SETTINGS
         if not path.exists():
-            _write(path, to_json(settings))
+            write_json(path, settings)
             return
         before = self.settings
         for name in settings.keys() | before.keys():
@@ -94,9 +93,9 @@ class ReplyFolder:
                 record.append({"text": part})
             else:
                 name = f"{item_id}-{number}.png"
-                part.save(self.folder / name)
+                write_picture(self.folder / name, part)
                 record.append({"image": name})
-        _write(self._record(item_id), to_json({"reply": record}))
+        write_json(self._record(item_id), {"reply": record})
 
     def read(self, item_id: str) -> Reply:
         """A reply that was kept.
@@ -112,10 +111,3 @@ class ReplyFolder:
 
     def _record(self, item_id: str) -> Path:
         return self.folder / f"{item_id}.json"
-
-
-def _write(path: Path, text: str) -> None:
-    """Write under another name, then rename: whole or not at all."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

@@ -7,7 +7,7 @@ from typing import Any
 
 from minigpt5.evaluation.figures import Measurements
 from minigpt5.metrics.intervals import Interval
-from minigpt5.story import to_json
+from minigpt5.utils.files import write_json, write_text
 
 
 def write_report(
@@ -38,8 +38,8 @@ def write_report(
         "not_computed": measurements.not_computed,
         "notes": measurements.notes,
     }
-    (out / "results.json").write_text(to_json(record), encoding="utf-8")
-    (out / "results.md").write_text(markdown(record), encoding="utf-8")
+    write_json(out / "results.json", record)
+    write_text(out / "results.md", markdown(record))
 
 
 def _entry(value: Interval | float) -> dict[str, float]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import math
 import re
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +32,7 @@ from minigpt5.published.tokenizer import load_llama_tokenizer
 from minigpt5.readers.lora import attach_lora
 from minigpt5.readers.minigpt4 import MiniGPT4ForConditionalGeneration
 from minigpt5.readers.processor import MiniGPT5Processor
+from minigpt5.utils.files import whole_folder
 from minigpt5.utils.images import published_image_processor
 from minigpt5.utils.tensors import Tensors, fetch, open_tensors, replace_parameters
 from minigpt5.vokens.mapper import VokenMapper
@@ -434,8 +434,6 @@ def import_official(out: str | Path, **sources) -> ImportReport:
     if out.exists():
         raise FileExistsError(f"{out} is there already; choose another folder or remove it")
     pipe, report = load_official(**sources)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
-        pipe.save_pretrained(Path(folder) / out.name)
-        (Path(folder) / out.name).rename(out)
+    with whole_folder(out, "model_index.json") as folder:
+        pipe.save_pretrained(folder)
     return report

@@ -14,6 +14,7 @@ from minigpt5.storyworld.draw import draw
 from minigpt5.storyworld.language import caption
 from minigpt5.storyworld.scene import Scene, sample_scene, split_rng
 from minigpt5.storyworld.stories import sample_story, sample_talk
+from minigpt5.utils.files import whole_file, write_text
 
 
 class _Pictures:
@@ -31,13 +32,13 @@ class _Pictures:
         return path
 
     def write_truth(self, split: str) -> None:
-        (self.root / f"{split}_truth.json").write_text(json.dumps(self.truth))
+        write_text(self.root / f"{split}_truth.json", json.dumps(self.truth))
 
 
 def export_cc3m(root: Path, split: str, count: int, size: int = 64, companion_share: float = 0.4) -> None:
     """`cc3m_{split}.tsv` with a caption and a path a line, and the pictures under `{split}/`."""
     pictures = _Pictures(Path(root), split, size)
-    with open(pictures.root / f"cc3m_{split}.tsv", "w", newline="") as file:
+    with whole_file(pictures.root / f"cc3m_{split}.tsv") as table, open(table, "w", newline="") as file:
         rows = csv.writer(file, delimiter="\t")
         rows.writerow(("caption", "image_path"))
         for seed in range(count):
@@ -58,15 +59,15 @@ def export_vist(root: Path, split: str, count: int, size: int = 64) -> None:
             paths[image_id] = pictures.add(step.scene, f"{int(image_id):09d}")
             steps.append({"caption": step.text, "image_id": image_id, "sequence_index": index})
         stories[str(seed)] = steps
-    (pictures.root / f"{split}_cleaned.json").write_text(json.dumps(stories))
-    (pictures.root / f"{split}_image_mapping.json").write_text(json.dumps(paths))
+    write_text(pictures.root / f"{split}_cleaned.json", json.dumps(stories))
+    write_text(pictures.root / f"{split}_image_mapping.json", json.dumps(paths))
     pictures.write_truth(split)
 
 
 def export_mmdialog(root: Path, split: str, count: int, size: int = 64) -> None:
     """`{split}/{split}_conversations.txt`, one talk a line as JSON, and its pictures beside it."""
     pictures = _Pictures(Path(root), split, size)
-    with open(pictures.root / split / f"{split}_conversations.txt", "w") as file:
+    with whole_file(pictures.root / split / f"{split}_conversations.txt") as table, open(table, "w") as file:
         for seed in range(count):
             conversation = []
             for index, turn in enumerate(sample_talk(split_rng(split, seed))):

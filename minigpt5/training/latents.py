@@ -8,6 +8,7 @@ import torch
 from datasets import Dataset
 from diffusers import AutoencoderKL
 
+from minigpt5.utils.files import whole_file
 from minigpt5.utils.images import to_tensor
 
 
@@ -22,7 +23,8 @@ def encode_data_set(vae: AutoencoderKL, rows: Dataset, size: int, cache: Path) -
         pixels = torch.stack([to_tensor(image, size) for image in images]).to(vae.device, vae.dtype)
         batches.append((vae.encode(pixels).latent_dist.mode() * vae.config.scaling_factor).half().cpu())
     latents = torch.cat(batches)
-    torch.save(latents, cache)
+    with whole_file(cache) as temporary:
+        torch.save(latents, temporary)
     return latents
 
 

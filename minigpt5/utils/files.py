@@ -1,25 +1,136 @@
-"""Files that are there whole or not at all."""
+"""Files and folders that are there whole or not at all: everything that the library writes is written here.
+
+What is written gets its name when it is complete and on the disk, so neither a full disk nor a crash nor another
+process that writes the same leaves half of anything, or takes away what was there before.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from safetensors import SafetensorError
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     """A temporary path beside `path`, which takes its name when the block ends well and goes when it fails.
 
-    Safe against a crash at any moment, and against other processes that write the same file.
+    The folder that it lies in is made.
+
+    Raises:
+        OSError: if it cannot be written; what was there is as it was.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    path = Path(os.path.realpath(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with _disk_errors(path):
+            yield temporary
+            _sync(temporary)
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: str | os.PathLike, mark: str) -> Iterator[Path]:
+    """A new, empty folder of the same name, which takes the place of `path` when the block ends well.
+
+    Args:
+        mark: a file that every such folder holds. An existing folder without it is not ours to replace.
+
+    Raises:
+        OSError: see `check_replaceable`; or if it cannot be written. What was there is as it was.
+    """
+    check_replaceable(path, mark)
+    path = Path(os.path.realpath(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as beside, _disk_errors(path):
+        new, old = Path(beside, path.name), Path(beside, "old")
+        new.mkdir()
+        yield new
+        for file in new.rglob("*"):
+            if file.is_file():
+                _sync(file)
+        if path.exists():
+            path.rename(old)
+        try:
+            new.rename(path)
+        except BaseException:
+            if old.exists():
+                old.rename(path)
+            raise
+
+
+def check_replaceable(path: str | os.PathLike, mark: str) -> None:
+    """Refuse a folder that holds files but not `mark`: no earlier run has written it.
+
+    Raises:
+        OSError: saying what is in the way.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(f"{path} is a file, not a folder")
+    if path.is_dir() and any(path.iterdir()) and not (path / mark).exists():
+        raise FileExistsError(f"{path} holds other files and no {mark}; name a new folder")
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write a text file, whole or not at all.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_picture(path: str | os.PathLike, picture: Image.Image) -> None:
+    """Write a PNG file, whole or not at all.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    with whole_file(path) as temporary:
+        picture.save(temporary, "PNG")
+
+
+def write_json(path: str | os.PathLike, record: Any) -> None:
+    """Write a record as people like to read it, whole or not at all.
+
+    Raises:
+        OSError: if it cannot be written.
+        ValueError: if it holds a number that is not finite, for which JSON has no word.
+    """
+    write_text(path, to_json(record))
+
+
+def to_json(record: Any) -> str:
+    """A record as people like to read it.
+
+    Raises:
+        ValueError: if it holds a number that is not finite, for which JSON has no word.
+    """
+    return json.dumps(record, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+
+
+def _sync(file: Path) -> None:
+    with open(file, "rb+") as content:
+        os.fsync(content.fileno())
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    """Torch and safetensors have errors of their own for a disk that is full."""
+    try:
+        yield
+    except (RuntimeError, SafetensorError) as error:
+        raise OSError(f"{path} could not be written ({error})") from error

@@ -1,17 +1,22 @@
-"""Files that are there whole or not at all."""
+"""Files and folders that are there whole or not at all."""
+
+import errno
+import os
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from minigpt5.utils.files import whole_file
+from minigpt5.utils.files import check_replaceable, to_json, whole_file, whole_folder, write_json, write_text
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path):
-    path = tmp_path / "index.json"
+    path = tmp_path / "new" / "index.json"
     with whole_file(path) as temporary:
         temporary.write_text("new")
         assert not path.exists()
     assert path.read_text() == "new"
-    assert list(tmp_path.iterdir()) == [path]
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_what_failed_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -22,3 +27,82 @@ def test_what_failed_leaves_the_old_file_and_nothing_else(tmp_path):
         raise OSError("disk full")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_goes_on_naming_the_file_it_names(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link.txt").symlink_to(tmp_path / "there/file.txt")
+    write_text(tmp_path / "link.txt", "ä")
+    assert (tmp_path / "link.txt").is_symlink() and (tmp_path / "there/file.txt").read_text(encoding="utf-8") == "ä"
+
+
+def test_every_library_s_word_for_a_full_disk_is_an_oserror(tmp_path):
+    def fail(write):
+        # A file of at most 1000 bytes: what is beyond cannot be written.
+        child = os.fork()
+        if not child:
+            import resource
+            import signal
+
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+            try:
+                with whole_file(tmp_path / "file") as temporary:
+                    write(temporary)
+            except OSError as error:
+                os._exit(7 if "could not be written" in str(error) or error.errno == errno.EFBIG else 1)
+            except BaseException:
+                os._exit(2)
+            os._exit(0)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    big = torch.zeros(10_000)
+    assert fail(lambda path: torch.save(big, path)) == 7
+    assert fail(lambda path: save_file({"a": big}, path)) == 7
+    assert fail(lambda path: path.write_text("x" * 5000)) == 7
+    assert list(tmp_path.iterdir()) == []
+
+
+def write_model(folder, text):
+    with whole_folder(folder, "config.json") as new:
+        assert new.name == folder.name and list(new.iterdir()) == []
+        (new / "config.json").write_text(text)
+        (new / text).mkdir()
+        (new / text / "weights").write_text(text)
+
+
+def test_a_folder_takes_the_place_of_an_earlier_one(tmp_path):
+    folder = tmp_path / "runs" / "model"
+    write_model(folder, "first")
+    write_model(folder, "second")
+    assert {path.name for path in folder.iterdir()} == {"config.json", "second"}
+    assert (folder / "second/weights").read_text() == "second"
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+def test_a_folder_that_failed_leaves_the_earlier_one(tmp_path):
+    write_model(tmp_path / "model", "first")
+    with pytest.raises(OSError, match="no space"), whole_folder(tmp_path / "model", "config.json") as new:
+        (new / "config.json").write_text("half")
+        raise RuntimeError("no space")
+    assert (tmp_path / "model/config.json").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_what_no_run_has_written_is_not_replaced(tmp_path):
+    (tmp_path / "letters").mkdir()
+    check_replaceable(tmp_path / "letters", "config.json")
+    (tmp_path / "letters/to-mother.txt").write_text("Dear")
+    with pytest.raises(FileExistsError, match="other files and no config"):
+        write_model(tmp_path / "letters", "first")
+    with pytest.raises(NotADirectoryError):
+        check_replaceable(tmp_path / "letters/to-mother.txt", "config.json")
+    assert (tmp_path / "letters/to-mother.txt").read_text() == "Dear"
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_no_number_that_is_not_finite_gets_into_a_record(tmp_path, number):
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(tmp_path / "a.json", {"figures": [1.0, number]})
+    assert list(tmp_path.iterdir()) == []
+    assert to_json({"é": 1.5}) == '{\n  "é": 1.5\n}\n'

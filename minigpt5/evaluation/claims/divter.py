@@ -12,6 +12,7 @@ from minigpt5.data.layouts import Row, mmdialog_rows
 from minigpt5.evaluation.storyworld import read_truth
 from minigpt5.storyworld.language import plain_caption
 from minigpt5.storyworld.scene import Scene
+from minigpt5.utils.files import whole_file
 
 
 def write_divter_chats(talks: Path, out: Path, mark: str = "[DST]", count: int | None = None) -> None:
@@ -27,10 +28,9 @@ def write_divter_chats(talks: Path, out: Path, mark: str = "[DST]", count: int |
     Raises:
         FileNotFoundError: if the talks or their ground truth are missing.
     """
-    out.mkdir(parents=True, exist_ok=True)
     for split in ("train", "validation"):
         truth = read_truth(talks, split)
-        with open(out / f"{split}.jsonl", "w", encoding="utf-8") as file:
+        with whole_file(out / f"{split}.jsonl") as path, open(path, "w", encoding="utf-8") as file:
             for row in islice(mmdialog_rows(talks, split), count):
                 file.writelines(json.dumps({"messages": chat}) + "\n" for chat in _chats(row, truth, mark))
 

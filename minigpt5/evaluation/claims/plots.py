@@ -9,6 +9,7 @@ from PIL import Image
 
 from minigpt5.metrics.intervals import Interval
 from minigpt5.metrics.weights import require
+from minigpt5.utils.files import whole_file
 
 _COLOURS = ("#b4532f", "#2f6f8f", "#6b8e3a", "#7a4f9a")
 
@@ -46,8 +47,8 @@ def plot_curves(
         axes.spines[["top", "right"]].set_visible(False)
         if len(curves) > 1:
             axes.legend(frameon=False)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=110)
+    with whole_file(file) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
 
 
 def plot_pictures(file: Path, rows: Mapping[str, Sequence[Image.Image]], captions: Sequence[str]) -> None:
@@ -67,5 +68,5 @@ def plot_pictures(file: Path, rows: Mapping[str, Sequence[Image.Image]], caption
         axes_row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
     for axes, caption in zip(grid[0], captions, strict=True):
         axes.set_title(caption, fontsize=7.5, wrap=True)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=110)
+    with whole_file(file) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
