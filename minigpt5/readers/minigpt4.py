@@ -69,13 +69,6 @@ class KeyValuePrefix(nn.Module):
             cache.update(keys.expand(batch_size, -1, -1, -1), values.expand(batch_size, -1, -1, -1), layer)
 
 
-def bring_to_device(model: Blip2ForConditionalGeneration) -> None:
-    """Fire the offload hook, if there is one, that only the model's own `forward` would fire."""
-    hook = getattr(model, "_hf_hook", None)
-    if hook is not None:
-        hook.pre_forward(model)
-
-
 def image_features(model: Blip2ForConditionalGeneration, pixel_values: torch.Tensor) -> torch.Tensor:
     """Projected Q-Former features `(pictures, queries, hidden)` of pictures `(pictures, 3, height, width)`."""
     return model.get_image_features(pixel_values.to(model.dtype), return_dict=True).pooler_output

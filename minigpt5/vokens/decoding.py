@@ -27,13 +27,13 @@ from transformers import (
 )
 
 from minigpt5.readers.minigpt4 import (
-    bring_to_device,
     context_length,
     embed_prompt,
     last_hidden_states,
     next_token_logits,
 )
 from minigpt5.readers.processor import MiniGPT5Processor
+from minigpt5.utils.offload import bring_to_device, take_off_device
 
 IMAGE_MODES = ("auto", "always", "never")
 Generators = torch.Generator | Sequence[torch.Generator] | None
@@ -141,8 +141,21 @@ class InterleavedDecoder:
         Args:
             inputs: a batch of the processor, padded on the left.
         """
+        bring_to_device(self.model)
+        try:
+            for event in self._decode(inputs):
+                if isinstance(event, VokenEvent):
+                    # Who takes the features may bring another model to the device in this one's place.
+                    take_off_device(self.model)
+                    yield event
+                    bring_to_device(self.model)
+                else:
+                    yield event
+        finally:
+            take_off_device(self.model)
+
+    def _decode(self, inputs: BatchFeature) -> Iterator[TextEvent | VokenEvent]:
         model = self.model
-        bring_to_device(model)
         cache = DynamicCache()
         mask = inputs["attention_mask"]
         rows = [_Row(i, length) for i, length in enumerate(mask.sum(1).tolist())]
@@ -170,8 +183,6 @@ class InterleavedDecoder:
                     yield VokenEvent(row.index, torch.cat([last[row.index : row.index + 1], inner]))
                     row.run, row.said = [], ""
                     row.done = row.done or self._spent(row)
-                    # Who took the features may have moved another model to the device in this one's place.
-                    bring_to_device(model)
                 row.pending = []
             if all(row.done for row in rows):
                 return
