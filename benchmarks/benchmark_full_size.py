@@ -23,8 +23,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 
 from minigpt5.published.shapes import SCALES, empty_parts, random_pipeline
-from minigpt5.readers.minigpt4 import bring_to_device, embed_prompt, last_hidden_states, next_token_logits
+from minigpt5.readers.minigpt4 import embed_prompt, last_hidden_states, next_token_logits
 from minigpt5.utils.logs import quiet_libraries
+from minigpt5.utils.offload import bring_to_device
 
 GIB = 2**30
 PROMPT = "What should happen then? <ImageHere> Tell me the next scene with image."

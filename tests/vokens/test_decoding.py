@@ -287,9 +287,10 @@ def test_settings_out_of_range_are_refused(wrong):
         DecodingConfig(**wrong)
 
 
-def test_an_offloaded_model_is_brought_back_after_a_picture(decode, script, model, IMAGE, monkeypatch):
-    brought = []
-    monkeypatch.setattr("minigpt5.vokens.decoding.bring_to_device", brought.append)
+def test_an_offloaded_model_leaves_the_device_while_a_picture_is_painted(decode, script, model, IMAGE, monkeypatch):
+    moves = []
+    for name in ("bring_to_device", "take_off_device"):
+        monkeypatch.setattr(f"minigpt5.vokens.decoding.{name}", lambda whose, name=name: moves.append((name, whose)))
     script(["a", IMAGE, "b", IMAGE, "c"])
     decode("go on", max_images=2)
-    assert brought == [model] * 3
+    assert moves == [("bring_to_device", model), ("take_off_device", model)] * 3
