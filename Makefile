@@ -7,7 +7,7 @@ OUT ?= runs/storyworld-mini
 UV = .venv/bin/uv
 UV_VERSION = $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' requirements.lock)
 
-.PHONY: install lock story test test-newest test-oldest lint miniature evaluate benchmark clean
+.PHONY: install lock story test test-slow test-newest test-oldest lint docs dist miniature evaluate benchmark clean
 
 # Exactly the versions of the lock, hashes checked.
 install: .venv/installed
@@ -29,6 +29,10 @@ story: install
 test: install
 	$(RUN) -m pytest -n auto --dist loadfile
 
+# The tests that take minutes, and more examples of the property tests.
+test-slow: install
+	$(RUN) -m pytest -n auto --dist loadfile -m slow
+
 # The bounds in pyproject.toml, both ends, in environments of their own.
 test-newest: RESOLUTION = highest
 test-oldest: RESOLUTION = lowest-direct
@@ -40,6 +44,17 @@ test-newest test-oldest: install
 lint: install
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/pyright
+
+# The site of docs/, in build/site.
+docs: install
+	$(UV) pip install --quiet --python .venv/bin/python --constraints requirements.lock --editable ".[docs]"
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --site-dir build/site
+
+# Wheel and source archive, in dist/; with TAG=vX.Y.Z only if that is the version.
+dist: install
+	$(if $(TAG),test "$(TAG)" = "v$$(.venv/bin/python -c 'import minigpt5; print(minigpt5.__version__)')")
+	$(UV) build --quiet --clear --build-constraints requirements.lock --out-dir dist
 
 # Retrains storyworld-mini from nothing, stage by stage; a stage that was stopped goes on where it was.
 miniature: install
