@@ -44,7 +44,7 @@ test-newest test-oldest: install
 lint: install
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/pyright
+	.venv/bin/pyright --pythonpath .venv/bin/python
 
 # The site of docs/, in build/site.
 docs: install
