@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from minigpt5.data.layouts import WHOLE, Part, PictureFile, Row, existing, field, read_json
+from minigpt5.data.layouts import WHOLE, Part, PictureFile, Row, existing
+from minigpt5.utils.json_files import field, read_json
 
 SETS = ("google", "twitter")
 # One name in so many is held back.
@@ -37,14 +38,14 @@ def emoji_rows(root: str | Path, split: str, part: Part = WHOLE) -> Iterator[Row
 
 
 def _named(table: Path, folder: Path, has_picture: str) -> Iterator[Row]:
-    for number, entry in enumerate(read_json(table, list)[0]):
+    for number, entry in enumerate(read_json(table, list)):
         place = f"{table}, [{number}]"
         name = field(entry, "name", str, place).lower()
-        variations = entry.get("skin_variations") or {}
+        variations = field(entry, "skin_variations", dict, place) if "skin_variations" in entry else {}
         for tones, drawing in ((None, entry), *variations.items()):
-            if not drawing.get(has_picture):
-                continue
             where = place if tones is None else f"{place}.skin_variations[{tones}]"
+            if isinstance(drawing, dict) and not drawing.get(has_picture):
+                continue
             image = field(drawing, "image", str, where)
             said = name if tones is None else f"{name}, {_skin(tones, where)}"
             yield Row(where, image, [said], [PictureFile(image, str(folder / image))])

@@ -7,14 +7,17 @@ Each function takes `part = (index, count)` and yields the rows index, index + c
 
 from __future__ import annotations
 
-import csv
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from minigpt5.data.tables import read_table
+from minigpt5.utils.json_files import decode_text, field, parse_json, read_json, shortened
 
 Part = tuple[int, int]
 WHOLE: Part = (0, 1)
@@ -56,118 +59,45 @@ def existing(path: Path) -> Path:
     return path
 
 
-def field(entry: Any, name: str, kind: type, place: str) -> Any:
-    """`entry[name]`.
-
-    Raises:
-        ValueError: naming place and field, if there is none or it is not of that kind.
-    """
-    if not isinstance(entry, dict):
-        raise ValueError(f"{place}: expected an object with {name}, got {_short(entry)}")
-    if name not in entry:
-        raise ValueError(f"{place}: no {name}; the fields are {', '.join(entry) or 'none'}")
-    if not isinstance(entry[name], kind) or isinstance(entry[name], bool):
-        raise ValueError(f"{place}: {name} is {_short(entry[name])}, expected {_KINDS[kind]}")
-    return entry[name]
-
-
-_KINDS = {str: "a string", int: "a whole number", list: "a list", dict: "an object"}
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
 def _identifier(entry: Any, name: str, place: str) -> str:
     """An id, which JSON may hold as a string or as a number."""
     number = isinstance(entry, dict) and isinstance(entry.get(name), int)
     return str(field(entry, name, int if number else str, place))
 
 
-def read_json(path: Path, kind: type = dict) -> tuple[Any, str]:
-    """The content of a JSON file, an object or where `kind` is `list` an array, and its text.
-
-    Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it is anything else; names the file and line.
-    """
-    text = ""
-    try:
-        text = existing(path).read_text(encoding="utf-8")
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg})") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}, byte {error.start}: not UTF-8") from error
-    if not isinstance(content, kind):
-        raise ValueError(f"{path}, line 1: expected {_KINDS[kind]}, got {_short(content)}")
-    return content, text
-
-
 def _json_lines(path: Path, part: Part) -> Iterator[tuple[str, Any]]:
     """Place and content of every non-empty line."""
     with open(existing(path), "rb") as file:
         for number, line in islice(enumerate(file, start=1), part[0], None, part[1]):
-            place = f"{path}, line {number}"
-            if not line.strip():
-                continue
-            try:
-                content = json.loads(line.rstrip())
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{place}, column {error.colno}: not JSON ({error.msg})") from error
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{place}: not UTF-8") from error
-            yield place, content
+            if line.strip():
+                yield f"{path}, line {number}", parse_json(line.rstrip(), str(path), number)
 
 
-def find_picture(folder: Path, name: str) -> str:
+def find_picture(folder: str | Path, name: str) -> str:
     """The picture file of that name, whatever its ending; where there is none, the path it would have as a JPEG."""
     for ending in PICTURE_ENDINGS:
-        path = f"{folder}/{name}{ending}"
-        if Path(path).exists():
-            return path
+        for path in (f"{folder}/{name}{ending}", f"{folder}/{name}{ending.upper()}"):
+            if os.path.exists(path):
+                return path
     return f"{folder}/{name}.jpg"
 
 
 def cc3m_rows(root: str | Path, split: str, part: Part = WHOLE) -> Iterator[Row]:
     """`cc3m_{split}.tsv`, whose header is caption, image_path; quotes as in CSV, paths relative to it."""
     table = existing(Path(root) / f"cc3m_{split}.tsv")
-    with open(table, encoding="utf-8", newline="") as file:
-        lines = csv.reader(file, delimiter="\t")
-        before = 0
-
-        def numbered() -> Iterator[tuple[int, list[str]]]:
-            nonlocal before
-            for fields in lines:
-                yield before + 1, fields
-                before = lines.line_num
-
-        try:
-            rows = numbered()
-            _, header = next(rows, (1, []))
-            if header != ["caption", "image_path"]:
-                raise ValueError(f"{table}, line 1: columns are {_short(header)}, expected caption and image_path")
-            for line, fields in islice(rows, part[0], None, part[1]):
-                place = f"{table}, line {line}"
-                if len(fields) != 2:
-                    raise ValueError(f"{place}: {len(fields)} columns, expected caption and image_path")
-                caption, path = fields
-                yield Row(place, "", [caption], [PictureFile(path, os.path.join(table.parent, path))])
-        except csv.Error as error:
-            raise ValueError(f"{table}, line {before + 1}: not a table ({error})") from error
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{table}, after line {before}: not UTF-8") from error
+    rows = read_table(table, ("caption", "image_path"))
+    for line, (caption, path) in islice(rows, part[0], None, part[1]):
+        place = f"{table}, line {line}"
+        if not path.strip():
+            raise ValueError(f"{place}: image_path is empty")
+        yield Row(place, "", [caption], [PictureFile(path, os.path.join(table.parent, path))])
 
 
 def caption_file_rows(root: str | Path, split: str, part: Part = WHOLE) -> Iterator[Row]:
     """What img2dataset writes as `files`: under `{split}/` a caption `NAME.txt` beside each picture `NAME.jpg`."""
     folder = existing(Path(root) / split)
     for caption in islice(sorted(folder.rglob("*.txt")), part[0], None, part[1]):
-        try:
-            text = caption.read_text(encoding="utf-8").strip()
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{caption}, byte {error.start}: not UTF-8") from error
+        text = decode_text(caption.read_bytes(), str(caption)).strip()
         picture = find_picture(caption.parent, caption.stem)
         yield Row(str(caption), "", [text], [PictureFile(str(Path(picture).relative_to(root)), picture)])
 
@@ -176,21 +106,28 @@ def vist_rows(root: str | Path, split: str, part: Part = WHOLE) -> Iterator[Row]
     """`{split}_cleaned.json`, stories by id, and `{split}_image_mapping.json`, the pictures' paths by id."""
     root = Path(root)
     stories_file, mapping_file = root / f"{split}_cleaned.json", root / f"{split}_image_mapping.json"
-    (stories, text), (mapping, _) = read_json(stories_file), read_json(mapping_file)
+    stories, mapping = read_json(existing(stories_file)), read_json(existing(mapping_file))
     for story_id in islice(stories, part[0], None, part[1]):
         place = f"{stories_file}, story {story_id}"
         try:
             steps = _steps(field(stories, story_id, list, str(stories_file)), place)
         except ValueError as error:
-            # Python's JSON forgets lines; a story's is worth a search where it is to be mended.
-            line = text[: text.find(json.dumps(story_id))].count("\n") + 1
-            raise ValueError(str(error).replace(f"{stories_file},", f"{stories_file}, line {line},", 1)) from None
+            raise ValueError(str(error).replace(str(stories_file), _line_of(story_id, stories_file), 1)) from None
         pictures = []
         for image_id, _ in steps:
             if not isinstance(mapping.get(image_id), str):
                 raise ValueError(f"{mapping_file} has no path for image_id {image_id} of story {story_id}")
             pictures.append(PictureFile(image_id, str(root / mapping[image_id])))
         yield Row(place, story_id, [caption for _, caption in steps], pictures)
+
+
+def _line_of(key: str, file: Path) -> str:
+    """File and line of a key: Python's JSON forgets lines, and one is worth a search where it is to be mended."""
+    text = file.read_text(encoding="utf-8-sig")
+    found = next(
+        (at for escaped in (False, True) if (at := text.find(json.dumps(key, ensure_ascii=escaped))) >= 0), None
+    )
+    return str(file) if found is None else f"{file}, line {text.count(chr(10), 0, found) + 1}"
 
 
 def _steps(steps: list, place: str) -> list[tuple[str, str]]:
@@ -201,6 +138,14 @@ def _steps(steps: list, place: str) -> list[tuple[str, str]]:
         order = field(step, "sequence_index", int, where)
         numbered.append((order, _identifier(step, "image_id", where), field(step, "caption", str, where)))
     return [(image_id, caption) for _, image_id, caption in sorted(numbered, key=lambda step: step[0])]
+
+
+def _order(entry: Any, name: str, place: str) -> int:
+    """A whole number, which VIST's JSON may hold as a string."""
+    number = _identifier(entry, name, place)
+    if not re.fullmatch(r"-?[0-9]{1,9}", number):
+        raise ValueError(f"{place}: {name} is {shortened(entry[name])}, expected a whole number")
+    return int(number)
 
 
 def vist_raw_rows(root: str | Path, split: str, part: Part = WHOLE) -> Iterator[Row]:
@@ -214,12 +159,12 @@ def vist_raw_rows(root: str | Path, split: str, part: Part = WHOLE) -> Iterator[
     folder = root / "images" / split
     folder = folder if folder.exists() else folder.parent
     stories: dict[str, list[tuple[int, str, str]]] = {}
-    for number, annotation in enumerate(field(read_json(table)[0], "annotations", list, str(table))):
+    for number, annotation in enumerate(field(read_json(table), "annotations", list, str(table))):
         place = f"{table}, annotations[{number}]"
         if not isinstance(annotation, list) or len(annotation) != 1:
-            raise ValueError(f"{place}: expected a list of one sentence, got {_short(annotation)}")
+            raise ValueError(f"{place}: expected a list of one sentence, got {shortened(annotation)}")
         (sentence,) = annotation
-        order = int(_identifier(sentence, "worker_arranged_photo_order", place))
+        order = _order(sentence, "worker_arranged_photo_order", place)
         step = order, _identifier(sentence, "photo_flickr_id", place), field(sentence, "text", str, place)
         stories.setdefault(_identifier(sentence, "story_id", place), []).append(step)
     for story_id in islice(stories, part[0], None, part[1]):
@@ -243,7 +188,7 @@ def mmdialog_rows(root: str | Path, split: str, part: Part = WHOLE) -> Iterator[
             for index, element in enumerate(field(turn, "turn", list, place)):
                 where = f"{place}.turn[{index}]"
                 if not isinstance(element, dict):
-                    raise ValueError(f"{where}: expected an object, got {_short(element)}")
+                    raise ValueError(f"{where}: expected an object, got {shortened(element)}")
                 if "__TEXT__" in element:
                     words.append(field(element, "__TEXT__", str, where))
                 if "__MEDIA__" in element:
@@ -255,8 +200,8 @@ def mmdialog_rows(root: str | Path, split: str, part: Part = WHOLE) -> Iterator[
                     )
             texts.append(" ".join(words))
             pictures.append(media[0] if media else None)
-        name = content.get("conversation_id", "")
-        yield Row(line_place, str(name), texts, pictures)
+        name = _identifier(content, "conversation_id", line_place) if "conversation_id" in content else ""
+        yield Row(line_place, name, texts, pictures)
 
 
 def chat_rows(root: str | Path, split: str, part: Part = WHOLE) -> Iterator[list[dict[str, Any]]]:
@@ -271,7 +216,7 @@ def chat_rows(root: str | Path, split: str, part: Part = WHOLE) -> Iterator[list
         for number, row in enumerate(rows):
             if row["role"] not in ("user", "assistant") and (row["role"], number) != ("system", 0):
                 raise ValueError(
-                    f"{place}, messages[{number}]: role is {_short(row['role'])}, "
+                    f"{place}, messages[{number}]: role is {shortened(row['role'])}, "
                     "expected user, assistant or, in the first, system"
                 )
             if row["role"] == "system" and any(piece["type"] == "image" for piece in row["content"]):
@@ -290,7 +235,7 @@ def _message(message: Any, place: str, folder: Path) -> dict[str, Any]:
         where = f"{place}.content[{number}]"
         kind = field(piece, "type", str, where)
         if kind not in ("text", "image"):
-            raise ValueError(f"{where}: type is {_short(kind)}, expected text or image")
+            raise ValueError(f"{where}: type is {shortened(kind)}, expected text or image")
         value = field(piece, kind, str, where)
         content.append({"type": kind, "text": None, "image": None} | {kind: _placed(kind, value, folder)})
     return {"role": role, "content": content}

@@ -12,7 +12,6 @@ and time: a run that was stopped goes on there, and one after a repaired downloa
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections import Counter
@@ -36,27 +35,29 @@ from minigpt5.data.layouts import (
     vist_raw_rows,
     vist_rows,
 )
+from minigpt5.data.splits import SPLIT_FILES, find_splits
+from minigpt5.data.tables import table_row
 from minigpt5.utils.files import whole_file, write_json
 from minigpt5.utils.images import ImageError, open_image
 
 
 class Layout(NamedTuple):
-    """How a download is found and read: `pattern` matches one file a split, or a folder a split."""
+    """How a download is found and read: `files` as `find_splits` takes it, or a file that holds all of `splits`."""
 
-    pattern: str
+    files: str
     rows: Callable[[Path, str], Iterator[Row]]
+    splits: tuple[str, ...] = ()
 
 
 # The first that matches counts: what is tidied before what is raw.
 LAYOUTS = {
-    "cc3m": (Layout("cc3m_*.tsv", cc3m_rows), Layout("*/**/*.txt", caption_file_rows)),
+    "cc3m": (Layout("cc3m_{split}.tsv", cc3m_rows), Layout("{split}/**/*.txt", caption_file_rows)),
     "vist": (
-        Layout("*_cleaned.json", vist_rows),
-        Layout("sis/*.story-in-sequence.json", vist_raw_rows),
-        Layout("*.story-in-sequence.json", vist_raw_rows),
+        Layout("{split}_cleaned.json", vist_rows),
+        *(Layout(files, vist_raw_rows) for files in SPLIT_FILES["vist-raw"]),
     ),
-    "mmdialog": (Layout("*/*_conversations.txt", mmdialog_rows),),
-    "emoji": (Layout("emoji.json", emoji_rows),),
+    "mmdialog": (Layout("{split}/{split}_conversations.txt", mmdialog_rows),),
+    "emoji": (Layout("emoji.json", emoji_rows, ("train", "validation")),),
 }
 
 
@@ -67,21 +68,12 @@ def find_layout(kind: str, source: Path) -> tuple[Layout, list[str]]:
         FileNotFoundError: if the folder is in none of the kind's layouts.
     """
     for layout in LAYOUTS[kind]:
-        splits = sorted({split for path in source.glob(layout.pattern) for split in _splits_of(path, source, layout)})
+        splits = find_splits(source, [layout.files]) or (layout.splits if (source / layout.files).exists() else ())
         if splits:
-            return layout, splits
-    patterns = " nor ".join(layout.pattern for layout in LAYOUTS[kind])
+            return layout, list(splits)
+    files = " nor ".join(layout.files.replace("{split}", "*") for layout in LAYOUTS[kind])
     hint = "; webdataset shards need no index: open them as cc3m-shards" if kind == "cc3m" else ""
-    raise FileNotFoundError(f"{source} holds neither {patterns}: no {kind} download{hint}")
-
-
-def _splits_of(path: Path, source: Path, layout: Layout) -> tuple[str, ...]:
-    if layout.rows is emoji_rows:
-        return "train", "validation"
-    if layout.rows in (caption_file_rows, mmdialog_rows):
-        return (path.relative_to(source).parts[0],)
-    before, after = Path(layout.pattern).name.split("*")
-    return (path.name[len(before) : -len(after)],)
+    raise FileNotFoundError(f"{source} holds neither {files}: no {kind} download{hint}")
 
 
 def check_picture(path: str) -> str | None:
@@ -103,12 +95,12 @@ class Verdicts:
         self.journal = journal
         self._known: dict[str, tuple[list[int], str | None]] = {}
         if journal.exists():
-            for line in journal.read_text(encoding="utf-8").splitlines():
+            for line in journal.read_bytes().splitlines():
                 try:
                     path, stamp, problem = json.loads(line)
-                except ValueError:  # a line half-written when a run was killed
+                    self._known[path] = stamp, problem
+                except (ValueError, TypeError, RecursionError):  # as a line half-written when a run was killed
                     continue
-                self._known[path] = stamp, problem
 
     def check(self, paths: Iterable[str], workers: int = 1) -> dict[str, str | None]:
         """The verdict on each of these files, in `workers` processes where it is not known."""
@@ -143,7 +135,7 @@ class Verdicts:
 def _stamp(path: str) -> list[int] | None:
     try:
         found = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # there can be none with a zero byte in its name
         return None
     return [found.st_size, found.st_mtime_ns]
 
@@ -222,9 +214,8 @@ def _absolute(picture: PictureFile) -> str:
 
 def _write_cc3m(rows: Iterable[Row], out: Path, split: str) -> None:
     with whole_file(out / f"cc3m_{split}.tsv") as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file, delimiter="\t", lineterminator="\n")
-        table.writerow(("caption", "image_path"))
-        table.writerows((row.texts[0], _absolute(row.pictures[0])) for row in rows)
+        file.write("caption\timage_path\n")
+        file.writelines(table_row(row.texts[0], _absolute(row.pictures[0])) + "\n" for row in rows)
 
 
 def _write_vist(rows: Iterable[Row], out: Path, split: str) -> None:

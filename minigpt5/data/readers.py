@@ -8,7 +8,7 @@ it goes. Pictures are decoded when an item is read, not before: one that is miss
 
 from __future__ import annotations
 
-import tarfile
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -16,7 +16,8 @@ from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, Features, Image, IterableDataset, List, Value, concatenate_datasets, load_dataset
+from datasets import Dataset, Features, Image, IterableDataset, List, Value, concatenate_datasets
+from datasets.exceptions import DatasetGenerationError
 
 from minigpt5.data.layouts import (
     WHOLE,
@@ -24,11 +25,11 @@ from minigpt5.data.layouts import (
     Row,
     cc3m_rows,
     chat_rows,
-    existing,
     mmdialog_rows,
     vist_raw_rows,
     vist_rows,
 )
+from minigpt5.data.shards import find_shards, shard_rows
 
 # Streams have this many parts, which 2, 3, 4, 6, 8, 12, 16, 24 and 48 processes share evenly.
 PARTS = 48
@@ -63,7 +64,7 @@ def _sequence(row: Row) -> dict[str, Any]:
 
 
 def _until_missing(row: Row) -> dict[str, Any]:
-    pictures = list(takewhile(lambda picture: picture is None or Path(picture.path).exists(), row.pictures))
+    pictures = list(takewhile(lambda picture: picture is None or os.path.exists(picture.path), row.pictures))
     return _sequence(replace(row, texts=row.texts[: len(pictures)], pictures=pictures))
 
 
@@ -114,41 +115,23 @@ def read_cc3m_shards(root: str | Path, split: str, streaming: bool = False) -> D
 
     Raises:
         FileNotFoundError: if there are no shards.
-        ValueError: if a shard is cut off, or the first holds no picture that img2dataset writes.
+        ValueError: if a shard is cut off or broken, or holds what cannot be read; names the shard and the key.
     """
-    folder = existing(Path(root) / split)
-    shards = sorted(map(str, folder.glob("*.tar")))
-    if not shards:
-        raise FileNotFoundError(f"{folder} holds no .tar file; img2dataset writes them as --output_format webdataset")
-    cut_off = [shard for shard in shards if not _ends_as_tar(shard)]
-    if cut_off:
-        raise ValueError(f"{cut_off[0]} and {len(cut_off) - 1} other shards are cut off; download or delete them")
-    ending = _picture_ending(shards[0])
-    rows = load_dataset(
-        "webdataset",
-        data_files={split: shards},
-        split=split,
-        streaming=streaming,
-        features=Features({"txt": Value("string"), ending: Image(decode=False)}),
-    )
-    # Renaming a column of a stream would decode it.
-    return rows.rename_columns({"txt": "caption", ending: "image"}).cast_column("image", Image())
+    shards = find_shards(Path(root) / split)
+    if next(shard_rows(shards), None) is None:
+        raise ValueError(f"{Path(root) / split}: there is nothing in its shards")
+    if streaming:
+        return IterableDataset.from_generator(shard_rows, features=_PAIR, gen_kwargs={"shards": shards})
+    # A cache is found by what it was made from: a shard's size and time tell one that was replaced.
+    stamps = [(shard, os.stat(shard).st_size, os.stat(shard).st_mtime_ns) for shard in shards]
+    try:
+        return Dataset.from_generator(_stamped_rows, features=_PAIR, gen_kwargs={"stamps": stamps})
+    except DatasetGenerationError as error:
+        raise (error.__cause__ if isinstance(error.__cause__, (ValueError, OSError)) else error) from None
 
 
-def _ends_as_tar(shard: str) -> bool:
-    """Whether a file ends with a tar's two empty blocks: a download that broke off does not."""
-    with open(shard, "rb") as file:
-        file.seek(max(0, Path(shard).stat().st_size - 1024))
-        return file.read() == bytes(1024)
-
-
-def _picture_ending(shard: str) -> str:
-    with tarfile.open(shard) as tar:
-        for member in tar:
-            ending = member.name.rsplit(".", 1)[-1]
-            if ending in ("jpg", "png", "webp"):
-                return ending
-    raise ValueError(f"{shard}: no picture with the ending jpg, png or webp")
+def _stamped_rows(stamps: list[tuple[str, int, int]]) -> Iterator[dict[str, Any]]:
+    yield from shard_rows([shard for shard, *_ in stamps])
 
 
 def read_vist(root: str | Path, split: str, streaming: bool = False) -> Dataset | IterableDataset:

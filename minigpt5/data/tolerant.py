@@ -72,7 +72,9 @@ def open_row(row: dict[str, Any], features: Features) -> dict[str, Any]:
     """
     for name in features:
         if row[name] is None:
-            raise ImageError(f"a row without {name}: {str(row)[:80]}")
+            # In a shard the picture's name tells which.
+            known = [value["path"] for value in row.values() if isinstance(value, dict) and value.get("path")]
+            raise ImageError(f"{known[0] if known else str(row)[:80]}: no {name}")
     return {name: _open(row[name], feature) for name, feature in features.items()}
 
 

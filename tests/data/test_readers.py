@@ -106,14 +106,8 @@ def test_cc3m_errors_name_file_and_line(tmp_path):
     with pytest.raises(ValueError, match=r'cc3m_val\.tsv, line 1: columns are \["text", "url"\]'):
         read_cc3m(tmp_path, "val")
     (tmp_path / "cc3m_val.tsv").write_bytes(b"caption\timage_path\nfine\t1.jpg\n\xff\t2.jpg\n")
-    with pytest.raises(ValueError, match=r"cc3m_val\.tsv, after line \d: not UTF-8"):
+    with pytest.raises(ValueError, match=r"cc3m_val\.tsv, line 3, byte 0: not UTF-8"):
         read_cc3m(tmp_path, "val")
-
-
-def test_a_quote_that_never_ends_is_named_where_it_begins(tmp_path):
-    lines = ["fine\t1.jpg", '"open\t2.jpg', *["x" * 1000 + "\t3.jpg"] * 200]
-    with pytest.raises(ValueError, match=r"cc3m_val\.tsv, line 3: not a table"):
-        read_cc3m(cc3m(tmp_path, *lines), "val")
 
 
 @pytest.mark.parametrize("streaming", [False, True])

@@ -1,0 +1,88 @@
+"""JSON and text that others wrote, read whole or refused with the place of what is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+KINDS = {str: "a string", int: "a whole number", list: "a list", dict: "an object"}
+
+
+def decode_text(content: bytes, place: str) -> str:
+    """UTF-8, with or without a byte order mark.
+
+    Raises:
+        ValueError: naming place and byte, if it is not.
+    """
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{place}, byte {error.start}: not UTF-8") from None
+
+
+def parse_json(content: bytes, place: str, line: int | None = None) -> Any:
+    """What JSON says.
+
+    Args:
+        line: where it stands in its file, if it is one line of it.
+
+    Raises:
+        ValueError: naming place, line and column, if it is not JSON, nested too deeply, or holds half a character.
+    """
+    at = place if line is None else f"{place}, line {line}"
+    text = decode_text(content, at)
+    try:
+        parsed = json.loads(text)
+        if "\\ud" in text.lower():
+            json.dumps(parsed, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{place}, line {line or error.lineno}, column {error.colno}: not JSON ({error.msg})"
+        ) from None
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{at}: half a character, \\u{ord(error.object[error.start]):x}, without its other half"
+        ) from None
+    except RecursionError:
+        raise ValueError(f"{at}: JSON nested too deeply") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise ValueError(f"{at}: not JSON ({error})") from None
+    return parsed
+
+
+def read_json(path: Path, kind: type = dict) -> Any:
+    """The content of a JSON file: an object, or where `kind` is `list` an array.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is anything else; names the file and line.
+    """
+    content = parse_json(path.read_bytes(), str(path))
+    if not isinstance(content, kind):
+        raise ValueError(f"{path}, line 1: expected {KINDS[kind]}, got {shortened(content)}")
+    return content
+
+
+def field(entry: Any, name: str, kind: type, place: str) -> Any:
+    """`entry[name]`.
+
+    Raises:
+        ValueError: naming place and field, if there is none or it is not of that kind.
+    """
+    if not isinstance(entry, dict):
+        raise ValueError(f"{place}: expected an object with {name}, got {shortened(entry)}")
+    if name not in entry:
+        raise ValueError(f"{place}: no {name}; the fields are {', '.join(entry) or 'none'}")
+    if not isinstance(entry[name], kind) or isinstance(entry[name], bool):
+        raise ValueError(f"{place}: {name} is {shortened(entry[name])}, expected {KINDS[kind]}")
+    return entry[name]
+
+
+def shortened(value: Any) -> str:
+    """A value as JSON, as much of it as an error can hold."""
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        return f"a {type(value).__name__} nested too deeply"
+    return text if len(text) <= 60 else f"{text[:57]}..."
