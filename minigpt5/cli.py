@@ -286,7 +286,7 @@ def run_reply(arguments: argparse.Namespace) -> None:
     pipe = load_pipeline(arguments.model)
     import torch
 
-    from minigpt5.readers.processor import IMAGE_MARK
+    from minigpt5.readers.prompts import IMAGE_MARK
 
     generator = torch.Generator().manual_seed(arguments.seed)
     prompt, images = arguments.prompt, arguments.image

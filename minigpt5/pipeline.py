@@ -23,7 +23,9 @@ from transformers import BatchFeature, Blip2ForConditionalGeneration, CLIPTextMo
 
 from minigpt5.output import MiniGPT5PipelineOutput, Segment
 from minigpt5.readers.minigpt4 import context_length
-from minigpt5.readers.processor import Example, MiniGPT5Processor, Prompt, as_list
+from minigpt5.readers.processor import MiniGPT5Processor
+from minigpt5.readers.prompts import Prompt, as_batch
+from minigpt5.utils.checks import check_tensor, one_of, real_number, whole_number, yes_or_no
 from minigpt5.utils.model_card import model_card
 from minigpt5.vokens.adapters import fuse_adapter, is_adapted, load_adapter
 from minigpt5.vokens.decoding import DecodingConfig, Generators, InterleavedDecoder, TextEvent, VokenEvent
@@ -31,6 +33,8 @@ from minigpt5.vokens.mapper import VokenMapper
 from minigpt5.weights import shipped_model
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+# Pictures of more times the size that a UNet was trained for would take all memory before they showed anything.
+LARGEST = 8
 
 # Recorded as ["minigpt5", class name] in model_index.json, these parts load again wherever minigpt5 is installed.
 _OWN = ("MiniGPT4ForConditionalGeneration", "MiniGPT5Processor", "VokenMapper")
@@ -154,42 +158,56 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         """What is given, else what the model's generation config says, else `DecodingConfig`'s own.
 
         Raises:
-            ValueError: for a setting out of its range.
+            TypeError, ValueError: for a setting of another kind or out of its range.
         """
         folder = self.comprehension.generation_config
         own = {name: getattr(folder, name, None) for name in DecodingConfig.__dataclass_fields__}
-        if own["stop_strings"] is not None:
-            own["stop_strings"] = tuple(own["stop_strings"])
         settings = own | {name: value for name, value in given.items() if value is not None}
+        if given.get("max_new_tokens") is not None:
+            whole_number("max_new_tokens", given["max_new_tokens"], 1, context_length(self.comprehension))
         return DecodingConfig(**{name: value for name, value in settings.items() if value is not None})
 
     def check_inputs(
         self,
-        prompts: Sequence[Prompt],
+        count: int,
+        generator: Generators,
+        latents: torch.Tensor | None,
         height: int,
         width: int,
         output_type: str,
-        callback_tensor_inputs: Sequence[str],
+        callback_on_step_end: Callable | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = (),
     ) -> None:
         """Refuse what cannot be run, before anything is.
 
+        Args:
+            count: of the prompts; the others are the call's.
+
         Raises:
-            ValueError: for an empty prompt, a size the VAE cannot make, an unknown output type or callback tensor.
-            TypeError: for a prompt that is neither a string nor chat messages.
+            TypeError, ValueError: naming the argument.
         """
-        if not prompts:
-            raise ValueError("prompt is an empty list; give at least one prompt")
-        for prompt in prompts:
-            if not isinstance(prompt, (str, list, Example)):
-                raise TypeError(f"a prompt is a string or a list of chat messages, got {type(prompt).__name__}")
-            if not prompt or (isinstance(prompt, str) and not prompt.strip()):
-                raise ValueError("the prompt is empty; say what to tell or draw")
-        least = self.vae_scale_factor
-        if height % least or width % least or height <= 0 or width <= 0:
-            raise ValueError(f"height and width must be positive multiples of {least}, got {height} and {width}")
-        if output_type not in OUTPUT_TYPES:
-            raise ValueError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}, got {output_type!r}")
-        unknown = [name for name in callback_tensor_inputs if name not in self._callback_tensor_inputs]
+        one_of("output_type", output_type, OUTPUT_TYPES)
+        own = generator if isinstance(generator, (list, tuple)) else [generator] * count
+        if len(own) != count:
+            raise ValueError(f"{count} prompt(s) need one generator or a list of {count}, got a list of {len(own)}")
+        for one in own:
+            if one is None and generator is None:
+                continue
+            if not isinstance(one, torch.Generator):
+                raise TypeError(f"generator must be a torch.Generator or a list of them, got {type(one).__name__}")
+            if one.device.type not in ("cpu", self._execution_device.type):
+                raise ValueError(f"a generator is on {one.device}, but the pipeline runs on {self._execution_device}")
+        if latents is not None:
+            check_tensor("latents", latents)
+            _, *own = self._latents_shape(0, height, width)
+            if latents.ndim != 4 or list(latents.shape[1:]) != own:
+                raise ValueError(f"latents must be (pictures, {', '.join(map(str, own))}), got {tuple(latents.shape)}")
+        if callback_on_step_end is not None and not callable(callback_on_step_end):
+            raise TypeError(f"callback_on_step_end must be callable, got {type(callback_on_step_end).__name__}")
+        names = callback_on_step_end_tensor_inputs
+        if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+            raise TypeError(f"callback_on_step_end_tensor_inputs must be a list of names, got {type(names).__name__}")
+        unknown = [name for name in names if name not in self._callback_tensor_inputs]
         if unknown:
             known = ", ".join(self._callback_tensor_inputs)
             raise ValueError(f"callback_on_step_end_tensor_inputs may name {known}, got {unknown}")
@@ -200,8 +218,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         Raises:
             ValueError: where pictures and marks do not match, or a prompt is longer than the model's context.
         """
-        messages = [self.processor.user_turn(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
-        inputs = self.processor(messages, images)
+        inputs = self.processor(list(prompts), images)
         length, context = inputs["input_ids"].shape[1], context_length(self.comprehension)
         if length + self.processor.n_vokens > context:
             raise ValueError(
@@ -212,7 +229,12 @@ class MiniGPT5Pipeline(DiffusionPipeline):
 
     @torch.no_grad()
     def encode_vokens(self, voken_features: torch.Tensor) -> torch.Tensor:
-        """Voken features `(pictures, n_vokens, hidden)` as prompt embeddings `(pictures, text_length, text_dim)`."""
+        """Voken features `(pictures, n_vokens, hidden)` as prompt embeddings `(pictures, text_length, text_dim)`.
+
+        Raises:
+            TypeError, ValueError: for features of another shape or kind, or that are not finite.
+        """
+        check_tensor("voken_features", voken_features)
         return self.mapper(voken_features.to(self._execution_device, self.mapper.dtype)).to(self.unet.dtype)
 
     def null_embeds(self) -> torch.Tensor:
@@ -241,8 +263,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         Raises:
             ValueError: if latents of another shape are given.
         """
-        factor = self.vae_scale_factor
-        shape = (count, self.unet.config.in_channels, height // factor, width // factor)
+        shape = self._latents_shape(count, height, width)
         if latents is None:
             latents = randn_tensor(shape, generator=generator, device=self._execution_device, dtype=dtype)
         elif tuple(latents.shape) != shape:
@@ -250,6 +271,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
             raise ValueError(f"the replies hold {count} picture(s), so latents must be {shape}, got {given}")
         return latents.to(self._execution_device, dtype)
 
+    @torch.no_grad()
     def denoise(
         self,
         prompt_embeds: torch.Tensor,
@@ -291,12 +313,20 @@ class MiniGPT5Pipeline(DiffusionPipeline):
                     }
                     chosen = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
                     changed = callback_on_step_end(self, i, t, chosen)
+                    if not isinstance(changed, dict):
+                        raise TypeError(
+                            "callback_on_step_end must return a dictionary of the tensors that change, "
+                            f"got {type(changed).__name__}"
+                        )
+                    for name in changed:
+                        one_of("a tensor that callback_on_step_end returns", name, self._callback_tensor_inputs)
                     latents = changed.pop("latents", latents)
                     prompt_embeds = changed.pop("prompt_embeds", prompt_embeds)
                     negative_prompt_embeds = changed.pop("negative_prompt_embeds", negative_prompt_embeds)
                 bar.update()
         return latents
 
+    @torch.no_grad()
     def decode_latents(self, latents: torch.Tensor, output_type: str = "pil") -> list[Any]:
         """Latents as a list of pictures: PIL, arrays `(height, width, 3)` or tensors `(3, height, width)` in [0, 1]."""
         if output_type == "latent":
@@ -352,14 +382,17 @@ class MiniGPT5Pipeline(DiffusionPipeline):
             `MiniGPT5PipelineOutput`, or `(text, images, segments)`.
 
         Raises:
-            ValueError: for inputs that do not fit; the message says what was wrong.
+            TypeError, ValueError: for inputs that do not fit; the message names the argument.
         """
         prompts, image_lists = as_batch(prompt, images)
         height, width = self._size(height, width)
         steps = self._steps(num_inference_steps)
+        return_dict = yes_or_no("return_dict", return_dict)
         # diffusers' own callbacks bring the names of their tensors.
         tensor_inputs = getattr(callback_on_step_end, "tensor_inputs", callback_on_step_end_tensor_inputs)
-        self.check_inputs(prompts, height, width, output_type, tensor_inputs)
+        self.check_inputs(
+            len(prompts), generator, latents, height, width, output_type, callback_on_step_end, tensor_inputs
+        )
         config = self.decoding_config(
             max_new_tokens=max_new_tokens,
             do_sample=do_sample,
@@ -370,7 +403,6 @@ class MiniGPT5Pipeline(DiffusionPipeline):
             image_mode=image_mode,
             max_images=max_images,
         )
-        _check_generators(generator, len(prompts))
         self._set_guidance(guidance_scale)
 
         inputs = self.encode_prompt(prompts, image_lists)
@@ -403,7 +435,6 @@ class MiniGPT5Pipeline(DiffusionPipeline):
             return text, painted, segments
         return MiniGPT5PipelineOutput(text=text, images=painted, segments=segments)
 
-    @torch.no_grad()
     def stream(
         self,
         prompt: Prompt | Sequence[Prompt],
@@ -420,17 +451,33 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         """The reply as it comes: pieces of text, and each picture as soon as it is spoken and painted.
 
         Arguments as for the call; `decoding` are those of `DecodingConfig`.
+
+        Raises:
+            TypeError, ValueError: at once, for inputs that do not fit; the message names the argument.
         """
         prompts, image_lists = as_batch(prompt, images)
         height, width = self._size(height, width)
         steps = self._steps(num_inference_steps)
-        self.check_inputs(prompts, height, width, output_type, ())
+        self.check_inputs(len(prompts), generator, None, height, width, output_type)
         config = self.decoding_config(**decoding)
-        _check_generators(generator, len(prompts))
         self._set_guidance(guidance_scale)
+        inputs = self.encode_prompt(prompts, image_lists)
+        return self._stream(inputs, config, generator, height, width, steps, output_type)
+
+    @torch.no_grad()
+    def _stream(
+        self,
+        inputs: BatchFeature,
+        config: DecodingConfig,
+        generator: Generators,
+        height: int,
+        width: int,
+        steps: int,
+        output_type: str,
+    ) -> Iterator[TextEvent | ImageEvent]:
         decoder = InterleavedDecoder(self.comprehension, self.processor, config, generator)
         try:
-            for event in decoder.events(self.encode_prompt(prompts, image_lists)):
+            for event in decoder.events(inputs):
                 if isinstance(event, TextEvent):
                     yield event
                     continue
@@ -443,31 +490,27 @@ class MiniGPT5Pipeline(DiffusionPipeline):
             self.maybe_free_model_hooks()
 
     def _size(self, height: int | None, width: int | None) -> tuple[int, int]:
-        size = self.unet.config.sample_size
-        own_height, own_width = (size, size) if isinstance(size, int) else size
+        """The pictures' size: what is given, else the UNet's own."""
+        size, factor = self.unet.config.sample_size, self.vae_scale_factor
+        own_height, own_width = (size * factor,) * 2 if isinstance(size, int) else (side * factor for side in size)
+        height = whole_number("height", own_height if height is None else height, most=LARGEST * own_height)
+        width = whole_number("width", own_width if width is None else width, most=LARGEST * own_width)
+        if height % factor or width % factor or height <= 0 or width <= 0:
+            raise ValueError(f"height and width must be positive multiples of {factor}, got {height} and {width}")
+        return height, width
+
+    def _latents_shape(self, count: int, height: int, width: int) -> tuple[int, ...]:
         factor = self.vae_scale_factor
-        return (own_height * factor if height is None else height, own_width * factor if width is None else width)
+        return (count, self.unet.config.in_channels, height // factor, width // factor)
 
     def _set_guidance(self, guidance_scale: float | None) -> None:
-        self._guidance_scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
+        scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
+        self._guidance_scale = real_number("guidance_scale", scale, 0, 100)
         self._interrupt = False
 
     def _steps(self, num_inference_steps: int | None) -> int:
         steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
-        if steps < 1:
-            raise ValueError(f"num_inference_steps must be at least 1, got {steps}")
-        return steps
-
-
-def as_batch(prompt: Prompt | Sequence[Prompt], images: Any) -> tuple[list[Prompt], list[list] | None]:
-    """One prompt or many, with their pictures, as lists with one entry a prompt."""
-    chat = isinstance(prompt, (list, tuple)) and prompt and isinstance(prompt[0], dict)
-    single = isinstance(prompt, (str, Example)) or chat
-    if single:
-        return [prompt], [as_list(images)]
-    if not isinstance(prompt, (list, tuple)):
-        raise TypeError(f"a prompt is a string or a list of chat messages, got {type(prompt).__name__}")
-    return list(prompt), None if images is None else [as_list(own) for own in images]
+        return whole_number("num_inference_steps", steps, 1, self.scheduler.config.num_train_timesteps)
 
 
 def _append_text(reply: list[Segment], text: str) -> None:
@@ -475,8 +518,3 @@ def _append_text(reply: list[Segment], text: str) -> None:
         reply[-1] += text
     else:
         reply.append(text)
-
-
-def _check_generators(generator: Generators, count: int) -> None:
-    if isinstance(generator, (list, tuple)) and len(generator) != count:
-        raise ValueError(f"{count} prompt(s) need one generator or a list of {count}, got a list of {len(generator)}")

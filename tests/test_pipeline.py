@@ -146,6 +146,28 @@ def test_settings_come_from_the_model_s_folder_unless_given(pipe):
         ("a", {"callback_on_step_end_tensor_inputs": ["noise"]}, ValueError, r"got \['noise'\]"),
         (["a", "b"], {"generator": [seeded()]}, ValueError, "list of 2, got a list of 1"),
         ("a <ImageHere>", {}, ValueError, r"1 image mark\(s\) but 0 image\(s\)"),
+        ("a", {"height": 64.0}, TypeError, "height must be a whole number, got float"),
+        ("a", {"height": 10**9}, ValueError, "height must be at most 512"),
+        ("a", {"width": True}, TypeError, "width must be a whole number, got bool"),
+        ("a", {"num_inference_steps": 1e9}, TypeError, "num_inference_steps must be a whole number"),
+        ("a", {"num_inference_steps": 10**9}, ValueError, "num_inference_steps must be at most 1000"),
+        ("a", {"guidance_scale": float("nan")}, ValueError, "guidance_scale must be a finite number"),
+        ("a", {"guidance_scale": 1j}, TypeError, "guidance_scale must be a number, got complex"),
+        ("a", {"guidance_scale": -1}, ValueError, "guidance_scale must be at least 0"),
+        ("a", {"max_new_tokens": 600}, ValueError, "max_new_tokens must be at most 512"),
+        ("a", {"temperature": "hot"}, TypeError, "temperature must be a number"),
+        ("a", {"do_sample": "no"}, TypeError, "do_sample must be True or False"),
+        ("a", {"output_type": np.array(["pil"])}, TypeError, "output_type must be one of"),
+        ("a", {"return_dict": None}, TypeError, "return_dict must be True or False"),
+        ("a", {"generator": 0}, TypeError, "generator must be a torch.Generator or a list of them, got int"),
+        (["a", "b"], {"generator": [seeded(), None]}, TypeError, "got NoneType"),
+        ("a", {"latents": np.zeros((1, 4, 16, 16))}, TypeError, "latents must be a tensor, got ndarray"),
+        ("a", {"latents": torch.zeros(1, 4, 16, 16, dtype=torch.long)}, TypeError, "latents must be a dense tensor"),
+        ("a", {"latents": torch.full((1, 4, 16, 16), float("nan"))}, ValueError, "latents must be finite"),
+        ("a", {"latents": torch.zeros(1, 4, 8, 8)}, ValueError, r"latents must be \(pictures, 4, 16, 16\)"),
+        ("a", {"callback_on_step_end": "print"}, TypeError, "callback_on_step_end must be callable, got str"),
+        ("a", {"callback_on_step_end_tensor_inputs": "latents"}, TypeError, "must be a list of names, got str"),
+        ("a", {"images": "fox.png"}, ValueError, "a picture is a PIL image, an array or a tensor, got str"),
     ],
 )
 def test_what_cannot_be_run_is_refused_before_anything_is(pipe, count_calls, prompt, options, error, says):
@@ -153,6 +175,39 @@ def test_what_cannot_be_run_is_refused_before_anything_is(pipe, count_calls, pro
     with pytest.raises(error, match=says):
         pipe(prompt, **options)
     assert not calls
+
+
+def test_numbers_may_be_of_any_kind_that_means_the_same(pipe):
+    plain = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 3, "guidance_scale": 2.0, "height": 64}
+    other = {"temperature": 1, "top_p": np.float32(1), "max_new_tokens": np.int64(3), "guidance_scale": 2}
+    other |= {"height": np.uint8(64), "repetition_penalty": 1, "do_sample": np.True_}
+    assert same(paint(pipe, **plain, do_sample=True), paint(pipe, **other))
+
+
+@pytest.mark.parametrize(
+    ("returned", "error", "says"),
+    [
+        (None, TypeError, "must return a dictionary of the tensors that change, got NoneType"),
+        ({"noise": 1}, ValueError, "noise"),
+    ],
+)
+def test_a_callback_returns_its_tensors(pipe, returned, error, says):
+    with pytest.raises(error, match=says):
+        paint(pipe, callback_on_step_end=lambda *_: returned)
+
+
+def test_voken_features_are_checked(pipe):
+    for wrong in (torch.zeros(8, 192), torch.zeros(1, 8, 191), torch.full((1, 8, 192), float("nan")), [0.0]):
+        with pytest.raises((TypeError, ValueError), match=r"voken.features"):
+            pipe.encode_vokens(wrong)
+
+
+def test_painting_keeps_no_graph(pipe):
+    noise = torch.randn(1, 4, 16, 16)
+    embeds = pipe.encode_vokens(torch.zeros(1, 8, 192))
+    painted = pipe.denoise(embeds, noise, 1)
+    (picture,) = pipe.decode_latents(painted, "pt")
+    assert not painted.requires_grad and not picture.requires_grad
 
 
 def test_a_prompt_too_long_gives_no_other_warning(tiny_folder, caplog, capfd):
@@ -377,8 +432,9 @@ def test_a_stream_paints_before_it_goes_on(pipe, script, IMAGE, count_calls):
 
 
 def test_a_stream_refuses_what_the_call_refuses(pipe):
-    with pytest.raises(ValueError, match="prompt is empty"):
-        next(pipe.stream(""))
+    for options in ({"prompt": ""}, {"prompt": "a", "height": 64.0}, {"prompt": "a", "generator": 0}):
+        with pytest.raises((TypeError, ValueError)):
+            pipe.stream(**options)
 
 
 # Saving, loading, rebuilding

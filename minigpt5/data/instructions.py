@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from minigpt5.readers.processor import Example, Mark, Message
+from minigpt5.readers.prompts import Example, Mark, Message
 from minigpt5.utils.images import Picture
 
 # prompts/alignment.txt of the published code.

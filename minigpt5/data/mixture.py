@@ -19,7 +19,7 @@ from minigpt5.data.published import cc3m_examples, mmdialog_examples, vist_examp
 from minigpt5.data.readers import open_dataset
 from minigpt5.data.tasks import caption_task, dialogue_task, draw_task, story_tasks
 from minigpt5.data.tolerant import tolerate
-from minigpt5.readers.processor import Example, Message
+from minigpt5.readers.prompts import Example, Message
 from minigpt5.utils.processes import shard
 
 

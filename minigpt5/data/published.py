@@ -18,7 +18,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from minigpt5.readers.processor import Example, Mark, Piece
+from minigpt5.readers.prompts import Example, Mark, Piece
 from minigpt5.utils.images import pad_to_square
 
 COMMAND = "You will be able to generate image according to command."

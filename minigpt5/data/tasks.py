@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from minigpt5.readers.processor import Message
+from minigpt5.readers.prompts import Message
 
 LOOK = ("What do you see?", "What is in this picture?", "Describe this picture.")
 DRAW = ("Draw this:", "Paint this:", "Make a picture of this:")

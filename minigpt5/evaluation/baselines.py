@@ -14,8 +14,8 @@ import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
 from minigpt5.output import MiniGPT5PipelineOutput, Segment
-from minigpt5.pipeline import MiniGPT5Pipeline, as_batch
-from minigpt5.readers.processor import IMAGE_MARK, Example, Prompt
+from minigpt5.pipeline import MiniGPT5Pipeline
+from minigpt5.readers.prompts import IMAGE_MARK, Example, Prompt, as_batch
 from minigpt5.vokens.decoding import DecodingConfig
 from minigpt5.vokens.mapper import VokenMapper
 

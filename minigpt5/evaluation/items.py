@@ -14,7 +14,7 @@ from pathlib import Path
 from minigpt5.data.layouts import PictureFile, cc3m_rows, mmdialog_rows, vist_rows
 from minigpt5.data.published import ANSWER, CONTINUE, ILLUSTRATE, clean_caption, story_so_far, talk_so_far
 from minigpt5.data.tasks import DRAW, continue_story, story_context
-from minigpt5.readers.processor import Example, Message, Prompt
+from minigpt5.readers.prompts import Example, Message, Prompt
 from minigpt5.utils.images import open_image
 
 PROMPTS = ("chat", "published")

@@ -1,74 +1,49 @@
 """From prompts and pictures to the ids and pixels that the comprehension stack reads.
 
-A prompt is a string with `<ImageHere>` marks, or chat messages. Both become a list of *pieces*: text, `IMAGE` (a
-picture that is read) and `VOKENS` (a picture that is painted). Only pieces turn into special ids; text that happens to
-spell a voken or a mark is encoded as the plain characters it is.
+Every prompt becomes a list of *pieces*: text, `IMAGE` (a picture that is read) and `VOKENS` (a picture that is
+painted). Only pieces turn into special ids; text that happens to spell a voken or a mark is encoded as the plain
+characters it is.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import Enum
+from functools import lru_cache
 from typing import Any
 
 import torch
 from tokenizers import AddedToken
 from transformers import AutoImageProcessor, BatchFeature, ProcessorMixin
 
+from minigpt5.readers.prompts import (
+    IMAGE_MARK,
+    Example,
+    Mark,
+    Message,
+    Piece,
+    Prompt,
+    as_batch,
+    check_messages,
+    is_conversation,
+    open_pictures,
+    split_marks,
+)
+from minigpt5.readers.styles import MINIGPT4, PromptStyle
+from minigpt5.readers.text_options import TextOptions
+from minigpt5.utils.checks import some_text, whole_number
 from minigpt5.utils.images import Picture, to_rgb, trim_strip
 
-IMAGE_MARK = "<ImageHere>"
 IGNORE_INDEX = -100
 
-Message = dict[str, Any]
-
-
-class Mark(Enum):
-    """What stands in a prompt beside text."""
-
-    IMAGE = "a picture to be read"
-    VOKENS = "a picture to be painted"
-
-
-Piece = str | Mark
-
-
-@dataclass(frozen=True)
-class Example:
-    """A prompt and the reply to be learnt, in pieces: what no chat message can say, such as a prompt without a turn.
-
-    Args:
-        source: the prompt.
-        target: the reply, its closing `###` included.
-        images: the pictures read, one for each `Mark.IMAGE` of the source.
-        outputs: the pictures painted, one for each `Mark.VOKENS` of the target.
-        caption: what the output shows, for the caption loss, where the data set tells.
-    """
-
-    source: Sequence[Piece]
-    target: Sequence[Piece]
-    images: Sequence[Picture] = ()
-    outputs: Sequence[Picture] = ()
-    caption: str | None = None
-
-
-Prompt = str | list[Message] | Example
-
-
-def as_list(images: Any) -> list:
-    """`None` as no pictures, one picture as a list of one."""
-    if images is None:
-        return []
-    return list(images) if isinstance(images, (list, tuple)) else [images]
+_TEXT_OPTIONS = TextOptions.__dataclass_fields__.keys()
+_style = lru_cache(PromptStyle)
 
 
 class MiniGPT5Processor(ProcessorMixin):
     """Tokenizer and image processor of MiniGPT-5 as one.
 
-    The chat template is MiniGPT-4's: `###Human: … ###Assistant: …`, pictures as `<Img><ImageHere></Img>`, each standing
-    for `num_query_tokens` embeddings (arXiv 2304.10592, section 3; arXiv 2310.02239, section 3.1).
+    Each picture stands for `num_query_tokens` embeddings (arXiv 2304.10592, section 3; arXiv 2310.02239, section 3.1).
 
     Args:
         image_processor: any image processor of transformers.
@@ -76,13 +51,23 @@ class MiniGPT5Processor(ProcessorMixin):
         num_query_tokens: embeddings a picture takes, the Q-Former's queries.
         n_vokens: vokens that make one picture.
         system: what every chat begins with, unless its messages bring a system message.
+        chat_template: how chats are written, see `PromptStyle`; MiniGPT-4's by default.
     """
 
-    def __init__(self, image_processor, tokenizer, num_query_tokens: int = 32, n_vokens: int = 8, system: str = ""):
-        self.num_query_tokens = num_query_tokens
-        self.n_vokens = n_vokens
-        self.system = system
-        super().__init__(image_processor, tokenizer)
+    def __init__(
+        self,
+        image_processor,
+        tokenizer,
+        num_query_tokens: int = 32,
+        n_vokens: int = 8,
+        system: str = "",
+        chat_template: str | None = None,
+    ):
+        self.num_query_tokens = whole_number("num_query_tokens", num_query_tokens, 1)
+        self.n_vokens = whole_number("n_vokens", n_vokens, 1)
+        self.system = some_text("system", system)
+        template = MINIGPT4.chat_template if chat_template is None else some_text("chat_template", chat_template)
+        super().__init__(image_processor, tokenizer, chat_template=template)
         specials = [f"[IMG{i}]" for i in range(n_vokens)] + [IMAGE_MARK]
         # White space beside a special goes, as `encode` does it (published code, tokenizer of transformers 4.31).
         tokenizer.add_tokens(
@@ -104,53 +89,35 @@ class MiniGPT5Processor(ProcessorMixin):
     def model_input_names(self) -> list[str]:
         return ["input_ids", "attention_mask", "pixel_values"]
 
-    def split_marks(self, text: str) -> list[Piece]:
-        """A string with `<ImageHere>` marks as pieces."""
-        pieces: list[Piece] = []
-        for part in text.split(IMAGE_MARK):
-            pieces += [part, Mark.IMAGE]
-        return pieces[:-1]
+    @property
+    def prompt_style(self) -> PromptStyle:
+        """How chats are written."""
+        return _style(self.chat_template)
 
     def render(self, messages: list[Message], reply: bool = True) -> tuple[list[Piece], list[Picture | None]]:
         """Chat messages as pieces, and their pictures in order (`None` for a picture that comes separately).
 
         Args:
-            messages: dictionaries with `role` (system, user or assistant) and `content`: a string, or a list of
-                `{"type": "text", "text": …}` and `{"type": "image"[, "image": …]}`.
+            messages: see `check_messages`.
             reply: whether the assistant is to speak next.
 
         Raises:
-            ValueError: for an unknown role or kind of content.
+            TypeError, ValueError: for messages of another form.
         """
-        speakers = {"user": "###Human: ", "assistant": "###Assistant: "}
-        messages = list(messages)
-        system = self.system
-        if messages and messages[0].get("role") == "system":
-            system = messages.pop(0)["content"]
-            if not isinstance(system, str):
-                system = " ".join(part["text"] for part in system)
-        pieces: list[Piece] = [system]
-        pictures: list[Picture | None] = []
-        for message in messages:
-            if message.get("role") not in speakers:
-                role = message.get("role")
-                raise ValueError(f"a message's role is system (first only), user or assistant, got {role!r}")
-            pieces.append(speakers[message["role"]])
-            content = message["content"]
-            for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
-                if part.get("type") == "text":
-                    pieces += [part["text"], " "]
-                elif part.get("type") == "image":
-                    pieces += ["<Img>", Mark.IMAGE, "</Img> "]
-                    pictures.append(part.get("image"))
-                else:
-                    raise ValueError(f"a message's content has type text or image, got {part.get('type')!r}")
-        return pieces + ["###Assistant:"] * reply, pictures
+        return self._render(check_messages(messages), reply)
+
+    def _render(
+        self, messages: list[Message], reply: bool = True, style: PromptStyle | None = None
+    ) -> tuple[list[Piece], list[Picture | None]]:
+        if self.system and (not messages or messages[0]["role"] != "system"):
+            messages = [{"role": "system", "content": [{"type": "text", "text": self.system}]}, *messages]
+        pictures = [part.get("image") for message in messages for part in message["content"] if part["type"] == "image"]
+        return (style or self.prompt_style).write(messages, reply), pictures
 
     def user_turn(self, text: str) -> list[Message]:
         """A string with `<ImageHere>` marks as the chat message of a user."""
         content: list[dict] = []
-        for piece in self.split_marks(text):
+        for piece in split_marks(text):
             if piece is Mark.IMAGE:
                 content.append({"type": "image"})
             elif piece.strip():
@@ -178,50 +145,131 @@ class MiniGPT5Processor(ProcessorMixin):
         return ids
 
     def __call__(
-        self,
-        text: Prompt | Sequence[Prompt],
-        images: Any = None,
-        padding_side: str = "left",
+        self, text: Prompt | Sequence[Prompt] | None = None, images: Any = None, **kwargs: Any
     ) -> BatchFeature:
         """Encode one prompt or a batch of them.
 
         Args:
-            text: a string with `<ImageHere>` marks, taken as it is; chat messages; an example, of which only the source
-                is read; or a list of these.
+            text: a string with `<ImageHere>` marks, which is a user's turn unless it has turns written out already, as
+                `apply_chat_template` writes them; chat messages; an example, of which only the source is read; or a
+                list of these.
             images: for one prompt a picture or a list of them; for a batch a list with one such entry (or `None`) a
-                prompt. Pictures that stand inside messages are not given again here.
-            padding_side: left for generation, right for training.
+                prompt. Pictures that stand inside messages are not given again here; those of a string without marks
+                are put in front of it.
+            kwargs: `TextOptions`, by default padded on the left and as tensors of PyTorch, and the options of the image
+                processor; also apart, as `text_kwargs` and `images_kwargs`.
 
         Returns:
             `input_ids` and `attention_mask` (batch, length); `pixel_values` (pictures, 3, height, width) of all
             pictures in order, left out where there are none.
 
         Raises:
-            ValueError: where a prompt has fewer or more pictures than marks.
+            TypeError, ValueError: for what is no prompt, picture or option, and where a prompt has fewer or more
+                pictures than marks.
         """
-        single = isinstance(text, (str, Example)) or (bool(text) and isinstance(text[0], dict))
-        prompts = [text] if single else list(text)
-        given = [images] if single else ([None] * len(prompts) if images is None else list(images))
-        if len(given) != len(prompts):
-            raise ValueError(f"{len(prompts)} prompts need {len(prompts)} lists of images, got {len(given)}")
+        if text is None:
+            raise ValueError("text is None; give at least one prompt")
+        options, image_options = self._options(kwargs)
         rows, pictures = [], []
-        for prompt, own in zip(prompts, given, strict=True):
-            own = as_list(own)
+        for prompt, given in zip(*as_batch(text, images), strict=True):
             if isinstance(prompt, Example):
-                pieces, inline, own = prompt.source, None, [*prompt.images, *own]
+                pieces, inline, given = prompt.source, None, [*prompt.images, *given]
+            elif isinstance(prompt, list):
+                pieces, inline = self._render(prompt)
+            elif self.prompt_style.is_written(prompt):
+                pieces, inline = split_marks(prompt), None
             else:
-                pieces, inline = (self.split_marks(prompt), None) if isinstance(prompt, str) else self.render(prompt)
-            pictures += self._match(pieces, inline, own)
-            rows.append(self.encode(pieces))
-        return self._batch(rows, pictures, padding_side)
+                pieces, inline = self._render(self.user_turn(prompt))
+            rows.append(self.encode(pieces, options.add_special_tokens))
+            pictures += self._match(pieces, inline, given)
+        return self._batch(rows, pictures, options, image_options)
+
+    def apply_chat_template(
+        self,
+        conversation: list[Message] | list[list[Message]],
+        chat_template: str | None = None,
+        *,
+        add_generation_prompt: bool = False,
+        continue_final_message: bool = False,
+        tokenize: bool = False,
+        return_dict: bool = False,
+        processor_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Write a conversation, or a batch of them, as the model reads it.
+
+        Args:
+            conversation: chat messages; their pictures may also be named by `url`, `path` or `base64`.
+            chat_template: another than the processor's own.
+            add_generation_prompt: whether the assistant is to speak next.
+            continue_final_message: whether the last message is open, for the model to go on with.
+            tokenize: whether to encode what is written, with the pictures.
+            return_dict: whether to return all inputs of the model, not the ids alone.
+            processor_kwargs, kwargs: those of the call.
+
+        Returns:
+            The text, in which `<ImageHere>` stands for a picture, or a list of texts; with `tokenize` what the call
+            returns, or its `input_ids`.
+
+        Raises:
+            TypeError, ValueError: as the call does.
+        """
+        options, image_options = self._options({**(processor_kwargs or {}), **kwargs})
+        if add_generation_prompt and continue_final_message:
+            raise ValueError("add_generation_prompt and continue_final_message exclude each other")
+        style = None if chat_template is None else PromptStyle(some_text("chat_template", chat_template))
+        single = is_conversation(conversation)
+        if not single and (not isinstance(conversation, (list, tuple)) or not conversation):
+            kind = type(conversation).__name__
+            raise TypeError(f"conversation is a list of chat messages or a list of such lists, got {kind}")
+        texts, rows, pictures = [], [], []
+        for number, messages in enumerate([conversation] if single else conversation, 1):
+            messages = check_messages(open_pictures(messages), f"conversation {number}")
+            pieces, own = self._render(messages, add_generation_prompt, style)
+            if continue_final_message:
+                pieces = _open_end(pieces, messages[-1])
+            texts.append("".join(IMAGE_MARK if piece is Mark.IMAGE else piece for piece in pieces))
+            if tokenize:
+                rows.append(self.encode(pieces, options.add_special_tokens))
+                pictures += self._match(pieces, own, [])
+        if not tokenize:
+            return texts[0] if single else texts
+        batch = self._batch(rows, pictures, options, image_options)
+        return batch if return_dict else batch["input_ids"]
+
+    def _options(self, given: dict[str, Any]) -> tuple[TextOptions, dict[str, Any]]:
+        """The options of the text, and those of the image processor."""
+        given = dict(given)
+        apart = {}
+        for group in ("text_kwargs", "images_kwargs"):
+            apart[group] = given.pop(group, None) or {}
+            if not isinstance(apart[group], dict):
+                raise TypeError(f"{group} is a dictionary of options, got {type(apart[group]).__name__}")
+            twice = apart[group].keys() & given.keys()
+            if twice:
+                raise ValueError(f"{twice.pop()} is given twice, in {group} and by itself")
+        text = apart["text_kwargs"] | {name: value for name, value in given.items() if name in _TEXT_OPTIONS}
+        image = apart["images_kwargs"] | {name: value for name, value in given.items() if name not in _TEXT_OPTIONS}
+        known = getattr(self.image_processor.valid_kwargs, "__annotations__", {}).keys()
+        unknown = [name for name in text if name not in _TEXT_OPTIONS] + [name for name in image if name not in known]
+        if unknown:
+            raise TypeError(f"{unknown[0]!r} is no argument of the processor; there are {', '.join(_TEXT_OPTIONS)}")
+        return TextOptions(**text), image
 
     def example(self, messages: list[Message]) -> Example:
-        """A conversation whose last message is the reply to be learnt; its pictures are to be painted."""
-        source, read = self.render(messages[:-1])
-        reply, painted = self.render([{"role": "system", "content": ""}, messages[-1]], reply=False)
-        target = [
-            Mark.VOKENS if piece is Mark.IMAGE else piece for piece in reply[2:] if piece not in ("<Img>", "</Img> ")
-        ]
+        """A conversation whose last message is the reply to be learnt; its pictures are to be painted.
+
+        Raises:
+            TypeError, ValueError: for messages of another form, or whose last is not the assistant's.
+        """
+        *asked, answer = check_messages(messages)
+        if answer["role"] != "assistant":
+            raise ValueError(f"the last message is the reply to be learnt, the assistant's, got the {answer['role']}'s")
+        source, read = self._render(asked)
+        target: list[Piece] = []
+        for part in answer["content"]:
+            target += [part["text"], " "] if part["type"] == "text" else [Mark.VOKENS]
+        painted = [part.get("image") for part in answer["content"] if part["type"] == "image"]
         return Example(source, [*target, " ###"], [picture for picture in read if picture is not None], painted)
 
     def training_pair(self, source: Sequence[Piece], target: Sequence[Piece]) -> tuple[list[int], list[int]]:
@@ -258,7 +306,7 @@ class MiniGPT5Processor(ProcessorMixin):
             labels.append(scored)
             pictures += self._match(example.source, None, list(example.images))
             targets += [to_rgb(picture) for picture in example.outputs]
-        batch = self._batch(rows, pictures, "right")
+        batch = self._batch(rows, pictures, TextOptions(padding_side="right"))
         length = batch["input_ids"].shape[1]
         batch["labels"] = torch.tensor([row + [IGNORE_INDEX] * (length - len(row)) for row in labels])
         batch["targets"] = targets
@@ -277,10 +325,41 @@ class MiniGPT5Processor(ProcessorMixin):
         rest = iter(given)
         return [next(rest) if picture is None else picture for picture in inline]
 
-    def _batch(self, rows: list[list[int]], pictures: list[Picture], padding_side: str) -> BatchFeature:
-        padded = self.tokenizer.pad({"input_ids": rows}, padding_side=padding_side, return_tensors="pt")
-        batch = BatchFeature({"input_ids": padded["input_ids"], "attention_mask": padded["attention_mask"]})
+    def _batch(
+        self,
+        rows: list[list[int]],
+        pictures: list[Picture],
+        options: TextOptions,
+        image_options: dict[str, Any] | None = None,
+    ) -> BatchFeature:
+        rows = options.truncate(rows, self.tokenizer, self.image_token_id)
+        padded = self.tokenizer.pad(
+            {"input_ids": rows},
+            padding=options.padding,
+            max_length=options.max_length,
+            pad_to_multiple_of=options.pad_to_multiple_of,
+            padding_side=options.padding_side,
+        )
+        if options.return_tensors and len({len(row) for row in padded["input_ids"]}) > 1:
+            raise ValueError(
+                "the prompts differ in length, so they make no tensor; set padding=True or return_tensors=None"
+            )
+        names = ["input_ids", "attention_mask"][: 1 + options.return_attention_mask]
+        batch = BatchFeature({name: padded[name] for name in names}, tensor_type=options.return_tensors)
         if pictures:
-            pixels = self.image_processor([trim_strip(to_rgb(picture)) for picture in pictures], return_tensors="pt")
+            rgb = [trim_strip(to_rgb(picture)) for picture in pictures]
+            try:
+                pixels = self.image_processor(rgb, return_tensors=options.return_tensors, **(image_options or {}))
+            except Exception as error:  # the options are the image processor's own to judge
+                raise ValueError(f"the image processor does not take these pictures and options: {error}") from error
             batch["pixel_values"] = pixels["pixel_values"]
         return batch
+
+
+def _open_end(pieces: list[Piece], message: Message) -> list[Piece]:
+    """Pieces without what the template puts behind the last message, which has to end in text."""
+    last = message["content"][-1]["text"].strip() if message["content"][-1]["type"] == "text" else ""
+    *before, end = pieces
+    if not last or not isinstance(end, str) or last not in end:
+        raise ValueError("continue_final_message needs a last message that ends in text")
+    return [*before, end[: end.rindex(last) + len(last)]]

@@ -33,6 +33,7 @@ from minigpt5.readers.minigpt4 import (
     next_token_logits,
 )
 from minigpt5.readers.processor import MiniGPT5Processor
+from minigpt5.utils.checks import one_of, real_number, some_text, whole_number, yes_or_no
 from minigpt5.utils.offload import bring_to_device, take_off_device
 
 IMAGE_MODES = ("auto", "always", "never")
@@ -48,6 +49,9 @@ class DecodingConfig:
         image_mode: auto leaves pictures to the model, always ends a reply without one with one, never forbids them.
         max_images: pictures a reply may hold.
         stop_strings: text that ends a reply, and is not part of it.
+
+    Raises:
+        TypeError, ValueError: for a setting of another kind or out of its range; names it.
     """
 
     max_new_tokens: int = 64
@@ -61,17 +65,23 @@ class DecodingConfig:
     stop_strings: tuple[str, ...] = ("###",)
 
     def __post_init__(self):
-        if isinstance(self.stop_strings, str):
-            self.stop_strings = (self.stop_strings,)
-        if self.image_mode not in IMAGE_MODES:
-            raise ValueError(f"image_mode must be one of {', '.join(IMAGE_MODES)}, got {self.image_mode!r}")
-        for name, least in (("max_new_tokens", 1), ("max_images", 0), ("top_k", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        if self.temperature <= 0 or self.repetition_penalty <= 0 or not 0 < self.top_p <= 1:
-            raise ValueError("temperature and repetition_penalty must be positive and top_p in (0, 1]")
+        self.max_new_tokens = whole_number("max_new_tokens", self.max_new_tokens, 1)
+        self.do_sample = yes_or_no("do_sample", self.do_sample)
+        # Beyond these bounds logits overflow.
+        self.temperature = real_number("temperature", self.temperature, 1e-6, 1e6)
+        self.top_k = whole_number("top_k", self.top_k, 0)
+        self.top_p = real_number("top_p", self.top_p, 1e-9, 1)
+        self.repetition_penalty = real_number("repetition_penalty", self.repetition_penalty, 1e-3, 1e3)
+        self.image_mode = one_of("image_mode", self.image_mode, IMAGE_MODES)
+        self.max_images = whole_number("max_images", self.max_images, 0)
         if self.image_mode == "always" and self.max_images < 1:
             raise ValueError("image_mode 'always' needs max_images of at least 1")
+        stops = (self.stop_strings,) if isinstance(self.stop_strings, str) else self.stop_strings
+        if not isinstance(stops, (list, tuple)):
+            raise TypeError(f"stop_strings must be strings, got {type(stops).__name__}")
+        self.stop_strings = tuple(some_text("a stop string", stop) for stop in stops)
+        if "" in self.stop_strings:
+            raise ValueError("stop_strings holds an empty string, at which every reply would end")
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,13 @@ class VokenMapper(ModelMixin, ConfigMixin):
         self.queries = nn.Parameter(torch.randn(1, text_length, text_dim))
 
     def forward(self, voken_features: torch.Tensor) -> torch.Tensor:
-        """Map `(blocks, n_vokens, voken_dim)` to `(blocks, text_length, text_dim)`."""
+        """Map `(blocks, n_vokens, voken_dim)` to `(blocks, text_length, text_dim)`.
+
+        Raises:
+            ValueError: for features of another shape.
+        """
+        if voken_features.ndim != 3 or voken_features.shape[-1] != self.config.voken_dim:
+            given = tuple(voken_features.shape)
+            raise ValueError(f"voken features are (blocks, n_vokens, {self.config.voken_dim}), got shape {given}")
         voken_features = voken_features.to(self.queries.dtype)
         return self.transformer(self.fc(voken_features), self.queries.expand(len(voken_features), -1, -1))

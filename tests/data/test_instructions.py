@@ -1,7 +1,8 @@
 import random
 
 from minigpt5.data.instructions import INSTRUCTIONS, instruct_task, pair_example
-from minigpt5.readers.processor import Mark, MiniGPT5Processor
+from minigpt5.readers.processor import MiniGPT5Processor
+from minigpt5.readers.prompts import Mark
 
 
 def test_a_pair_is_a_picture_alone_and_its_caption(tiny_processor, pictures):

@@ -6,7 +6,7 @@ import pytest
 
 from minigpt5.data import mixture
 from minigpt5.data.mixture import TASKS, TEXT_TASKS, Mixture, check_mix
-from minigpt5.readers.processor import Example
+from minigpt5.readers.prompts import Example
 from minigpt5.storyworld.export import export_cc3m, export_mmdialog, export_vist
 
 

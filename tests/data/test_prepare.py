@@ -9,7 +9,7 @@ from PIL import Image
 from minigpt5.data import prepare as module
 from minigpt5.data.prepare import as_table, prepare
 from minigpt5.data.readers import open_dataset
-from minigpt5.readers.processor import as_list
+from minigpt5.readers.prompts import as_list
 from minigpt5.storyworld.export import export_cc3m, export_mmdialog, export_vist
 
 EXPORTS = {"cc3m": export_cc3m, "vist": export_vist, "mmdialog": export_mmdialog}

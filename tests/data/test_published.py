@@ -14,7 +14,7 @@ from minigpt5.data import published
 from minigpt5.data.published import cc3m_examples, clean_caption, mmdialog_examples, vist_examples
 from minigpt5.data.readers import read_cc3m, read_mmdialog, read_vist
 from minigpt5.published.tokenizer import load_llama_tokenizer
-from minigpt5.readers.processor import IMAGE_MARK, Mark
+from minigpt5.readers.prompts import IMAGE_MARK, Mark
 from minigpt5.utils.images import published_image_processor
 
 GOLDEN = Path(__file__).parents[1] / "golden"

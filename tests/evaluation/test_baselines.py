@@ -5,7 +5,7 @@ import torch
 
 from minigpt5 import MiniGPT5Pipeline
 from minigpt5.evaluation.baselines import GILL, Divter, TwoStage, ZeroShotDiffusion, last_text
-from minigpt5.readers.processor import Example
+from minigpt5.readers.prompts import Example
 from minigpt5.storyworld import miniature
 
 

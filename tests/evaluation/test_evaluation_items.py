@@ -8,7 +8,7 @@ from PIL import Image
 from minigpt5.data.published import COMMAND, DIALOGUE, STORY, cc3m_examples, mmdialog_examples, vist_examples
 from minigpt5.data.readers import read_cc3m, read_mmdialog, read_vist
 from minigpt5.evaluation.items import alignment_items, dialogue_items, story_items
-from minigpt5.readers.processor import Mark
+from minigpt5.readers.prompts import Mark
 
 
 def parts(message):

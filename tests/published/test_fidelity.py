@@ -12,6 +12,7 @@ from transformers import BatchFeature
 
 from minigpt5.published.checkpoints import load_official, rename
 from minigpt5.readers.minigpt4 import embed_prompt, last_hidden_states, next_token_logits
+from minigpt5.readers.prompts import Example, split_marks
 from minigpt5.training import objective
 from minigpt5.training.losses import caption_loss, latent_diffusion_loss
 from minigpt5.training.objective import LossWeights, VokenModel
@@ -344,12 +345,17 @@ GENERATED = [
 ]
 
 
+def as_written(utterance, count):
+    """A prompt without a turn of its own: the published program takes every string as it is."""
+    return Example(split_marks(utterance), images=[Image.new("RGB", (8, 8))] * count)
+
+
 def prompt_of(pipe, variant, facts):
     """A recorded prompt as this library encodes it, and what its recording holds."""
     recording = load_file(GOLDEN / variant / f"generate_{facts['prompt']}.safetensors")
     pictures = recording.get("in.images")
     count = 0 if pictures is None else len(pictures)
-    inputs = pipe.processor(facts["utterance"], [Image.new("RGB", (8, 8))] * count)
+    inputs = pipe.processor(as_written(facts["utterance"], count))
     if count:
         inputs["pixel_values"] = pictures
     return inputs, recording
@@ -482,4 +488,4 @@ def test_a_block_as_the_last_token_is_painted_where_the_published_program_fails(
 def test_too_few_or_too_many_pictures_are_an_error(pipes, count):
     _, facts = generated("B", "generate_natural")
     with pytest.raises(ValueError, match=f"2 image mark.*{count} image"):
-        pipes["B"].processor(facts["utterance"], [Image.new("RGB", (8, 8))] * count)
+        pipes["B"].processor(as_written(facts["utterance"], count))

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from minigpt5 import MiniGPT5Processor
-from minigpt5.readers.processor import IGNORE_INDEX, Example, Mark
+from minigpt5.readers.processor import IGNORE_INDEX
+from minigpt5.readers.prompts import Example, Mark
 
 
 @pytest.fixture
@@ -45,7 +46,8 @@ def test_a_string_with_marks_keeps_text_and_pictures_in_order(processor, picture
     ids = batch["input_ids"][0].tolist()
     assert ids[0] == processor.tokenizer.bos_token_id
     assert ids.count(processor.image_token_id) == 2 * processor.num_query_tokens
-    assert words(processor, ids[1:]).split("@")[0].strip() == "a cat"
+    shown = words(processor, ids[1:]).replace(" ", "")
+    assert shown == "###Human:acat<Img>@</Img>and<Img>@</Img>adog###Assistant:"
     assert batch["pixel_values"].shape == (2, 3, 64, 64)
 
 
@@ -66,6 +68,23 @@ def test_a_system_message_may_be_a_string_or_parts(processor):
 def test_a_string_s_turn_equals_the_same_chat(processor, pictures):
     chat = [user(text("What is"), image(), text("here?"))]
     assert processor.user_turn("What is <ImageHere> here?") == chat
+    first, second = processor("What is <ImageHere> here?", pictures[0]), processor(chat, pictures[0])
+    assert first["input_ids"].tolist() == second["input_ids"].tolist()
+
+
+def test_pictures_of_a_string_without_marks_stand_in_front(processor, pictures):
+    for count in (1, 2):
+        bare, marked = (processor(f"{marks}what?", pictures[:count]) for marks in ("", "<ImageHere>" * count))
+        assert bare["input_ids"].tolist() == marked["input_ids"].tolist()
+    batch = processor(["a", "b"], [pictures[0], None])
+    alone = processor("<ImageHere>a", pictures[0])["input_ids"][0].tolist()
+    assert batch["input_ids"][0].tolist()[-len(alone) :] == alone
+
+
+def test_turns_that_are_written_out_are_taken_as_they_are(processor, pictures):
+    written = "Be kind.###Human: <Img><ImageHere></Img> what? ###Assistant:"
+    example = Example(["Be kind.###Human: <Img>", Mark.IMAGE, "</Img> what? ###Assistant:"], images=pictures[:1])
+    assert processor(written, pictures[0])["input_ids"].tolist() == processor(example)["input_ids"].tolist()
 
 
 def test_one_prompt_and_a_batch_of_one_are_the_same(processor, pictures):
@@ -117,7 +136,7 @@ def test_plain_encoding_still_knows_the_vokens_afterwards(processor):
     assert processor.tokenizer.encode("[IMG0]", add_special_tokens=False) == [processor.voken_ids[0]]
 
 
-@pytest.mark.parametrize(("marks", "given"), [(2, 1), (1, 2), (0, 1), (1, 0)])
+@pytest.mark.parametrize(("marks", "given"), [(2, 1), (1, 2), (1, 0)])
 def test_pictures_that_do_not_match_the_marks_are_counted(processor, pictures, marks, given):
     with pytest.raises(ValueError, match=rf"{marks} image mark\(s\) but {given} image\(s\)"):
         processor("look " + "<ImageHere> " * marks, images=pictures[:given])
@@ -231,8 +250,106 @@ def test_an_example_s_pictures_are_counted(processor, pictures):
 def test_an_example_as_prompt_is_its_source(processor, pictures):
     example = Example(["It was night.", Mark.IMAGE, "Then"], [Mark.VOKENS], images=pictures[:1])
     batch = processor(example)
-    spelt = processor("It was night.<ImageHere>Then", pictures[:1])
-    assert batch["input_ids"].tolist() == spelt["input_ids"].tolist()
-    assert torch.equal(batch["pixel_values"], spelt["pixel_values"])
+    before, after = (processor.encode([piece]) for piece in ("It was night.", "Then"))
+    assert batch["input_ids"].tolist() == [[*before, *[processor.image_token_id] * 8, *after[1:]]]
+    assert batch["pixel_values"].shape[0] == 1
     with pytest.raises(ValueError, match="1 image mark"):
         processor(replace(example, images=()))
+
+
+# As processors of transformers do
+
+
+def test_options_are_those_of_transformers_processors(processor, pictures):
+    prompts = ["a cat", "a cat by the sea at night"]
+    lists = processor(prompts, return_tensors=None, padding=False)
+    assert len(lists["input_ids"][0]) < len(lists["input_ids"][1])
+    assert processor(prompts, return_tensors="np")["input_ids"].tolist() == processor(prompts)["input_ids"].tolist()
+    assert processor(prompts, padding="max_length", max_length=50)["input_ids"].shape == (2, 50)
+    assert processor(prompts, pad_to_multiple_of=64)["input_ids"].shape == (2, 64)
+    assert "attention_mask" not in processor(prompts, return_attention_mask=False)
+    assert processor("a", add_special_tokens=False)["input_ids"][0, 0] != processor.tokenizer.bos_token_id
+    apart = processor("a", pictures[0], text_kwargs={"padding_side": "right"}, images_kwargs={"do_normalize": False})
+    assert apart["pixel_values"].min() >= 0
+
+
+def test_truncation_keeps_the_beginning_and_cuts_no_picture(processor, pictures):
+    whole = processor("a cat by the sea at night")["input_ids"][0]
+    cut = processor("a cat by the sea at night", truncation=True, max_length=5)["input_ids"][0]
+    assert cut.tolist() == whole[:5].tolist()
+    processor.tokenizer.truncation_side = "left"
+    try:
+        cut = processor("a cat by the sea at night", truncation=True, max_length=5)["input_ids"][0]
+        assert cut.tolist() == [whole[0], *whole[-4:]]
+    finally:
+        processor.tokenizer.truncation_side = "right"
+    with pytest.raises(ValueError, match="would cut through a picture"):
+        processor("a <ImageHere>", pictures[0], truncation=True, max_length=12)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"padding": "sometimes"}, ValueError, "padding must be one of"),
+        ({"truncation": 3}, TypeError, "truncation must be one of"),
+        ({"max_length": 0}, ValueError, "max_length must be at least 1"),
+        ({"max_length": 5.0}, TypeError, "max_length must be a whole number"),
+        ({"padding_side": "top"}, ValueError, "padding_side must be one of left, right"),
+        ({"return_tensors": "tf"}, ValueError, "return_tensors must be one of pt, np"),
+        ({"add_special_tokens": None}, TypeError, "add_special_tokens must be True or False"),
+        ({"padding": False}, ValueError, "differ in length"),
+        ({"colour": 1}, TypeError, "'colour' is no argument of the processor"),
+        ({"text_kwargs": {"size": 3}}, TypeError, "'size' is no argument"),
+        ({"padding": True, "text_kwargs": {"padding": True}}, ValueError, "padding is given twice"),
+        ({"size": "large"}, ValueError, "image processor does not take these"),
+        ({"text": None}, ValueError, "text is None"),
+    ],
+)
+def test_options_are_checked(processor, pictures, options, error, says):
+    with pytest.raises(error, match=says):
+        processor(**({"text": ["a", "a long <ImageHere>"], "images": [None, pictures[0]]} | options))
+
+
+def test_apply_chat_template(processor, pictures):
+    chat = [user(text("What is this?"), image(pictures[0])), assistant(text("A <ImageHere>."))]
+    written = processor.apply_chat_template([chat[0]], add_generation_prompt=True)
+    assert written == "###Human: What is this? <Img><ImageHere></Img> ###Assistant:"
+    ids = processor([chat[0]])["input_ids"].tolist()
+    assert processor(written, pictures[0])["input_ids"].tolist() == ids
+    assert processor.apply_chat_template([chat[0]], add_generation_prompt=True, tokenize=True).tolist() == ids
+    assert processor.apply_chat_template([chat[:1], chat]) == [
+        written.removesuffix("###Assistant:"),
+        processor.apply_chat_template(chat),
+    ]
+    batch = processor.apply_chat_template(
+        [chat[:1], chat],
+        tokenize=True,
+        return_dict=True,
+        padding_side="right",
+        processor_kwargs={"return_tensors": "np"},
+    )
+    assert batch["pixel_values"].shape == (2, 3, 64, 64) and not batch["attention_mask"].all()
+    open_end = processor.apply_chat_template(chat, continue_final_message=True)
+    assert open_end.endswith("###Assistant: A <ImageHere>.")
+
+
+def test_apply_chat_template_takes_another_template_and_opens_pictures(processor, pictures, tmp_path):
+    pictures[0].save(tmp_path / "fox.png")
+    chat = [user(text("a"), {"type": "image", "path": str(tmp_path / "fox.png")})]
+    assert processor.apply_chat_template(chat, "{{ messages[0].content[0].text }}!") == "a!"
+    batch = processor.apply_chat_template(chat, tokenize=True, return_dict=True)
+    assert torch.equal(batch["pixel_values"], processor("a", pictures[0])["pixel_values"])
+    for wrong in (None, [], "a", [[]], [user(text("a")), 3]):
+        with pytest.raises((TypeError, ValueError)):
+            processor.apply_chat_template(wrong)
+
+
+def test_the_template_is_saved_and_folders_without_one_have_minigpt4s(processor, tmp_path):
+    template = "{% for m in messages %}<{{ m.role }}> {{ m.content[0].text }}{% endfor %}"
+    own = MiniGPT5Processor(processor.image_processor, processor.tokenizer, chat_template=template)
+    own.save_pretrained(tmp_path)
+    again = MiniGPT5Processor.from_pretrained(tmp_path)
+    assert again.apply_chat_template([user(text("a"))]) == "<user> a"
+    assert again([user(text("a"))])["input_ids"].tolist() == own("<user> a")["input_ids"].tolist()
+    (tmp_path / "chat_template.jinja").unlink()
+    assert MiniGPT5Processor.from_pretrained(tmp_path).chat_template == processor.chat_template

@@ -280,10 +280,20 @@ def test_text_replies_come_in_order_whatever_the_batch_size(model, processor):
         {"temperature": 0.0},
         {"repetition_penalty": 0.0},
         {"image_mode": "always", "max_images": 0},
+        {"temperature": float("inf")},
+        {"stop_strings": ("",)},
     ],
 )
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
+        DecodingConfig(**wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"max_new_tokens": 3.0}, {"do_sample": 1}, {"top_k": True}, {"stop_strings": 3}, {"image_mode": None}]
+)
+def test_settings_of_another_kind_are_refused(wrong):
+    with pytest.raises(TypeError, match=next(iter(wrong))):
         DecodingConfig(**wrong)
 
 
