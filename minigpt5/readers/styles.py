@@ -57,8 +57,8 @@ class PromptStyle:
     def turn(self) -> str:
         """What the turn of a user begins with."""
         said = "said"
-        (text,) = self.write([{"role": "user", "content": [{"type": "text", "text": said}]}], reply=False)
-        return text.partition(said)[0].strip()
+        pieces = self.write([{"role": "user", "content": [{"type": "text", "text": said}]}], reply=False)
+        return str(pieces[0]).partition(said)[0].strip()
 
     def is_written(self, text: str) -> bool:
         """Whether a text is a conversation already, with its turns written out."""

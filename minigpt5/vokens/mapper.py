@@ -46,8 +46,9 @@ class VokenMapper(ModelMixin, ConfigMixin):
         Raises:
             ValueError: for features of another shape.
         """
-        if voken_features.ndim != 3 or voken_features.shape[-1] != self.config.voken_dim:
+        width = self.fc[0].in_features
+        if voken_features.ndim != 3 or voken_features.shape[-1] != width:
             given = tuple(voken_features.shape)
-            raise ValueError(f"voken features are (blocks, n_vokens, {self.config.voken_dim}), got shape {given}")
+            raise ValueError(f"voken features are (blocks, n_vokens, {width}), got shape {given}")
         voken_features = voken_features.to(self.queries.dtype)
         return self.transformer(self.fc(voken_features), self.queries.expand(len(voken_features), -1, -1))
