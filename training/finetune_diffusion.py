@@ -113,10 +113,13 @@ class PainterModel(nn.Module):
 
 def _open(model: str | Path) -> DiffusionPipeline:
     """A pipeline of diffusers; of MiniGPT-5's the part that paints."""
-    if DiffusionPipeline.load_config(model)["_class_name"] == "MiniGPT5Pipeline":
+    config = DiffusionPipeline.load_config(model)
+    if config["_class_name"] == "MiniGPT5Pipeline":
         pipeline = StableDiffusionPipeline.from_pretrained(model, safety_checker=None, dtype=torch.float32)
     else:
-        pipeline = DiffusionPipeline.from_pretrained(model, dtype=torch.float32)
+        # Saved without a part, a pipeline only opens if it is said again that there is none.
+        absent = {name: None for name, recorded in config.items() if recorded == [None, None]}
+        pipeline = DiffusionPipeline.from_pretrained(model, dtype=torch.float32, **absent)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -6,7 +6,9 @@ The reader has the shape of Qwen2.5-VL, the painter that of Stable Diffusion 3. 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
+import torch
 from diffusers import (
     AutoencoderKL,
     FlowMatchEulerDiscreteScheduler,
@@ -15,19 +17,16 @@ from diffusers import (
 )
 from tokenizers import AddedToken
 from transformers import (
-    CLIPTextConfig,
+    AutoTokenizer,
     CLIPTextModelWithProjection,
-    PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
     Qwen2VLImageProcessorPil,
     Qwen2VLVideoProcessor,
-    T5Config,
-    T5EncoderModel,
 )
 
-from minigpt5.storyworld.miniature import CONTEXT_LENGTH, IMAGE_SIZE, TEXT_LENGTH, build_tokenizer
+from minigpt5.storyworld.miniature import CONTEXT_LENGTH, IMAGE_SIZE, build_tokenizer
 
 CHATML = """{% for message in messages %}<|im_start|>{{ message.role }}
 {% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content %}\
@@ -87,20 +86,21 @@ def build_qwen(processor: Qwen2_5_VLProcessor) -> Qwen2_5_VLForConditionalGenera
     return Qwen2_5_VLForConditionalGeneration(config)
 
 
-def build_flow_painter(captions: Iterable[str], vae: AutoencoderKL) -> StableDiffusion3Pipeline:
-    """Two CLIP text encoders, a T5, and a transformer that predicts the velocity of latents 16×16×4.
+def build_flow_painter(miniature: Path) -> StableDiffusion3Pipeline:
+    """A transformer that predicts the velocity of latents 16×16×4, without T5.
+
+    The shape wants two CLIP text encoders with a projection: both are the miniature's, which has none, and so projects
+    nothing.
 
     Args:
-        captions: what the tokenizer is made of.
-        vae: the miniature's.
+        miniature: folder of a pipeline, whose VAE, text encoder and tokenizer are used.
     """
-    tokenizer = build_tokenizer(captions, lowercase=True, max_length=TEXT_LENGTH)
-    first, second = (_clip(tokenizer, width, layers) for width, layers in ((128, 3), (64, 2)))
-    width = first.config.hidden_size + second.config.hidden_size
-    t5 = T5Config(
-        vocab_size=len(tokenizer), d_model=width, d_kv=32, d_ff=512, num_layers=2, num_heads=6, dropout_rate=0.0
-    )
+    vae = AutoencoderKL.from_pretrained(miniature, subfolder="vae", dtype=torch.float32)
     vae.register_to_config(shift_factor=0.0)
+    tokenizer = AutoTokenizer.from_pretrained(miniature, subfolder="tokenizer")
+    clip = CLIPTextModelWithProjection.from_pretrained(miniature, subfolder="text_encoder", dtype=torch.float32)
+    width = clip.config.hidden_size
+    clip.text_projection.weight.data = torch.eye(width)
     transformer = SD3Transformer2DModel(
         sample_size=IMAGE_SIZE // 4,
         patch_size=2,
@@ -109,9 +109,9 @@ def build_flow_painter(captions: Iterable[str], vae: AutoencoderKL) -> StableDif
         num_layers=6,
         num_attention_heads=6,
         attention_head_dim=32,
-        joint_attention_dim=width,
+        joint_attention_dim=2 * width,
         caption_projection_dim=WIDTH,
-        pooled_projection_dim=width,
+        pooled_projection_dim=2 * width,
         pos_embed_max_size=IMAGE_SIZE // 8,
         qk_norm="rms_norm",
     )
@@ -119,27 +119,10 @@ def build_flow_painter(captions: Iterable[str], vae: AutoencoderKL) -> StableDif
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(),
         vae=vae,
-        text_encoder=first,
+        text_encoder=clip,
         tokenizer=tokenizer,
-        text_encoder_2=second,
+        text_encoder_2=clip,
         tokenizer_2=tokenizer,
-        text_encoder_3=T5EncoderModel(t5),
-        tokenizer_3=tokenizer,
-    )
-
-
-def _clip(tokenizer: PreTrainedTokenizerFast, width: int, layers: int) -> CLIPTextModelWithProjection:
-    return CLIPTextModelWithProjection(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=width,
-            intermediate_size=4 * width,
-            num_hidden_layers=layers,
-            num_attention_heads=4,
-            max_position_embeddings=TEXT_LENGTH,
-            projection_dim=width,
-            pad_token_id=tokenizer.pad_token_id,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        )
+        text_encoder_3=None,
+        tokenizer_3=None,
     )

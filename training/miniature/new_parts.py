@@ -18,6 +18,7 @@ from minigpt5.utils.logs import quiet_libraries
 from minigpt5.weights import SHIPPED
 
 TEXTS = 20_000
+MINIATURE = SHIPPED / "storyworld-mini"
 
 
 def unet_painter(captions: list[str], vae: AutoencoderKL) -> StableDiffusionPipeline:
@@ -34,9 +35,7 @@ def main():
     )
     parser.add_argument("part", choices=("reader", "unet-painter", "flow-painter"), help="what to make")
     parser.add_argument("--data", type=Path, required=True, help="folder with cc3m/, whose captions tokenizers learn")
-    parser.add_argument(
-        "--vae", type=Path, default=SHIPPED / "storyworld-mini/vae", help="a painter's (default: shipped)"
-    )
+    parser.add_argument("--vae", type=Path, default=MINIATURE / "vae", help="the unet-painter's (default: shipped)")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--seed", type=int, default=0, help="of the weights (default: 0)")
     arguments = parser.parse_args()
@@ -47,8 +46,11 @@ def main():
         others.build_qwen(processor).save_pretrained(arguments.out)
         processor.save_pretrained(arguments.out)
         return
-    build = others.build_flow_painter if arguments.part == "flow-painter" else unet_painter
-    build(captions, AutoencoderKL.from_pretrained(arguments.vae)).save_pretrained(arguments.out)
+    if arguments.part == "flow-painter":
+        painter = others.build_flow_painter(MINIATURE)
+    else:
+        painter = unet_painter(captions, AutoencoderKL.from_pretrained(arguments.vae))
+    painter.save_pretrained(arguments.out)
 
 
 if __name__ == "__main__":
