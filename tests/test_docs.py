@@ -1,0 +1,147 @@
+"""What the documentation says can be typed: its commands, their options, its links and its tree of folders."""
+
+import contextlib
+import io
+import itertools
+import re
+import runpy
+import shlex
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import minigpt5.cli
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(
+    path
+    for pattern in ("*.md", "docs/**/*.md", "benchmarks/*.md", "minigpt5/weights/*/README.md")
+    for path in ROOT.glob(pattern)
+)
+FOLDERS = ("training", "evaluation", "pipelines", "benchmarks")
+PROGRAMS = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+COMMAND = re.compile(r"(python|accelerate launch|minigpt5|make) .*")
+
+
+def code(path: Path) -> list[str]:
+    """The lines that a file shows as code; a backslash at the end of one continues it."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".yaml":
+        return [line.removeprefix("#").strip() for line in text.splitlines()]
+    if path.suffix == ".py":
+        return [line.strip() for line in text.split('"""')[1].replace("\\\\\n", " ").splitlines()]
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return lines + [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text)]
+
+
+def commands(path: Path) -> list[list[str]]:
+    """The commands that a file shows, as words; what may be left out stands in brackets."""
+    lines = [line for line in code(path) if COMMAND.fullmatch(line)]
+    return [shlex.split(re.sub(r"[\[\]]", " ", line), comments=True) for line in lines]
+
+
+@cache
+def help_of(program: str, *subcommand: str) -> str:
+    """What a program says for `--help`, run in this process: its imports are there already."""
+    before, printed = sys.argv, io.StringIO()
+    sys.argv = [program, *subcommand, "--help"]
+    try:
+        with contextlib.redirect_stdout(printed), pytest.raises(SystemExit) as end:
+            if program == "minigpt5":
+                minigpt5.cli.main()
+            else:
+                runpy.run_path(str(ROOT / program), run_name="__main__")
+    finally:
+        sys.argv = before
+    assert end.value.code in (0, None), printed.getvalue()
+    return printed.getvalue()
+
+
+def options_of(program: str, words: list[str]) -> set[str]:
+    """The options of a program, or of the subcommand that a command names."""
+    told = help_of(program)
+    # argparse lists subcommands in braces, or, where they are given another name, below it.
+    listed = re.findall(r"\{([\w,-]+)\}", told.partition("options:")[0])
+    choices = {*",".join(listed).split(","), *re.findall(r"^    ([a-z-]+)(?: |$)", told, re.MULTILINE)}
+    subcommand = next((word for word in words[:1] if word in choices), None)
+    if subcommand:
+        told += help_of(program, subcommand)
+    return set(re.findall(r"(?<![\w-])--?[\w.-]*\w", told))
+
+
+def given_options(words: list[str]) -> list[str]:
+    """The options among words; with dashes where the program's settings have underscores they are the same."""
+    return [word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)]
+
+
+def known(option: str, options: set[str]) -> bool:
+    return option in options or option.replace("-", "_").replace("__", "--", 1) in options
+
+
+@pytest.mark.parametrize("path", [*PAGES, *PROGRAMS, *CONFIGS], ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_can_be_typed(path):
+    targets = set(re.findall(r"^([a-z-]+(?: [a-z-]+)*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = {target for names in targets for target in names.split()}
+    for words in commands(path):
+        if words[0] == "make":
+            assert [word for word in words[1:2] if re.fullmatch(r"[a-z-]+", word) and word not in targets] == []
+            continue
+        programs = [word for word in words if word.endswith(".py")]
+        program = "minigpt5" if words[0] == "minigpt5" else programs[0] if programs else None
+        if program is None:
+            continue
+        assert program == "minigpt5" or (ROOT / program).is_file(), words
+        rest = words[words.index(program) + 1 :]
+        options = options_of(program, rest)
+        assert [option for option in given_options(rest) if not known(option, options)] == [], words
+        for name, file in itertools.pairwise(rest):
+            assert name != "--config" or file == "…" or (ROOT / file).is_file(), words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_options_that_are_spoken_of_are_some_program_s(page):
+    own = [options_of("minigpt5", [name]) for name in ("story", "reply", "import-official")]
+    own += [options_of(str(program.relative_to(ROOT)), []) for program in PROGRAMS]
+    spoken = [line.split()[0] for line in code(page) if line.startswith("--")]
+    assert [option for option in spoken if not known(option, set().union(*own))] == []
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_program_has_help_and_shows_how_to_start_it(program):
+    name = str(program.relative_to(ROOT))
+    assert "usage:" in help_of(name)
+    assert any(name in words for words in commands(program))
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_configuration_begins_with_the_command_that_takes_it(config):
+    first = " ".join(config.read_text(encoding="utf-8").splitlines()[:2])
+    assert str(config.relative_to(ROOT)) in first and ".py " in first
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        if "://" not in link and not link.startswith("mailto:"):
+            target = (page.parent / link).resolve()
+            assert target.exists(), link
+            # The site is made of docs/ alone.
+            assert page.parent != ROOT / "docs" or target.is_relative_to(ROOT / "docs"), link
+
+
+def test_the_readme_s_tree_has_every_folder():
+    tree = (ROOT / "README.md").read_text(encoding="utf-8").partition("```text\n")[2].partition("```")[0]
+    told, outer = set(), ""
+    for line in tree.splitlines():
+        name = re.match(r"( *)(\S+)/ ", line)
+        if name:
+            outer = name[2] if not name[1] else outer
+            told.add(f"{outer}/{name[2]}" if name[1] else name[2])
+    rooms = {path.parent for path in (ROOT / "minigpt5").glob("*/__init__.py")}
+    folders = {str(path.relative_to(ROOT)) for path in rooms} | {path.parts[len(ROOT.parts)] for path in PROGRAMS}
+    assert folders - told == set()
+    assert [name for name in told if not (ROOT / name).is_dir()] == []
