@@ -22,10 +22,13 @@ from diffusers.utils.torch_utils import randn_tensor
 from transformers import BatchFeature, Blip2ForConditionalGeneration, CLIPTextModel, PreTrainedTokenizerBase
 
 from minigpt5.output import MiniGPT5PipelineOutput, Segment
+from minigpt5.readers.lora import base_state
 from minigpt5.readers.minigpt4 import context_length
 from minigpt5.readers.processor import MiniGPT5Processor
 from minigpt5.readers.prompts import Prompt, as_batch
+from minigpt5.utils.agreement import disagreements
 from minigpt5.utils.checks import check_tensor, one_of, real_number, whole_number, yes_or_no
+from minigpt5.utils.integrity import load_whole_pipeline
 from minigpt5.utils.model_card import model_card
 from minigpt5.vokens.adapters import fuse_adapter, is_adapted, load_adapter
 from minigpt5.vokens.decoding import DecodingConfig, Generators, InterleavedDecoder, TextEvent, VokenEvent
@@ -61,6 +64,9 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         unet, vae, scheduler: a diffusion model conditioned on text features.
         text_encoder, tokenizer: the diffusion model's own, for training and baselines; the call needs neither.
         guidance_scale, num_inference_steps: defaults of the call, 7.5 and 50 for Stable Diffusion 2.1.
+
+    Raises:
+        ValueError: if counts or widths of the parts contradict each other.
     """
 
     model_cpu_offload_seq = "comprehension->mapper->unet->vae"
@@ -91,6 +97,9 @@ class MiniGPT5Pipeline(DiffusionPipeline):
             text_encoder=text_encoder,
             tokenizer=tokenizer,
         )
+        found = disagreements(self.components)
+        if found:
+            raise ValueError(f"the parts do not belong together: {'; '.join(found)}")
         self.register_to_config(guidance_scale=guidance_scale, num_inference_steps=num_inference_steps)
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1) if vae is not None else 8
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
@@ -101,12 +110,31 @@ class MiniGPT5Pipeline(DiffusionPipeline):
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs) -> MiniGPT5Pipeline:
         """Open a pipeline folder, a hub repository, or by its name a model that ships with the package.
 
-        Weights are read from safetensors only, in fp32 unless `dtype` says otherwise.
+        Weights are read from safetensors only, in fp32 unless `dtype` says otherwise. A repository's code is never run.
+
+        Raises:
+            OSError: if the folder or repository, or a file of it, is missing or cannot be read.
+            ValueError: if a file is broken; if tensors are missing, surplus, of another shape or not finite; or if
+                counts or widths of the parts contradict each other. The message names them.
         """
         if "torch_dtype" not in kwargs:
             kwargs.setdefault("dtype", torch.float32)
         kwargs.setdefault("use_safetensors", True)
-        return super().from_pretrained(shipped_model(pretrained_model_name_or_path), **kwargs)
+        if kwargs.pop("trust_remote_code", False):
+            raise ValueError("trust_remote_code: the code of a repository is never run")
+        name = shipped_model(pretrained_model_name_or_path)
+        folder = name if os.path.isdir(name) else cls.download(name, trust_remote_code=False, **kwargs)
+        parts = [part for part in inspect.signature(cls.__init__).parameters if part not in kwargs]
+        pipe = load_whole_pipeline(
+            lambda: super(MiniGPT5Pipeline, cls).from_pretrained(folder, trust_remote_code=False, **kwargs),
+            Path(folder),
+            parts,
+            kwargs.get("variant"),
+            base_state,
+        )
+        # Of a repository, its id in place of the download's folder.
+        pipe.register_to_config(_name_or_path=str(name))
+        return pipe
 
     def save_pretrained(self, save_directory: str | os.PathLike, safe_serialization: bool = True, **kwargs) -> None:
         """Write the pipeline to a folder, with a model card unless one is there; see `DiffusionPipeline`."""

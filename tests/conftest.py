@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -12,6 +14,7 @@ import torch
 from diffusers import DDIMScheduler
 
 from minigpt5 import MiniGPT5Pipeline, MiniGPT5Processor
+from minigpt5.published.checkpoints import import_official
 from minigpt5.storyworld import miniature
 from minigpt5.storyworld.draw import draw
 from minigpt5.storyworld.language import caption
@@ -74,6 +77,26 @@ def tiny_folder(tiny_pipe, tmp_path_factory):
     """`tiny_pipe` as `save_pretrained` writes it."""
     folder = tmp_path_factory.mktemp("models") / "tiny"
     tiny_pipe.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_folder(tmp_path_factory):
+    """A whole pipeline folder of 2 MB, text encoder and all, imported from the recordings' tiny weights."""
+    golden = Path(__file__).parent / "golden/A"
+    sizes = json.loads((golden / "config.json").read_text())
+    folder = tmp_path_factory.mktemp("models") / "small"
+    import_official(
+        folder,
+        llm=golden / "llm",
+        vit=golden / "frozen/eva_vit.safetensors",
+        qformer=golden / "frozen/blip2_qformer.safetensors",
+        proj=golden / "frozen/llama_proj.safetensors",
+        sd=golden / "sd",
+        stage1=golden / "stage1.safetensors",
+        vit_heads=sizes["vit"]["heads"],
+        qformer_heads=sizes["qformer"]["heads"],
+    )
     return folder
 
 

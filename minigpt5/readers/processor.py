@@ -35,6 +35,8 @@ from minigpt5.utils.checks import some_text, whole_number
 from minigpt5.utils.images import Picture, to_rgb, trim_strip
 
 IGNORE_INDEX = -100
+# That one picture may take.
+MOST_TOKENS = 2**16
 
 _TEXT_OPTIONS = TextOptions.__dataclass_fields__.keys()
 _style = lru_cache(PromptStyle)
@@ -52,6 +54,9 @@ class MiniGPT5Processor(ProcessorMixin):
         n_vokens: vokens that make one picture.
         system: what every chat begins with, unless its messages bring a system message.
         chat_template: how chats are written, see `PromptStyle`; MiniGPT-4's by default.
+
+    Raises:
+        TypeError, ValueError: for a number that is none or out of all measure, or text that is none.
     """
 
     def __init__(
@@ -63,8 +68,8 @@ class MiniGPT5Processor(ProcessorMixin):
         system: str = "",
         chat_template: str | None = None,
     ):
-        self.num_query_tokens = whole_number("num_query_tokens", num_query_tokens, 1)
-        self.n_vokens = whole_number("n_vokens", n_vokens, 1)
+        self.num_query_tokens = whole_number("num_query_tokens", num_query_tokens, 1, MOST_TOKENS)
+        self.n_vokens = whole_number("n_vokens", n_vokens, 1, MOST_TOKENS)
         self.system = some_text("system", system)
         template = MINIGPT4.chat_template if chat_template is None else some_text("chat_template", chat_template)
         super().__init__(image_processor, tokenizer, chat_template=template)
