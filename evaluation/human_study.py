@@ -8,7 +8,6 @@ The first takes two folders of an evaluation program over the same data and writ
 """
 
 import argparse
-import json
 import random
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from minigpt5.evaluation.human_study import compare, study_html, tally, tally_ma
 from minigpt5.evaluation.items import ITEMS
 from minigpt5.evaluation.replies import ReplyFolder
 from minigpt5.utils.files import write_json, write_text
+from minigpt5.utils.json_files import read_json
 
 SAME = ("layout", "data", "split")
 
@@ -44,7 +44,7 @@ def make_page(arguments):
 
 
 def print_table(arguments):
-    key, *answers = (json.loads(path.read_text(encoding="utf-8")) for path in (arguments.key, *arguments.answers))
+    key, *answers = (read_json(path) for path in (arguments.key, *arguments.answers))
     print(tally_markdown(key, tally(key, answers)), end="")
 
 

@@ -192,7 +192,7 @@ def evaluate(evaluation: Evaluation, replies: Path, measured: Path, judge: Path)
     for task, count in evaluation.tasks:
         items = open_items(evaluation.data, task, count)
         options = {} if system.guidance_scale is None else {"guidance_scale": system.guidance_scale}
-        generate(loaded, items, folder, **options)
+        generate(loaded, items, folder, max_bad_share=0, **options)
         rows[task] = measure(items, folder, truth, load_judge(judge)).plain()
     write_json(measured, {"tasks": dict(evaluation.tasks), "rows": rows})
 

@@ -7,7 +7,6 @@ optional, and its path is relative to the file.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import torch
@@ -16,6 +15,7 @@ from tqdm import tqdm
 from minigpt5 import MiniGPT5Pipeline
 from minigpt5.story import tell_story, write_story
 from minigpt5.utils.images import open_image
+from minigpt5.utils.json_files import field, read_json_lines
 
 
 def main():
@@ -27,18 +27,20 @@ def main():
     parser.add_argument("--seed", type=int, default=0, help="of the first story; each further one counts on from it")
     arguments = parser.parse_args()
 
-    lines = arguments.openings.read_text(encoding="utf-8").splitlines()
-    openings = [json.loads(line) for line in lines if line.strip()]
+    lines = list(read_json_lines(arguments.openings))
+    openings = [field(item, "opening", str, place) for place, item in lines]
     # All pictures are opened before the model is: a missing one should not end a long run half way.
     folder = arguments.openings.parent
-    images = [open_image(folder / item["image"]) if item.get("image") else None for item in openings]
+    images = [
+        open_image(folder / field(item, "image", str, place)) if item.get("image") else None for place, item in lines
+    ]
 
     pipe = MiniGPT5Pipeline.from_pretrained(arguments.model).to("cuda" if torch.cuda.is_available() else "cpu")
     pipe.set_progress_bar_config(disable=True)
-    for number, (item, image) in enumerate(zip(tqdm(openings, unit="story"), images, strict=True)):
+    for number, (opening, image) in enumerate(zip(tqdm(openings, unit="story"), images, strict=True)):
         seed = arguments.seed + number
-        steps = list(tell_story(pipe, item["opening"], image, arguments.steps, seed))
-        write_story(arguments.out / f"{number + 1:03}", item["opening"], arguments.model, seed, steps)
+        steps = list(tell_story(pipe, opening, image, arguments.steps, seed))
+        write_story(arguments.out / f"{number + 1:03}", opening, arguments.model, seed, steps)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from minigpt5.data.tables import read_table
-from minigpt5.utils.json_files import decode_text, field, parse_json, read_json, shortened
+from minigpt5.utils.json_files import decode_text, field, read_json, read_json_lines, shortened
 
 Part = tuple[int, int]
 WHOLE: Part = (0, 1)
@@ -63,14 +63,6 @@ def _identifier(entry: Any, name: str, place: str) -> str:
     """An id, which JSON may hold as a string or as a number."""
     number = isinstance(entry, dict) and isinstance(entry.get(name), int)
     return str(field(entry, name, int if number else str, place))
-
-
-def _json_lines(path: Path, part: Part) -> Iterator[tuple[str, Any]]:
-    """Place and content of every non-empty line."""
-    with open(existing(path), "rb") as file:
-        for number, line in islice(enumerate(file, start=1), part[0], None, part[1]):
-            if line.strip():
-                yield f"{path}, line {number}", parse_json(line.rstrip(), str(path), number)
 
 
 def find_picture(folder: str | Path, name: str) -> str:
@@ -180,7 +172,7 @@ def mmdialog_rows(root: str | Path, split: str, part: Part = WHOLE) -> Iterator[
     a turn the first counts, as in the published code.
     """
     table = existing(Path(root) / split / f"{split}_conversations.txt")
-    for line_place, content in _json_lines(table, part):
+    for line_place, content in read_json_lines(table, part):
         texts, pictures = [], []
         for number, turn in enumerate(field(content, "conversation", list, line_place)):
             place = f"{line_place}, conversation[{number}]"
@@ -210,7 +202,7 @@ def chat_rows(root: str | Path, split: str, part: Part = WHOLE) -> Iterator[list
     A system message may come first; then user and assistant speak, and the last message is the assistant's.
     """
     table = existing(Path(root) / f"{split}.jsonl")
-    for place, content in _json_lines(table, part):
+    for place, content in read_json_lines(table, part):
         messages = field(content, "messages", list, place)
         rows = [_message(message, f"{place}, messages[{i}]", table.parent) for i, message in enumerate(messages)]
         for number, row in enumerate(rows):

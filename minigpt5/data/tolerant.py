@@ -1,7 +1,8 @@
-"""Rows with a missing or broken picture are passed over and counted, and too many of them stop the run.
+"""Rows that cannot be used are passed over and counted, and too many of them stop the run.
 
-`tolerate(rows)` wraps what a reader opened. In place of a bad row of a `Dataset` comes another, drawn by the wrapper's
-seed and the bad row's index alone: a run that is resumed sees what it would have seen. A stream leaves the row out.
+`tolerate(rows)` wraps what a reader opened. In place of a row with a missing or broken picture of a `Dataset` comes
+another, drawn by the wrapper's seed and the bad row's index alone: a run that is resumed sees what it would have seen.
+A stream leaves the row out.
 """
 
 from __future__ import annotations
@@ -22,45 +23,40 @@ logger = logging.getLogger(__name__)
 FEW = 100
 
 
-class TooManyBadPictures(RuntimeError):
-    """More rows have a missing or broken picture than may have; the message says how many, and names the first."""
+class TooManyBadRows(ValueError):
+    """More rows cannot be used than may; the message says how many, and names the first."""
 
 
-class BadPictures:
-    """The count of good and bad rows that one process has read.
+class BadRows:
+    """The count of the rows that one process has read, and of those that cannot be used.
 
     Args:
         max_share: of the rows read, of which `FEW` are taken for granted, that may be bad.
+        kind: what is counted.
     """
 
-    def __init__(self, max_share: float):
+    def __init__(self, max_share: float, kind: str = "rows read so far"):
         if not 0 <= max_share < 1:
-            raise ValueError(f"the share of bad rows that is tolerated is at least 0 and less than 1, got {max_share}")
-        self.max_share = max_share
+            raise ValueError(f"max_bad_share is at least 0 and less than 1, got {max_share}")
+        self.max_share, self.kind = max_share, kind
         self.read = self.bad = 0
         self.first: list[str] = []
 
-    def good(self) -> None:
-        """Count a row that could be read."""
-        self.read += 1
-
     def add(self, problem: str) -> None:
-        """Count a bad row.
+        """Count one of the rows read as bad.
 
         Raises:
-            TooManyBadPictures: if that is one too many.
+            TooManyBadRows: if that is one too many.
         """
-        self.read += 1
         self.bad += 1
         if problem not in self.first and len(self.first) < 5:
             self.first.append(problem)
         if str(self.bad).strip("0") == "1":  # the first, the tenth, the hundredth
-            logger.warning("%d of %d rows read had a missing or broken picture: %s", self.bad, self.read, problem)
+            logger.warning("%d of the %d %s cannot be used: %s", self.bad, self.read, self.kind, problem)
         if self.bad > self.max_share * max(self.read, FEW):
-            raise TooManyBadPictures(
-                f"{self.bad} of the {self.read} rows read so far have a missing or broken picture; "
-                f"{self.max_share:.2%} may. Check the data with training/prepare_data.py, or allow more. The first:\n  "
-                + "\n  ".join(self.first)
+            raise TooManyBadRows(
+                f"{self.bad} of the {self.read} {self.kind} cannot be used, and {self.max_share:.2%} may "
+                "(max_bad_share). They are:\n  " + "\n  ".join(self.first)
             )
 
 
@@ -95,7 +91,7 @@ class TolerantDataset(torch.utils.data.Dataset):
 
     def __init__(self, rows: Dataset, max_bad_share: float, seed: int):
         self.rows, self.seed = rows, seed
-        self.count = BadPictures(max_bad_share)
+        self.count = BadRows(max_bad_share)
         self._stored = rows.with_format("arrow")
 
     def __len__(self) -> int:
@@ -105,14 +101,12 @@ class TolerantDataset(torch.utils.data.Dataset):
         rng = random.Random(f"{self.seed}/{index}")
         while True:
             row = self._stored[index].to_pylist()[0]
+            self.count.read += 1
             try:
-                row = open_row(row, self.rows.features)
+                return open_row(row, self.rows.features)
             except ImageError as error:
                 self.count.add(str(error))
-                index = rng.randrange(len(self.rows))
-                continue
-            self.count.good()
-            return row
+            index = rng.randrange(len(self.rows))
 
 
 class TolerantStream(torch.utils.data.IterableDataset):
@@ -120,7 +114,7 @@ class TolerantStream(torch.utils.data.IterableDataset):
 
     def __init__(self, rows: IterableDataset, max_bad_share: float):
         self.features = rows.features
-        self.count = BadPictures(max_bad_share)
+        self.count = BadRows(max_bad_share)
         self._stored = rows.decode(False)
 
     def set_epoch(self, epoch: int) -> None:
@@ -129,12 +123,12 @@ class TolerantStream(torch.utils.data.IterableDataset):
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for stored in self._stored:
+            self.count.read += 1
             try:
                 row = open_row(stored, self.features)
             except ImageError as error:
                 self.count.add(str(error))
                 continue
-            self.count.good()
             yield row
 
 

@@ -133,18 +133,27 @@ class Measurements:
 
     Raises:
         FileNotFoundError: if a reply is missing.
+        ValueError: if all items were passed over.
     """
 
     def __init__(self, items: Sequence[Item], replies: ReplyFolder, weights: Weights):
         self.tasks: dict[str, Task] = {}
+        self.passed_over: dict[str, str] = {}
         self.not_computed: dict[str, str] = {}
         self.notes: list[str] = []
         self._weights = weights
         self._clip = None
         for item in items:
+            reason = replies.refusal(item.id)
+            if reason is not None:
+                self.passed_over[item.id] = reason
+                continue
             task = self.tasks.setdefault(item.task, Task(item.task, [], []))
             task.items.append(item)
             task.replies.append(replies.read(item.id))
+        if not self.tasks:
+            name, reason = next(iter(self.passed_over.items()))
+            raise ValueError(f"none of the {len(items)} items could be asked; {name}: {reason}")
 
     def pictures(self, tasks: Sequence[Task]) -> None:
         """CLIP-I, FID, KID and Inception Score of replies with a picture in whose place the data set has one."""

@@ -1,17 +1,24 @@
-"""Replies to items in batches, shared among processes, without those that are there already."""
+"""Replies to items in batches, shared among processes, without those that are there already.
+
+An item that cannot be asked ends nothing: it is passed over, counted and noted.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
+from minigpt5.data.tolerant import BadRows
 from minigpt5.evaluation.items import Item
 from minigpt5.evaluation.replies import ReplyFolder
-from minigpt5.output import MiniGPT5PipelineOutput
+from minigpt5.output import MiniGPT5PipelineOutput, Segment
+from minigpt5.readers.processor import Prompt
+from minigpt5.utils.images import ImageError, open_image
 from minigpt5.utils.processes import process_state, shard
 
 System = Callable[..., MiniGPT5PipelineOutput]
@@ -19,37 +26,105 @@ System = Callable[..., MiniGPT5PipelineOutput]
 
 
 def generate(
-    system: System, items: Sequence[Item], replies: ReplyFolder, batch_size: int = 32, seed: int = 0, **options: Any
+    system: System,
+    items: Sequence[Item],
+    replies: ReplyFolder,
+    batch_size: int = 32,
+    seed: int = 0,
+    max_bad_share: float = 0.01,
+    **options: Any,
 ) -> int:
     """Ask a system all items that have no reply yet; returns when every process has had its share.
 
     Each item has a generator of its own, seeded by `seed` and its id, so a reply does not depend on what else is in its
     batch, on how many processes there are, or on whether the run was stopped in between.
 
+    An item that cannot be asked (one of its pictures is missing or broken, or the system refuses it with a
+    `ValueError`, as where it is too long) is passed over, and noted in the folder in the place of its reply.
+
     Args:
+        max_bad_share: share of the items that may be passed over; of less than 100 items as of 100.
         options: of the system's call.
 
     Returns:
         How many replies this process made.
+
+    Raises:
+        TooManyBadRows: if more are passed over; names the first.
     """
-    missing = [item for item in shard(items) if item.id not in replies]
+    own = shard(items)
+    missing = [item for item in own if item.id not in replies]
     state = process_state()
-    progress = tqdm(
+    count = BadRows(max_bad_share, "items")
+    # Of all, as the longest come first: those that are too long come in a row.
+    count.read = len(own)
+    with tqdm(
         total=len(missing), desc="replies", unit="item", disable=None if state.is_main_process else True, leave=False
-    )
-    for batch in batches(missing, batch_size):
-        output = system(
-            [item.prompt() for item in batch],
-            image_mode=batch[0].image_mode,
-            generator=[item_generator(item.id, seed) for item in batch],
-            **options,
-        )
-        for item, segments in zip(batch, output.segments, strict=True):
-            replies.write(item.id, segments)
-        progress.update(len(batch))
-    progress.close()
+    ) as progress:
+        for batch in batches(missing, batch_size):
+            for item, reply in _ask(system, batch, seed, options):
+                if isinstance(reply, ValueError):
+                    replies.refuse(item.id, str(reply))
+                    count.add(f"{item.id}: {reply}")
+                else:
+                    replies.write(item.id, reply)
+                progress.update()
     state.wait_for_everyone()
-    return len(missing)
+    return len(missing) - count.bad
+
+
+def check_pictures(items: Sequence[Item], max_bad_share: float) -> None:
+    """Stop a run before its model is opened, where more pictures are missing than may.
+
+    Raises:
+        TooManyBadRows: naming the first.
+    """
+    count = BadRows(max_bad_share, "items")
+    count.read = len(items)
+    for item in items:
+        missing = next((path for path in item.paths if not os.path.exists(path)), None)
+        if missing:
+            count.add(f"{item.id}: {missing}: no such file")
+
+
+def _ask(
+    system: System, batch: Sequence[Item], seed: int, options: dict[str, Any]
+) -> Iterator[tuple[Item, list[Segment] | ValueError]]:
+    """Each item with its reply, or with why it cannot be asked."""
+    opened = []
+    for item in batch:
+        try:
+            if item.picture is not None:
+                # Figures are taken of it.
+                open_image(item.picture)
+            opened.append((item, item.prompt()))
+        except ImageError as error:
+            yield item, error
+    yield from _replies(system, opened, seed, options)
+
+
+def _replies(
+    system: System, asked: Sequence[tuple[Item, Prompt]], seed: int, options: dict[str, Any]
+) -> Iterator[tuple[Item, list[Segment] | ValueError]]:
+    if not asked:
+        return
+    items = [item for item, _ in asked]
+    try:
+        replies = system(
+            [prompt for _, prompt in asked],
+            image_mode=items[0].image_mode,
+            generator=[item_generator(item.id, seed) for item in items],
+            **options,
+        ).segments
+    except ValueError as error:
+        if len(asked) == 1:
+            yield items[0], error
+            return
+        # One of them is at fault: which, each says for itself.
+        for one in asked:
+            yield from _replies(system, [one], seed, options)
+        return
+    yield from zip(items, replies, strict=True)
 
 
 def batches(items: Sequence[Item], batch_size: int) -> Iterator[list[Item]]:

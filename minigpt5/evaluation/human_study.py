@@ -22,6 +22,7 @@ from minigpt5.evaluation.replies import Reply
 from minigpt5.metrics.intervals import Interval, wilson_interval
 from minigpt5.utils.html import STYLE
 from minigpt5.utils.images import open_image
+from minigpt5.utils.json_files import field
 
 # What people are asked (arXiv 2310.02239, section 4.2 and table 4).
 QUESTIONS = {
@@ -156,13 +157,17 @@ def tally(key: Mapping[str, Any], answers: Sequence[Mapping[str, Any]]) -> list[
     Raises:
         ValueError: for answers of another study, to an unknown item or of an unknown kind, or given twice by a judge.
     """
-    names, given, seen = key["names"], {name: [] for name in QUESTIONS}, set()
+    names, left_sides = field(key, "names", list, "the key"), field(key, "left", dict, "the key")
+    study = field(key, "study", str, "the key")
+    given: dict[str, list] = {name: [] for name in QUESTIONS}
+    seen = set()
     for sheet in answers:
-        if sheet.get("study") != key["study"]:
-            raise ValueError(f"answers of the study {sheet.get('study')!r} do not go with the key of {key['study']!r}")
-        for answer in sheet["answers"]:
-            item, judge = answer["item"], sheet.get("judge", "")
-            if item not in key["left"]:
+        if sheet.get("study") != study:
+            raise ValueError(f"answers of the study {sheet.get('study')!r} do not go with the key of {study!r}")
+        judge = str(sheet.get("judge", ""))
+        for answer in field(sheet, "answers", list, f"the answers of {judge!r}"):
+            item = field(answer, "item", str, f"the answers of {judge!r}")
+            if item not in left_sides:
                 raise ValueError(f"the judge {judge!r} answers to {item!r}, which is no item of the study")
             if (judge, item) in seen:
                 raise ValueError(f"the judge {judge!r} answers to {item} twice; is a file given twice?")
@@ -171,7 +176,7 @@ def tally(key: Mapping[str, Any], answers: Sequence[Mapping[str, Any]]) -> list[
                 choice = answer[question]
                 if choice not in CHOICES:
                     raise ValueError(f"the answer to {item} is one of {', '.join(CHOICES)}, got {choice!r}")
-                left = key["left"][item]
+                left = left_sides[item]
                 right = names[1] if left == names[0] else names[0]
                 given[question].append({"left": left, "right": right}.get(choice))
     return [

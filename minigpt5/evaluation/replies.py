@@ -15,6 +15,7 @@ from PIL import Image
 
 from minigpt5.utils.files import write_json, write_picture
 from minigpt5.utils.images import open_image
+from minigpt5.utils.json_files import field, read_json
 
 SETTINGS = "settings.json"
 
@@ -62,7 +63,7 @@ class ReplyFolder:
         path = self.root / SETTINGS
         if not path.exists():
             raise FileNotFoundError(f"{path} is missing; name a folder that an evaluation program wrote")
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
 
     def claim(self, settings: Mapping[str, Any]) -> None:
         """Note the settings in a new folder, or compare them with those noted.
@@ -96,18 +97,41 @@ class ReplyFolder:
                 write_picture(self.folder / name, part)
                 record.append({"image": name})
         write_json(self._record(item_id), {"reply": record})
+        self._refusal(item_id).unlink(missing_ok=True)
+
+    def refuse(self, item_id: str, reason: str) -> None:
+        """Note why there is no reply to an item."""
+        write_json(self._refusal(item_id), {"refused": reason})
 
     def read(self, item_id: str) -> Reply:
         """A reply that was kept.
 
         Raises:
             FileNotFoundError: if there is none.
+            ValueError: if its record is broken; names the file.
         """
         path = self._record(item_id)
         if not path.exists():
             raise FileNotFoundError(f"{self.root} holds no reply to item {item_id}; run its evaluation to the end")
-        record = json.loads(path.read_text(encoding="utf-8"))["reply"]
-        return Reply(tuple(part["text"] if "text" in part else self.folder / part["image"] for part in record))
+        record = field(read_json(path), "reply", list, str(path))
+        return Reply(
+            tuple(
+                field(part, "text", str, str(path))
+                if isinstance(part, dict) and "text" in part
+                else self.folder / field(part, "image", str, str(path))
+                for part in record
+            )
+        )
+
+    def refusal(self, item_id: str) -> str | None:
+        """Why there is no reply to an item, where it could not be asked."""
+        path = self._refusal(item_id)
+        if item_id in self or not path.exists():
+            return None
+        return field(read_json(path), "refused", str, str(path))
 
     def _record(self, item_id: str) -> Path:
         return self.folder / f"{item_id}.json"
+
+    def _refusal(self, item_id: str) -> Path:
+        return self.folder / f"{item_id}.refused.json"

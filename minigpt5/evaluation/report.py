@@ -9,6 +9,9 @@ from minigpt5.evaluation.figures import Measurements
 from minigpt5.metrics.intervals import Interval
 from minigpt5.utils.files import write_json, write_text
 
+# Items that a page names of those that were passed over.
+SHOWN = 10
+
 
 def write_report(
     out: Path,
@@ -34,6 +37,7 @@ def write_report(
             }
             for name, task in measurements.tasks.items()
         },
+        "passed_over": measurements.passed_over,
         "bounds": bounds or {},
         "not_computed": measurements.not_computed,
         "notes": measurements.notes,
@@ -68,6 +72,12 @@ def markdown(record: dict[str, Any]) -> str:
             "Floor: the same pictures judged for scenes shuffled among them. Ceiling: true pictures of the same "
             "scenes. Judge error: 1 minus its figure on 1000 other true pictures."
         )
+    if record["passed_over"]:
+        reasons = [f"- {name}: {reason}" for name, reason in record["passed_over"].items()]
+        more = [f"- and {len(reasons) - SHOWN} more, in results.json"] if len(reasons) > SHOWN else []
+        asked = sum(task["items"] for task in tasks.values())
+        told = f"{len(reasons)} of {asked + len(reasons)} items could not be asked, and are in no figure:"
+        parts += ["## Passed over", told, "\n".join([*reasons[:SHOWN], *more])]
     if record["not_computed"]:
         lacking: dict[str, list[str]] = {}
         for name, reason in record["not_computed"].items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from minigpt5.storyworld.examine import text_agrees
 from minigpt5.storyworld.judge import load_judge
 from minigpt5.storyworld.language import read
 from minigpt5.storyworld.scene import Character, Scene
+from minigpt5.utils.json_files import read_json
 
 
 def read_truth(root: str | Path, split: str) -> dict[str, Scene]:
@@ -21,14 +21,18 @@ def read_truth(root: str | Path, split: str) -> dict[str, Scene]:
 
     Raises:
         FileNotFoundError: if the data set is none that StoryWorld wrote.
+        ValueError: if what it wrote is broken; names the file and the picture.
     """
     path = Path(root) / f"{split}_truth.json"
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: the judge can only mark data of training/export_storyworld.py")
     scenes = {}
-    for name, entry in json.loads(path.read_text()).items():
-        hero, companion = Character(**entry.pop("hero")), entry.pop("companion")
-        scenes[str(Path(root) / name)] = Scene(hero, companion=companion and Character(**companion), **entry)
+    for name, entry in read_json(path).items():
+        try:
+            hero, companion = Character(**entry.pop("hero")), entry.pop("companion")
+            scenes[str(Path(root) / name)] = Scene(hero, companion=companion and Character(**companion), **entry)
+        except (TypeError, AttributeError, KeyError):
+            raise ValueError(f"{path}: {name} is no scene of StoryWorld") from None
     return scenes
 
 

@@ -18,10 +18,10 @@ from minigpt5 import MiniGPT5Pipeline, __version__
 from minigpt5.cli import whole_number
 from minigpt5.evaluation.baselines import GILL, Divter, TwoStage, ZeroShotDiffusion
 from minigpt5.evaluation.figures import Weights
-from minigpt5.evaluation.generation import System, generate
+from minigpt5.evaluation.generation import System, check_pictures, generate
 from minigpt5.evaluation.items import PROMPTS, Item
 from minigpt5.evaluation.replies import ReplyFolder
-from minigpt5.utils.processes import pick_device, process_state
+from minigpt5.utils.processes import pick_device, process_state, shard
 from minigpt5.vokens.mapper import VokenMapper
 from minigpt5.weights import shipped_model
 
@@ -46,6 +46,12 @@ def evaluation_arguments(description: str, layout: str, clip: str) -> argparse.A
     parser.add_argument("--prompts", choices=PROMPTS, default="chat", help="default: %(default)s")
     parser.add_argument("--batch-size", type=whole_number(1), default=32, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument(
+        "--max-bad-share",
+        type=float,
+        default=0.01,
+        help="share of the items that may be passed over, as they cannot be asked (default: %(default)s)",
+    )
 
     system = parser.add_argument_group("system")
     system.add_argument("--model", default="storyworld-mini", help="shipped model, pipeline folder or hub repository")
@@ -159,20 +165,16 @@ def answer(arguments: argparse.Namespace, items: Sequence[Item]) -> ReplyFolder:
     the figures, and its metrics must not wait for those of the others.
 
     Raises:
-        ValueError: if the output folder holds replies that were made otherwise.
+        ValueError: if the output folder holds replies that were made otherwise, or too many items are passed over.
     """
     replies = ReplyFolder(arguments.out)
     settings = settings_of(arguments)
+    check_pictures(items, arguments.max_bad_share)
     with process_state().main_process_first():
         replies.claim(settings)
-    loaded: list[System] = []
-
-    def system(*args, **options):
-        if not loaded:
-            loaded.append(load_system(arguments))
-        return loaded[0](*args, **options)
-
+    left = any(item.id not in replies for item in shard(items))
+    system = load_system(arguments) if left else None
     options = {"num_inference_steps": arguments.num_inference_steps, "guidance_scale": arguments.guidance_scale}
-    generate(system, items, replies, arguments.batch_size, arguments.seed, **options)
+    generate(system, items, replies, arguments.batch_size, arguments.seed, arguments.max_bad_share, **options)
     process_state().destroy_process_group()
     return replies

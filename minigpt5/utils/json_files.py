@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,19 @@ def read_json(path: Path, kind: type = dict) -> Any:
     if not isinstance(content, kind):
         raise ValueError(f"{path}, line 1: expected {KINDS[kind]}, got {shortened(content)}")
     return content
+
+
+def read_json_lines(path: Path, part: tuple[int, int] = (0, 1)) -> Iterator[tuple[str, Any]]:
+    """Place and content of each line that is not empty, of the lines index, index + count, … of `part`.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if a line is not JSON; names file and line.
+    """
+    with open(path, "rb") as file:
+        for number, line in islice(enumerate(file, start=1), part[0], None, part[1]):
+            if line.strip():
+                yield f"{path}, line {number}", parse_json(line.rstrip(), str(path), number)
 
 
 def field(entry: Any, name: str, kind: type, place: str) -> Any:

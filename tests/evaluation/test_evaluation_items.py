@@ -96,11 +96,8 @@ def test_published_prompts_are_those_of_the_published_code(data):
     assert spell(talks[0].prompt().source).startswith(DIALOGUE.strip())
 
 
-def test_missing_pictures_and_empty_splits_are_told_before_anything_runs(data, tmp_path):
+def test_an_empty_split_is_told(data, tmp_path):
     shutil.copytree(data / "cc3m", tmp_path / "pairs")
-    (tmp_path / "pairs/validation/000000002.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"1 picture.*000000002\.png"):
-        alignment_items(tmp_path / "pairs", "validation")
     (tmp_path / "pairs/cc3m_empty.tsv").write_text("caption\timage_path\n")
     with pytest.raises(ValueError, match="nothing to ask"):
         alignment_items(tmp_path / "pairs", "empty")

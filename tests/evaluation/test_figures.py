@@ -1,5 +1,7 @@
 """Figures of replies."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -162,6 +164,7 @@ def test_a_page_shows_figures_of_tasks_side_by_side():
             "a": {"items": 2, "pictures": 2, "figures": figures},
             "b": {"items": 3, "pictures": 1, "figures": {"fid": {"estimate": 9.0}}},
         },
+        "passed_over": {},
         "bounds": {},
         "not_computed": {},
         "notes": [],
@@ -169,3 +172,34 @@ def test_a_page_shows_figures_of_tasks_side_by_side():
     lines = markdown(record).splitlines()
     assert "| clip_i | 0.500 [0.250, 0.750] |  |" in lines and "| fid | 12.000 | 9.000 |" in lines
     assert "| model: revision | `sha256:0` |" in lines and not any("unet" in line for line in lines)
+
+
+def test_items_that_were_passed_over_are_in_the_report_and_in_no_figure(data, tmp_path):
+    items = alignment_items(data / "cc3m", "validation")
+    replies = perfect(items[1:], tmp_path)
+    replies.refuse(items[0].id, "too long")
+    measured = Measurements(items, replies, Weights())
+    (task,) = measured.tasks.values()
+    assert len(task.items) == len(items) - 1
+    write_report(tmp_path, "Pairs", {}, measured)
+    assert json.loads((tmp_path / "results.json").read_text())["passed_over"] == {items[0].id: "too long"}
+    page = (tmp_path / "results.md").read_text()
+    assert f"1 of {len(items)} items could not be asked" in page and f"- {items[0].id}: too long" in page
+    for item in items[1:]:
+        (tmp_path / f"replies/{item.id}.json").unlink()
+        replies.refuse(item.id, "too long")
+    with pytest.raises(ValueError, match=f"none of the {len(items)} items could be asked; {items[0].id}: too long"):
+        Measurements(items, replies, Weights())
+
+
+def test_a_broken_record_is_named(data, tmp_path):
+    items = alignment_items(data / "cc3m", "validation")
+    replies = perfect(items, tmp_path)
+    for content, told in (
+        (b"{", "not JSON"),
+        (b"[]", "expected an object"),
+        (b'{"reply": [3]}', "expected an object with image"),
+    ):
+        (tmp_path / f"replies/{items[0].id}.json").write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{items[0].id}\.json.*{told}"):
+            Measurements(items, replies, Weights())

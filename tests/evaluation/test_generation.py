@@ -1,9 +1,14 @@
 """Replies in batches: each item once, and the same in whatever company."""
 
+import dataclasses
+import shutil
+from pathlib import Path
+
 import pytest
 
+from minigpt5.data.tolerant import TooManyBadRows
 from minigpt5.evaluation import generation
-from minigpt5.evaluation.generation import batches, generate
+from minigpt5.evaluation.generation import batches, check_pictures, generate
 from minigpt5.evaluation.items import alignment_items, dialogue_items, story_items
 from minigpt5.evaluation.replies import ReplyFolder
 
@@ -71,3 +76,63 @@ def test_the_pipeline_paints_the_same_alone_and_in_a_batch(tiny_pipe, items, tmp
         ours, theirs = one.read(item.id), many.read(item.id)
         pairs = zip(ours.pictures[0].tobytes(), theirs.pictures[0].tobytes(), strict=True)
         assert ours.text == theirs.text and max(abs(a - b) for a, b in pairs) <= 1
+
+
+@pytest.fixture
+def spoilt(data, tmp_path):
+    """Stories of which the second step of the first shows a broken picture, and the last of the second none."""
+    shutil.copytree(data / "vist", tmp_path / "vist")
+    items = story_items(tmp_path / "vist", "validation", 2, tasks=("every step",))
+    Path(items[1].picture).write_text("<html>")
+    Path(items[9].picture).unlink()
+    return items
+
+
+def test_items_without_their_pictures_are_passed_over_and_noted(spoilt, echo, tmp_path):
+    replies = folder(tmp_path / "out")
+    # The broken one is the context of three more.
+    assert generate(echo, spoilt, replies, batch_size=4, max_bad_share=0.5) == 5
+    refused = {item.id: replies.refusal(item.id) for item in spoilt if item.id not in replies}
+    assert len(refused) == 5 and all(
+        "broken" in told or "not a picture" in told or "no such file" in told for told in refused.values()
+    )
+    # After a repair they are asked again.
+    shutil.copy(spoilt[0].picture, spoilt[1].picture)
+    assert generate(echo, spoilt, replies, batch_size=4, max_bad_share=0.5) == 4
+    assert replies.refusal(spoilt[1].id) is None and replies.refusal(spoilt[9].id)
+
+
+def test_too_many_stop_the_run_in_a_line_again_and_again(spoilt, echo, tmp_path):
+    for _ in range(3):
+        with pytest.raises(TooManyBadRows, match=r"of the \d+ items cannot be used, and 1\.00% may"):
+            generate(echo, spoilt, folder(tmp_path / "out"), batch_size=4)
+    with pytest.raises(TooManyBadRows, match="no such file"):
+        check_pictures(spoilt, 0.0)
+
+
+def test_replies_that_are_there_count_when_a_run_goes_on(spoilt, echo, tmp_path):
+    many = [dataclasses.replace(spoilt[0], id=f"{number:06}") for number in range(400)]
+    replies = folder(tmp_path / "out")
+    for _ in range(2):
+        generate(echo, [*many, *spoilt[5:], spoilt[1]], replies, batch_size=50)
+        assert [item.id for item in spoilt if replies.refusal(item.id)] == [spoilt[1].id, spoilt[9].id]
+
+
+def test_an_item_that_is_too_long_is_passed_over_and_its_batch_is_not(tiny_pipe, items, tmp_path):
+    prompt = [{"role": "user", "content": [{"type": "text", "text": "What happens next? " * 200}]}]
+    long = dataclasses.replace(items[1], id="long", unopened=prompt)
+    alone, mixed = folder(tmp_path / "alone"), folder(tmp_path / "mixed")
+    generate(tiny_pipe, items[:2], alone, batch_size=2)
+    assert generate(tiny_pipe, [*items[:2], long], mixed, batch_size=3) == 2
+    assert "context holds" in mixed.refusal("long")
+    for item in items[:2]:
+        pairs = zip(*(of.read(item.id).pictures[0].tobytes() for of in (alone, mixed)), strict=True)
+        assert alone.read(item.id).text == mixed.read(item.id).text and max(abs(a - b) for a, b in pairs) <= 1
+
+
+def test_an_error_that_is_no_refusal_ends_the_run(items, tmp_path):
+    def broken(prompts, **options):
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        generate(broken, items, folder(tmp_path))
