@@ -6,25 +6,20 @@ Arguments and files are checked before torch is imported, so that help and error
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from PIL import Image
 from tqdm import tqdm
 
 from minigpt5 import weights
-from minigpt5.story import (
-    RECORD,
-    check_folder,
-    replace_folder,
-    tell_story,
-    unknown_prompt_warning,
-    write_story,
-)
+from minigpt5.story import LARGEST_SEED, MOST_STEPS, RECORD, check_folder, replace_folder, tell_story, write_story
+from minigpt5.utils.checks import some_text
 from minigpt5.utils.files import to_json
 from minigpt5.utils.html import reply_html
 from minigpt5.utils.images import ImageError, open_image
@@ -34,8 +29,7 @@ if TYPE_CHECKING:
     from minigpt5.pipeline import MiniGPT5Pipeline
 
 MINIATURE = "storyworld-mini"
-REPLY_RECORD = "reply.json"
-LARGEST_SEED = 2**64 - 1
+REPLY_RECORD, ADAPTER_RECORD = "reply.json", "adapter.json"
 
 
 class UserError(Exception):
@@ -58,11 +52,35 @@ def as_user_error(kind: type[Exception] | tuple[type[Exception], ...], prefix: s
         raise UserError(f"{prefix}{error}") from error
 
 
-def some_text(text: str) -> str:
+def say(line: object) -> None:
+    """Print a line; who stops listening is no error.
+
+    Raises:
+        UserError: if it cannot be printed.
+    """
+    try:
+        print(line, flush=True)
+    except OSError as error:
+        # At its end Python would try once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise UserError(f"cannot print: {error}") from error
+
+
+def prompt(text: str) -> str:
     """A prompt that says something."""
     if not text.strip():
         raise argparse.ArgumentTypeError("the prompt is empty; say what to tell or draw")
     return text
+
+
+class Once(argparse.Action):
+    """An option that must not come twice."""
+
+    def __call__(self, parser, arguments, value, option=None):
+        if getattr(arguments, self.dest) is not None:
+            raise argparse.ArgumentError(self, "is given twice, but there is one")
+        setattr(arguments, self.dest, value)
 
 
 def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
@@ -94,14 +112,21 @@ def image_file(name: str) -> Image.Image:
 
 def model_name(name: str) -> str:
     """A shipped model, a pipeline's folder or a hub repository; no name without an owner is looked up on the hub."""
-    is_folder = (Path(weights.shipped_model(name)) / "model_index.json").is_file()
-    if not is_folder and (Path(name).exists() or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name)):
+    is_folder = os.path.isfile(os.path.join(weights.shipped_model(name), "model_index.json"))
+    if not is_folder and (os.path.lexists(name) or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name)):
         shipped = ", ".join(weights.shipped_models()) or "no models"
         raise argparse.ArgumentTypeError(
             f"unknown model {name!r}; shipped with the package: {shipped}; "
             "the folder of a saved pipeline or a hub repository (owner/name) works too"
         )
     return name
+
+
+def adapter_folder(name: str) -> Path:
+    """A folder with an adapter."""
+    if not os.path.isfile(os.path.join(name, ADAPTER_RECORD)):
+        raise argparse.ArgumentTypeError(f"{name!r} is not the folder of an adapter: it has no {ADAPTER_RECORD}")
+    return Path(name)
 
 
 def output_folder(record: str) -> Callable[[str], Path]:
@@ -133,22 +158,26 @@ def build_parser() -> Parser:
         epilog='example: minigpt5 story "A red fox wakes up in the forest." --steps 5 --seed 0 --out story/',
     )
     story.set_defaults(run=run_story)
-    story.add_argument("prompt", metavar="OPENING", type=some_text, help="the story's first sentence")
-    story.add_argument("--image", type=image_file, metavar="FILE", help="a picture of whom the story is about")
-    story.add_argument("--steps", type=whole_number(1), default=5, metavar="N", help="sentences to tell (default: 5)")
+    story.add_argument("prompt", metavar="OPENING", type=prompt, help="the story's first sentence")
+    story.add_argument(
+        "--image", type=image_file, action=Once, metavar="FILE", help="a picture of whom the story is about"
+    )
+    story.add_argument(
+        "--steps", type=whole_number(1, MOST_STEPS), default=5, metavar="N", help="sentences to tell (default: 5)"
+    )
 
     reply = commands.add_parser(
         "reply",
         help="answer one prompt",
-        description="Answer one prompt with text, pictures or both. Prints the text, "
-        f"and writes index.html, {REPLY_RECORD} and image-1.png, … to a folder.",
+        description="Answer one prompt with text, pictures or both. Writes index.html, "
+        f"{REPLY_RECORD} and image-1.png, … to a folder, then prints the text and where the pictures are.",
         epilog='example: minigpt5 reply "What do you see?" --image fox.png',
     )
     reply.set_defaults(run=run_reply)
     reply.add_argument(
         "prompt",
         metavar="PROMPT",
-        type=some_text,
+        type=prompt,
         help="what to answer; <ImageHere> marks where pictures stand, which otherwise come before the text",
     )
     reply.add_argument(
@@ -170,13 +199,26 @@ def build_parser() -> Parser:
             help=f"where to write; an earlier {name} there is replaced (default: {name}/)",
         )
         command.add_argument(
-            "--seed", type=whole_number(0, LARGEST_SEED), default=0, help="same seed, same pictures (default: 0)"
+            "--seed",
+            type=whole_number(0, LARGEST_SEED),
+            default=0,
+            metavar="N",
+            help="of pictures, and with --sample of the words too (default: 0)",
+        )
+        command.add_argument(
+            "--sample",
+            action="store_true",
+            help="draw words by their probability; the likeliest are taken by default, whatever the seed",
         )
         command.add_argument(
             "--model",
             type=model_name,
             default=MINIATURE,
+            metavar="MODEL",
             help=f"a model shipped with the package, a pipeline's folder or a hub repository (default: {MINIATURE})",
+        )
+        command.add_argument(
+            "--adapter", type=adapter_folder, metavar="FOLDER", help="what training made beside that model"
         )
     add_import(commands)
     return parser
@@ -247,11 +289,11 @@ def run_import(arguments: argparse.Namespace) -> None:
             qformer_heads=arguments.qformer_heads,
             revisions={part: revision for part, _, revision in pinned},
         )
-    print(report)
-    print(arguments.out)
+    say(report)
+    say(arguments.out)
 
 
-def load_pipeline(name: str) -> MiniGPT5Pipeline:
+def load_pipeline(name: str, adapter: Path | None = None) -> MiniGPT5Pipeline:
     """Open a pipeline without a word, on the GPU where there is one.
 
     Raises:
@@ -265,35 +307,43 @@ def load_pipeline(name: str) -> MiniGPT5Pipeline:
     # A folder may be broken, and a repository missing, private or out of reach, each with an exception of its own.
     with as_user_error(Exception, f"cannot load the model {name}: "):
         pipe = MiniGPT5Pipeline.from_pretrained(name)
+    if adapter is not None:
+        with as_user_error((OSError, ValueError), f"cannot load the adapter {adapter}: "):
+            pipe.load_adapter(adapter)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def recorded(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What a record tells of the settings beside prompt, model and seed: those that are not the usual ones."""
+    told = {"adapter": arguments.adapter and str(arguments.adapter), "sample": arguments.sample}
+    return {name: value for name, value in told.items() if value}
+
+
 def run_story(arguments: argparse.Namespace) -> None:
     """Tell a story and write its folder."""
-    pipe = load_pipeline(arguments.model)
+    pipe = load_pipeline(arguments.model, arguments.adapter)
+    options = {"do_sample": True} if arguments.sample else {}
     with as_user_error(ValueError):
-        told = tell_story(pipe, arguments.prompt, arguments.image, arguments.steps, arguments.seed)
+        told = tell_story(pipe, arguments.prompt, arguments.image, arguments.steps, arguments.seed, **options)
         # Silent where stderr is no terminal, and gone when done, so that errors and logs stay one line each.
         steps = list(tqdm(told, "story", arguments.steps, leave=False, unit="step", disable=None))
     with as_user_error(OSError, f"cannot write to {arguments.out}: "):
-        write_story(arguments.out, arguments.prompt, arguments.model, arguments.seed, steps)
-    print(arguments.out / "index.html")
+        write_story(arguments.out, arguments.prompt, arguments.model, arguments.seed, steps, recorded(arguments))
+    say(arguments.out / "index.html")
 
 
 def run_reply(arguments: argparse.Namespace) -> None:
-    """Answer a prompt, print the text and write the reply's folder."""
-    pipe = load_pipeline(arguments.model)
+    """Answer a prompt, write the reply's folder, and print the text and where the pictures are."""
+    pipe = load_pipeline(arguments.model, arguments.adapter)
     import torch
 
-    from minigpt5.readers.prompts import IMAGE_MARK
-
+    options = {"do_sample": True} if arguments.sample else {}
     generator = torch.Generator().manual_seed(arguments.seed)
-    prompt, images = arguments.prompt, arguments.image
     with as_user_error(ValueError):
-        if IMAGE_MARK not in prompt:
-            prompt = IMAGE_MARK * len(images) + prompt
-        output = pipe(prompt, images, image_mode=arguments.image_mode, generator=generator)
+        output = pipe(
+            arguments.prompt, arguments.image, image_mode=arguments.image_mode, generator=generator, **options
+        )
     parts, pictures = [], {}
     for part in output.segments[0]:
         if isinstance(part, str):
@@ -304,26 +354,47 @@ def run_reply(arguments: argparse.Namespace) -> None:
             parts.append({"image": name})
     record = {
         "prompt": arguments.prompt,
-        "images": [image.filename for image in images],
+        "images": [image.filename for image in arguments.image],
         "model": arguments.model,
         "seed": arguments.seed,
+        **recorded(arguments),
         "reply": parts,
     }
-    page = reply_html(arguments.prompt, images, output.segments[0], f"{arguments.model}, seed {arguments.seed}")
-    print(output.text[0])
+    footer = f"{arguments.model}, seed {arguments.seed}"
+    page = reply_html(arguments.prompt, arguments.image, output.segments[0], footer)
     with as_user_error(OSError, f"cannot write to {arguments.out}: "):
         replace_folder(arguments.out, REPLY_RECORD, {"index.html": page, REPLY_RECORD: to_json(record), **pictures})
+    for part in parts:
+        say(part["text"] if "text" in part else arguments.out / part["image"])
+
+
+def warn_of_unknown_prompt(arguments: argparse.Namespace) -> None:
+    """Say what the shipped miniature knows, where a prompt names nothing of it."""
+    from minigpt5.storyworld.prompts import unknown_prompt_warning
+
+    warning = unknown_prompt_warning(arguments.prompt)
+    if warning:
+        print(f"minigpt5: warning: {warning}", file=sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 2 for what the user can put right, 130 for Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        # What a terminal cannot show is no reason to fail.
+        stream.reconfigure(errors="replace")
     try:
+        argv = list(sys.argv[1:] if argv is None else argv)
+        with as_user_error(ValueError):
+            for number, argument in enumerate(argv, 1):
+                some_text(f"argument {number}", argument)
         arguments = build_parser().parse_args(argv)
         # A question about a picture need not name anything itself.
-        if arguments.model == MINIATURE and (arguments.run is run_story or not arguments.image):
-            warning = unknown_prompt_warning(arguments.prompt)
-            if warning:
-                print(f"minigpt5: warning: {warning}", file=sys.stderr)
+        if (
+            arguments.model == MINIATURE
+            and not arguments.adapter
+            and (arguments.run is run_story or not arguments.image)
+        ):
+            warn_of_unknown_prompt(arguments)
         arguments.run(arguments)
     except UserError as error:
         print(f"minigpt5: error: {' '.join(str(error).split())}", file=sys.stderr)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from minigpt5.storyworld.language import KNOWN_WORDS, split_words
-from minigpt5.storyworld.scene import COLOURS, KINDS, PLACES, TIMES
+from minigpt5.utils.checks import some_text, whole_number
 from minigpt5.utils.files import to_json, whole_folder
 from minigpt5.utils.html import story_html
 
@@ -23,6 +22,9 @@ if TYPE_CHECKING:
 RECORD = "story.json"
 # Where the context is too short for all steps: the opening names the hero, the latest steps say where things stand.
 _LATEST = 3
+MOST_STEPS, LARGEST_SEED = 1000, 2**64 - 1
+# Arguments of the pipeline's call that make a story one.
+_OWN = ("image_mode", "max_images", "generator", "output_type", "return_dict")
 
 
 @dataclass(frozen=True)
@@ -49,24 +51,33 @@ def tell_story(
         image: a picture of whom the story is about.
         steps: sentences of the story, the opening among them.
         seed: of the one generator behind the whole story.
-        generation: further arguments of the pipeline's call.
+        generation: further arguments of the pipeline's call, such as `do_sample`, with which another seed tells another
+            story.
 
     Yields:
         The steps, each as soon as its picture is painted.
 
     Raises:
-        ValueError: on the first step for fewer than one step or an empty opening; on any for a prompt that is longer
-            than the context although only the opening and the latest steps are kept.
+        TypeError, ValueError: at once for an argument of another kind or out of its range; on any step for a prompt
+            that is longer than the context although only the opening and the latest steps are kept.
     """
+    steps, seed = whole_number("steps", steps, 1, MOST_STEPS), whole_number("seed", seed, 0, LARGEST_SEED)
+    if not some_text("opening", opening).strip():
+        raise ValueError("the opening is empty; write the story's first sentence")
+    for name in _OWN:
+        if name in generation:
+            raise ValueError(f"a story has its own {name}, so tell_story takes none")
+    return _tell(pipe, opening, image, steps, seed, generation)
+
+
+def _tell(
+    pipe: MiniGPT5Pipeline, opening: str, image: Picture | None, steps: int, seed: int, generation: dict[str, Any]
+) -> Iterator[StoryStep]:
     # Imported here, so that the command line can use this module and still answer at once.
     import torch
 
     from minigpt5.data.tasks import illustrate
 
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
-    if not opening.strip():
-        raise ValueError("the opening is empty; write the story's first sentence")
     generation |= {"image_mode": "always", "max_images": 1, "generator": torch.Generator().manual_seed(seed)}
     prompt = _user_turn(illustrate([None], [image], opening))
     texts, pictures = [opening], pipe(prompt, **generation).images[0]
@@ -98,18 +109,13 @@ def _fitting_prompt(pipe: MiniGPT5Pipeline, texts: Sequence[str], pictures: Sequ
             return prompt
 
 
-def unknown_prompt_warning(text: str) -> str | None:
-    """One line on what the StoryWorld miniature knows, if a text names nothing of it, in the singular or plural."""
-    plurals = {f"{word.removesuffix('y')}{ending}" for word in KNOWN_WORDS for ending in ("s", "es", "ies")}
-    if not (KNOWN_WORDS | plurals).isdisjoint(split_words(text)):
-        return None
-    known = {"animals": KINDS, "colours": COLOURS, "places": PLACES, "times": TIMES}
-    lists = "; ".join(f"{name} {', '.join(words)}" for name, words in known.items())
-    return f"the prompt names nothing that storyworld-mini knows ({lists}), so expect something else"
-
-
-def write_story(out: Path, prompt: str, model: str, seed: int, steps: Sequence[StoryStep]) -> None:
+def write_story(
+    out: Path, prompt: str, model: str, seed: int, steps: Sequence[StoryStep], settings: Mapping[str, Any] | None = None
+) -> None:
     """Write a story's folder: `index.html`, `story.json` and `step-1.png`…, whole or not at all.
+
+    Args:
+        settings: what else the story was told with, for the record.
 
     Raises:
         FileExistsError: see `check_folder`.
@@ -119,6 +125,7 @@ def write_story(out: Path, prompt: str, model: str, seed: int, steps: Sequence[S
         "prompt": prompt,
         "model": model,
         "seed": seed,
+        **(settings or {}),
         "steps": [{"text": step.text, "image": f"step-{step.index}.png"} for step in steps],
     }
     page = story_html(prompt, [(step.text, step.image) for step in steps], f"{model}, seed {seed}")
@@ -128,23 +135,38 @@ def write_story(out: Path, prompt: str, model: str, seed: int, steps: Sequence[S
 
 
 def check_folder(out: Path, record: str) -> None:
-    """Refuse an output folder that is neither free nor an earlier run's: `record`, page and pictures, nothing else.
+    """Refuse an output folder that is neither free nor an earlier run's, with what its record tells of and no more.
 
     Raises:
         OSError: saying what is in the way.
     """
-    existing = next(path for path in (out, *out.absolute().parents) if path.exists())
+    existing = next(path for path in (out, *out.absolute().parents) if os.path.lexists(path))
+    if existing.is_symlink() and not existing.exists():
+        raise FileNotFoundError(f"{existing} is a link that leads nowhere")
     if not existing.is_dir():
         raise NotADirectoryError(f"{existing} is a file, not a folder")
     if out.resolve() == Path.cwd():
         raise FileExistsError(f"{out} is the current folder; name one inside it")
-    names = {path.name for path in out.iterdir()} if out.exists() else set()
-    own = {name for name in names if name in ("index.html", record) or re.fullmatch(r"(step|image)-\d+\.png", name)}
-    if names != own or (names and record not in names):
+    there = list(out.iterdir()) if existing == out else []
+    own = _written(out / record) if there else set()
+    if any(path.name not in own or path.is_symlink() or not path.is_file() for path in there):
         raise FileExistsError(f"{out} holds other files; name a new folder")
     parent = out.resolve().parent if existing == out else existing
     if not os.access(parent, os.W_OK | os.X_OK):
         raise PermissionError(f"{parent} is not writable")
+
+
+def _written(record: Path) -> set[str]:
+    """The files that an earlier run wrote, by its record."""
+    if not record.is_file():
+        return set()
+    try:
+        told = json.loads(record.read_text(encoding="utf-8"))
+        parts = [part for value in told.values() if isinstance(value, list) for part in value]
+        pictures = [part["image"] for part in parts if isinstance(part, dict) and "image" in part]
+        return {"index.html", record.name, *pictures}
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return set()
 
 
 def replace_folder(out: Path, record: str, files: Mapping[str, str | Image.Image]) -> None:

@@ -66,7 +66,7 @@ def test_reply(tiny_folder, capsys):
     assert cli.main([*argv, "--image-mode", "always"]) == 0
     record = json.loads(Path("reply/reply.json").read_text())
     text = " ".join(part["text"] for part in record["reply"] if "text" in part)
-    assert capsys.readouterr().out == f"{text}\n"
+    assert capsys.readouterr().out == f"{text}\n{os.path.join('reply', 'image-1.png')}\n"
     assert record["images"] == ["fox.png", "fox.png"]
     assert [part["image"] for part in record["reply"] if "image" in part] == ["image-1.png"]
     assert sorted(os.listdir("reply")) == ["image-1.png", "index.html", "reply.json"]
@@ -75,9 +75,44 @@ def test_reply(tiny_folder, capsys):
     assert sorted(os.listdir("reply")) == ["index.html", "reply.json"]
 
 
+def test_a_sampled_story_follows_its_seed(tiny_folder):
+    told = {}
+    for seed in "0", "0", "1":
+        argv = ["story", OPENING, "--steps", "2", "--sample", "--seed", seed, "--model", str(tiny_folder)]
+        assert cli.main(argv) == 0
+        record = json.loads(Path("story/story.json").read_text())
+        assert record["sample"] is True
+        told.setdefault(seed, []).append(record["steps"][1]["text"])
+    assert told["0"][0] == told["0"][1] != told["1"][0]
+
+
+@pytest.mark.parametrize("command", ["story", "reply"])
+def test_adapter(command, tiny_folder, monkeypatch):
+    loaded = []
+    monkeypatch.setattr("minigpt5.pipeline.MiniGPT5Pipeline.load_adapter", lambda self, folder: loaded.append(folder))
+    Path("adapter").mkdir()
+    Path("adapter/adapter.json").write_text("{}")
+    options = ["--steps", "1"] if command == "story" else []
+    assert cli.main([command, OPENING, *options, "--model", str(tiny_folder), "--adapter", "adapter"]) == 0
+    assert loaded == [Path("adapter")]
+    assert json.loads(Path(command, f"{command}.json").read_text())["adapter"] == "adapter"
+
+
+def test_output_that_cannot_be_printed(tiny_folder, monkeypatch, capsys):
+    reader, pipe = os.pipe()
+    os.close(reader)
+    argv = ["reply", OPENING, "--model", str(tiny_folder)]
+    for stream, code in ((os.fdopen(os.open("/dev/full", os.O_WRONLY), "w"), 2), (os.fdopen(pipe, "w"), 0)):
+        with stream:
+            monkeypatch.setattr(sys, "stdout", stream)
+            assert cli.main([*argv, "--out", f"reply-{code}"]) == code
+        assert Path(f"reply-{code}/reply.json").exists()
+    assert capsys.readouterr().err == "minigpt5: error: cannot print: [Errno 28] No space left on device\n"
+
+
 def test_marks_place_the_pictures(tiny_folder, tiny_pipe, monkeypatch):
     seen = []
-    monkeypatch.setattr(cli, "load_pipeline", lambda _: tiny_pipe)
+    monkeypatch.setattr(cli, "load_pipeline", lambda *_: tiny_pipe)
     monkeypatch.setattr(type(tiny_pipe), "encode_prompt", lambda self, prompts, images: seen.append(prompts) or 1 / 0)
     for prompt in ("Hello", "Hello <ImageHere>!"):
         with pytest.raises(ZeroDivisionError):
@@ -99,12 +134,31 @@ def test_arguments_are_checked(command, fails):
     assert "is a file" in fails(command, OPENING, "--out", "notes/below")
     assert "holds other files" in fails(command, OPENING, "--out", "full")
     assert "current folder" in fails(command, OPENING, "--out", ".")
+    os.mkfifo("pipe.png")
+    os.symlink("loop.png", "loop.png")
+    os.symlink("nowhere", "dangling")
+    assert "pipe or device" in fails(command, OPENING, "--image", "pipe.png")
+    assert "loop.png: broken picture" in fails(command, OPENING, "--image", "loop.png")
+    for name in ("loop.png", "dangling", "loop.png/below"):
+        assert "leads nowhere" in fails(command, OPENING, "--out", name)
+    for name in ("a" * 300, "pipe.png", "loop.png"):
+        assert "unknown model" in fails(command, OPENING, "--model", name)
+        assert "is not the folder of an adapter" in fails(command, OPENING, "--adapter", name)
+    for option in ("--image", "--out", "--model", "--adapter"):
+        assert "surrogate" in fails(command, OPENING, option, os.fsdecode(b"\xff"))
+    assert "argument 2 is no text" in fails(command, os.fsdecode(b"\xff"))
+    assert "File name too long" in fails(command, OPENING, "--out", "a" * 300)
     assert "unrecognized arguments: --colour" in fails(command, OPENING, "--colour", "--model", "owner/name")
 
 
 def test_steps_are_checked(fails):
     assert "must be at least 1, got 0" in fails("story", OPENING, "--steps", "0")
+    assert "must be at most 1000" in fails("story", OPENING, "--steps", "9" * 99)
     assert "not a whole number: 'two'" in fails("story", OPENING, "--steps", "two")
+
+
+def test_a_story_has_one_picture(fails):
+    assert "--image: is given twice" in fails("story", OPENING, "--image", "fox.png", "--image", "fox.png")
 
 
 def test_no_command(fails):

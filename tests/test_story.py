@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from minigpt5.story import StoryStep, check_folder, replace_folder, tell_story, unknown_prompt_warning, write_story
+from minigpt5.story import StoryStep, check_folder, replace_folder, tell_story, write_story
 
 OPENING = "A red fox wakes up in the forest."
 
@@ -71,10 +71,23 @@ def test_fewer_than_opening_and_three_steps_are_not_told():
         list(told)
 
 
-@pytest.mark.parametrize("opening, steps, reason", [("  ", 5, "empty"), (OPENING, 0, "at least 1")])
-def test_nothing_to_tell(opening, steps, reason):
-    with pytest.raises(ValueError, match=reason):
-        next(tell_story(Recorder(), opening, steps=steps))
+@pytest.mark.parametrize(
+    ("wrong", "error", "says"),
+    [
+        ({"opening": "  "}, ValueError, "the opening is empty"),
+        ({"opening": None}, TypeError, "opening must be a string"),
+        ({"steps": 0}, ValueError, "steps must be at least 1"),
+        ({"steps": 2.0}, TypeError, "steps must be a whole number"),
+        ({"steps": 10**9}, ValueError, "steps must be at most 1000"),
+        ({"seed": -1}, ValueError, "seed must be at least 0"),
+        ({"seed": None}, TypeError, "seed must be a whole number"),
+        ({"generator": None}, ValueError, "a story has its own generator"),
+        ({"output_type": "np"}, ValueError, "a story has its own output_type"),
+    ],
+)
+def test_arguments_are_checked_at_once(wrong, error, says):
+    with pytest.raises(error, match=says):
+        tell_story(Recorder(), **({"opening": OPENING} | wrong))
 
 
 def test_seed_tells_the_story(tiny_pipe):
@@ -91,18 +104,6 @@ def test_seed_tells_the_story(tiny_pipe):
 def test_too_long_an_opening(tiny_pipe):
     with pytest.raises(ValueError, match=r"\d+ tokens long.*holds 512"):
         next(tell_story(tiny_pipe, OPENING * 100))
-
-
-@pytest.mark.parametrize("text", ["Foxes play.", "CATS!", "two cities", "by the sea", "a red ball", "Turtles", "night"])
-def test_known_prompts(text):
-    assert unknown_prompt_warning(text) is None
-
-
-def test_unknown_prompt():
-    warning = unknown_prompt_warning("A dragon lands on Mars.")
-    assert "\n" not in warning
-    for name in ("fox", "purple", "beach", "night"):
-        assert name in warning
 
 
 def test_story_folder(tmp_path):
@@ -130,13 +131,36 @@ def test_an_earlier_story_is_replaced(tmp_path):
     assert files(tmp_path) == ["story", "story/index.html", "story/step-1.png", "story/story.json"]
 
 
-@pytest.mark.parametrize("names", [["notes.txt"], ["index.html"], ["story.json", "notes.txt"], ["reply.json"]])
+@pytest.mark.parametrize(
+    "names",
+    [["notes.txt"], ["index.html"], ["story.json", "notes.txt"], ["reply.json"], ["story.json"], ["story.json/"]],
+)
 def test_other_files_are_not_replaced(tmp_path, names):
     for name in names:
-        (tmp_path / name).touch()
+        (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).touch()
+    before = files(tmp_path)
     with pytest.raises(FileExistsError, match="other files"):
         write_story(tmp_path, OPENING, "model", 0, steps_of(1))
-    assert files(tmp_path) == sorted(names)
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("change", ["hidden", "another picture", "a link in a picture's place", "a record of anything"])
+def test_what_was_put_into_a_story_is_not_removed(tmp_path, change):
+    out = tmp_path / "story"
+    write_story(out, OPENING, "model", 0, steps_of(2))
+    if change == "hidden":
+        (out / ".notes").touch()
+    elif change == "another picture":
+        (out / "step-3.png").touch()
+    elif change == "a link in a picture's place":
+        (out / "step-1.png").rename(tmp_path / "mine.png")
+        (out / "step-1.png").symlink_to(tmp_path / "mine.png")
+    else:
+        (out / "story.json").write_text('{"steps": [{"image": ["step-1.png"]}]}')
+    before = files(tmp_path)
+    with pytest.raises(FileExistsError, match="other files"):
+        write_story(out, OPENING, "model", 0, steps_of(1))
+    assert files(tmp_path) == before
 
 
 def test_folders_that_cannot_be(tmp_path, monkeypatch):

@@ -11,7 +11,8 @@ SHIPPED = Path(__file__).parent
 def shipped_model(name: str | os.PathLike) -> str | os.PathLike:
     """The folder of a model that ships with the package under this name; any other name as it is."""
     folder = SHIPPED / str(name)
-    return folder if str(name) and (folder / "model_index.json").exists() else name
+    # Not Path.exists: it raises for a name that is too long for any file.
+    return folder if str(name) and os.path.exists(folder / "model_index.json") else name
 
 
 def shipped_models() -> list[str]:
