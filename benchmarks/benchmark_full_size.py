@@ -68,7 +68,7 @@ def memory_settings(parts):
         sizes = {name: parameter_bytes(part.parameters(), itemsize) for name, part in parts.items()}
         sizes["comprehension"] -= less
         largest = max(p.numel() for part in parts.values() for p in part.parameters()) * itemsize
-        by_layer = None if less else sizes["mapper"] + largest
+        by_layer = None if less else largest
         table[setting] = (sum(sizes.values()), max(sizes.values()), by_layer)
     return table
 

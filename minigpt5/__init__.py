@@ -11,6 +11,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from minigpt5.utils.registry import lend_to_diffusers
+
 __version__ = "0.1.0"
 
 # Names are imported when they are first used: `import minigpt5` alone loads neither torch nor diffusers.
@@ -54,3 +56,7 @@ def __getattr__(name: str):
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *_HOME])
+
+
+# So that `DiffusionPipeline.from_pretrained` opens our folders wherever this package is imported.
+lend_to_diffusers("MiniGPT5Pipeline", lambda: __getattr__("MiniGPT5Pipeline"))

@@ -104,6 +104,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1) if vae is not None else 8
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
         self._null_embeds: tuple[Any, torch.Tensor] | None = None
+        self._own_card: str | None = None
         self._guidance_scale, self._num_timesteps, self._interrupt = guidance_scale, 0, False
 
     @classmethod
@@ -136,15 +137,43 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         pipe.register_to_config(_name_or_path=str(name))
         return pipe
 
-    def save_pretrained(self, save_directory: str | os.PathLike, safe_serialization: bool = True, **kwargs) -> None:
-        """Write the pipeline to a folder, with a model card unless one is there; see `DiffusionPipeline`."""
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike,
+        safe_serialization: bool = True,
+        push_to_hub: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Write the pipeline to a folder, with a model card unless one is there; see `DiffusionPipeline`.
+
+        Args:
+            save_directory: the folder, made if it is not there.
+            safe_serialization: as safetensors; there is no other way.
+            push_to_hub: also send the folder to `repo_id`, by default named as the folder is. Its card takes the place
+                of the one there.
+
+        Raises:
+            ValueError: if an adapter is attached, or weights are to be pickled.
+        """
         if is_adapted(self.comprehension):
             raise ValueError("an adapter is attached, which a pipeline folder cannot hold: call fuse_adapter() first")
-        card = Path(save_directory) / "README.md"
-        if not card.exists():
-            card.parent.mkdir(parents=True, exist_ok=True)
+        if not safe_serialization:
+            raise ValueError("safe_serialization=False would pickle the weights, which from_pretrained does not read")
+        folder = Path(save_directory)
+        card = folder / "README.md"
+        self._own_card = card.read_text(encoding="utf-8") if card.exists() else None
+        if self._own_card is None:
+            folder.mkdir(parents=True, exist_ok=True)
             card.write_text(model_card(self), encoding="utf-8")
-        super().save_pretrained(save_directory, safe_serialization=safe_serialization, **kwargs)
+        if push_to_hub:
+            kwargs.setdefault("repo_id", folder.resolve().name)
+        super().save_pretrained(str(folder), push_to_hub=push_to_hub, **kwargs)
+
+    def _upload_folder(self, working_dir: str | os.PathLike, repo_id: str, *args: Any, **kwargs: Any) -> Any:
+        # Both ways to the hub put a card of diffusers' own into the folder just before.
+        card = model_card(self, repo_id) if self._own_card is None else self._own_card
+        (Path(working_dir) / "README.md").write_text(card, encoding="utf-8")
+        return super()._upload_folder(working_dir, repo_id, *args, **kwargs)
 
     def load_adapter(self, folder: str | os.PathLike) -> None:
         """Attach what training made beside this base: voken rows, LoRA or prefix, mapper.

@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 
 import minigpt5
+from minigpt5.utils.registry import lend_to_diffusers
 
 
 def test_importing_alone_loads_neither_torch_nor_diffusers():
@@ -32,3 +34,27 @@ def test_diffusers_knows_the_package_s_classes():
     for name in ("VokenMapper", "MiniGPT5Processor"):
         assert pipeline_loading_utils.LOADABLE_CLASSES["minigpt5"][name] == ["save_pretrained", "from_pretrained"]
         assert name in pipeline_loading_utils.ALL_IMPORTABLE_CLASSES
+
+
+@pytest.mark.parametrize("imports", ["minigpt5, diffusers", "diffusers, minigpt5"])
+def test_diffusers_finds_the_pipeline_whichever_is_imported_first(imports):
+    code = f"import sys, {imports}; print('minigpt5.pipeline' in sys.modules, diffusers.MiniGPT5Pipeline.__module__)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "False minigpt5.pipeline\n"
+
+
+def test_diffusers_keeps_its_own_names():
+    import diffusers
+
+    assert diffusers.DDIMScheduler.__name__ == "DDIMScheduler"
+    with pytest.raises(AttributeError, match="MiniGPT6Pipeline"):
+        getattr(diffusers, "MiniGPT6Pipeline")  # noqa: B009
+
+
+def test_names_are_lent_to_a_module_that_looks_up_some_itself(monkeypatch):
+    """As diffusers does where `DIFFUSERS_SLOW_IMPORT` is set, or might one day."""
+    module = ModuleType("diffusers")
+    module.__getattr__ = {"own": 1}.__getitem__
+    monkeypatch.setitem(sys.modules, "diffusers", module)
+    lend_to_diffusers("ours", lambda: 2)
+    assert (module.own, module.ours) == (1, 2)

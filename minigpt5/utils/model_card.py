@@ -5,8 +5,8 @@ from __future__ import annotations
 from diffusers import DiffusionPipeline
 
 
-def model_card(pipe: DiffusionPipeline) -> str:
-    """A model card: what the parts are, how large, and how to run them."""
+def model_card(pipe: DiffusionPipeline, source: str = "PATH_OR_REPOSITORY") -> str:
+    """A model card: what the parts are, how large, and how to run them once `source` is opened."""
     rows = []
     for name, part in pipe.components.items():
         if part is None:
@@ -31,7 +31,7 @@ Reads interleaved text and pictures and replies in kind (MiniGPT-5, arXiv 2310.0
 ```python
 from minigpt5 import MiniGPT5Pipeline
 
-pipe = MiniGPT5Pipeline.from_pretrained("PATH_OR_REPOSITORY")
+pipe = MiniGPT5Pipeline.from_pretrained("{source}")
 reply = pipe("What happens next? <ImageHere>", images=[picture])
 print(reply.text[0])
 ```

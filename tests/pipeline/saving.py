@@ -1,8 +1,14 @@
 """Folders and hub: what is saved opens again, and with it comes our card."""
 
 import json
+from pathlib import Path
 
+import pytest
 import torch
+from diffusers import DiffusionPipeline
+from diffusers.pipelines import pipeline_utils
+from diffusers.utils import hub_utils
+from huggingface_hub import CommitInfo, RepoUrl
 
 from minigpt5 import MiniGPT5Pipeline
 from minigpt5.storyworld import miniature
@@ -30,6 +36,57 @@ class SavingMixin:
         (tmp_path / "README.md").write_text("mine")
         pipe.save_pretrained(tmp_path)
         assert (tmp_path / "README.md").read_text() == "mine"
+
+    def test_pickled_weights_are_refused_before_anything_is_written(self, pipe, tmp_path):
+        with pytest.raises(ValueError, match="safe_serialization=False would pickle the weights"):
+            pipe.save_pretrained(tmp_path / "model", safe_serialization=False)
+        assert not list(tmp_path.iterdir())
+
+    def test_a_variant_is_saved_and_opened_by_its_name(self, pipe, tmp_path):
+        pipe.save_pretrained(tmp_path, variant="ema")
+        again = MiniGPT5Pipeline.from_pretrained(tmp_path, variant="ema")
+        assert (tmp_path / "mapper/diffusion_pytorch_model.ema.safetensors").exists()
+        assert torch.equal(again.mapper.queries, pipe.mapper.queries)
+        assert torch.equal(again.comprehension.query_tokens, pipe.comprehension.query_tokens)
+
+    def test_diffusers_opens_the_folder_without_being_told_the_class(self, pipe, folder):
+        again = DiffusionPipeline.from_pretrained(folder)
+        again.set_progress_bar_config(disable=True)
+        assert type(again) is MiniGPT5Pipeline and same(paint(again), paint(pipe))
+
+    @pytest.fixture
+    def hub(self, monkeypatch):
+        """What was sent, by repository and file, of files that are no weights."""
+        sent = {}
+
+        def create_repo(repo_id, **_):
+            return RepoUrl(f"https://huggingface.co/user/{repo_id.removeprefix('user/')}")
+
+        def upload_folder(repo_id, folder_path, commit_message, **_):
+            texts = {path for path in Path(folder_path).rglob("*") if path.suffix in (".json", ".md")}
+            sent[repo_id] = {str(path.relative_to(folder_path)): path.read_text() for path in texts}
+            return CommitInfo(f"https://huggingface.co/{repo_id}/commit/0", commit_message, "", "0")
+
+        for module in (hub_utils, pipeline_utils):
+            monkeypatch.setattr(module, "create_repo", create_repo)
+        monkeypatch.setattr(hub_utils, "upload_folder", upload_folder)
+        return sent
+
+    def test_pushing_sends_our_card(self, pipe, hub):
+        pipe.push_to_hub("user/fox")
+        card = hub["user/fox"]["README.md"]
+        assert 'MiniGPT5Pipeline.from_pretrained("user/fox")' in card and "pipeline_tag: any-to-any" in card
+        assert json.loads(hub["user/fox"]["model_index.json"])["mapper"] == ["minigpt5", "VokenMapper"]
+
+    def test_saving_may_push_the_folder_under_its_name(self, pipe, hub, tmp_path):
+        pipe.save_pretrained(tmp_path / "fox", push_to_hub=True)
+        assert 'MiniGPT5Pipeline.from_pretrained("user/fox")' in hub["user/fox"]["README.md"]
+        assert hub["user/fox"]["README.md"] == (tmp_path / "fox/README.md").read_text()
+
+    def test_pushing_keeps_a_card_that_is_there(self, pipe, hub, tmp_path):
+        (tmp_path / "README.md").write_text("mine")
+        pipe.save_pretrained(str(tmp_path), push_to_hub=True, repo_id="user/hare")
+        assert hub["user/hare"]["README.md"] == (tmp_path / "README.md").read_text() == "mine"
 
     def test_optional_components_are_saved_when_given(self, pipe, texts, tmp_path):
         tokenizer = miniature.build_tokenizer(texts, lowercase=True, max_length=miniature.TEXT_LENGTH)
