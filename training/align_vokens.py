@@ -7,9 +7,10 @@
 import dataclasses
 from dataclasses import dataclass
 
-from minigpt5.data.mixture import open_mixture
+from minigpt5.data.mixture import CAPTIONED_TASKS, TEXT_TASKS
 from minigpt5.storyworld.coach import Coach
-from minigpt5.training.fit import end_dry_run, fit
+from minigpt5.training.fit import BEST, end_dry_run, fit
+from minigpt5.training.mixture import open_mixture
 from minigpt5.training.objective import (
     VokenConfig,
     VokenModel,
@@ -18,23 +19,30 @@ from minigpt5.training.objective import (
     save_trained,
     validation_loss,
 )
-from minigpt5.utils.logs import quiet_libraries
 from minigpt5.utils.processes import is_main_process
-from minigpt5.utils.settings import read_config
+from minigpt5.utils.programs import run_program
+from minigpt5.utils.settings import setting
 from minigpt5.vokens.adapters import train_adapter
 
 
 @dataclass(kw_only=True)
 class AlignConfig(VokenConfig):
-    """Settings of the first stage, whose mapper learns ten times as fast as the vokens."""
+    """The first stage."""
 
-    mapper_rate: float = 10.0
+    mapper_rate: float = setting(10.0, above=0, help="the mapper's learning rate over the vokens'")
+    best: str | None = setting(None, choices=("one", "two", "minus_loss"), help=f"{BEST}; null for the first there is")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not any(task not in TEXT_TASKS for task in self.mix):
+            raise ValueError(
+                f"mix: {' and '.join(self.mix)} paint nothing, and there is no first stage without pictures to paint; "
+                f"add {' or '.join(CAPTIONED_TASKS)}"
+            )
 
 
-def main():
-    quiet_libraries()
-    config = read_config(AlignConfig, __doc__)
-    pipe = open_for_training(config.model, config.dtype, config.gradient_checkpointing, config.dry_run)
+def main(config: AlignConfig):
+    pipe = open_for_training(config)
     train_adapter(pipe, config.lora, seed=config.seed)
     model = VokenModel(pipe, config.weights)
     end_dry_run(model, config)
@@ -45,7 +53,7 @@ def main():
 
     def batches(index, source=draw):
         drawn = source(index)
-        captions = [one.caption for one in drawn if one.caption is not None]
+        captions = [one.caption for one in drawn if one.paints]
         return pipe.processor.training_batch([one.item for one in drawn]), captions
 
     # Until the mapper speaks roughly like the text encoder, the costly diffusion loss teaches nothing.
@@ -71,4 +79,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, AlignConfig, __doc__, many_processes=True)

@@ -8,7 +8,7 @@ so are the text encoders unless `train_text_encoder` is set, as where a painter 
 folder of the same kind, OUT/model; its UNet is what MiniGPT-5's pipeline and the baselines take as `unet`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,55 +17,37 @@ from diffusers.utils import make_image_grid
 from PIL import Image
 from torch import nn
 
-from minigpt5.data.mixture import check_pairs, open_mixture
+from minigpt5.data.mixture import PAIR_TASKS
 from minigpt5.painters import painter_of, trainable
-from minigpt5.training.fit import FitConfig, fit
+from minigpt5.training.fit import BEST, fit
 from minigpt5.training.losses import drop_for_guidance
+from minigpt5.training.mixture import MixtureConfig, open_mixture
 from minigpt5.training.objective import validation_loss
+from minigpt5.training.results import save_result
 from minigpt5.utils.images import pad_to_square, to_tensor
-from minigpt5.utils.logs import quiet_libraries
 from minigpt5.utils.processes import is_main_process, pick_device, share_of_batch
-from minigpt5.utils.settings import read_config
+from minigpt5.utils.programs import opening, run_program
+from minigpt5.utils.settings import setting
 from minigpt5.weights import shipped_model
 
 
 @dataclass(kw_only=True)
-class FinetuneConfig(FitConfig):
-    """Settings of the fine-tuned diffusion model.
+class FinetuneConfig(MixtureConfig):
+    """The diffusion model."""
 
-    Args:
-        data: folder with the data sets, each in a folder by its name: cc3m, vist.
-        layouts: another layout for one of them, as {cc3m: cc3m-shards}.
-        model: pipeline to start from, Stable Diffusion or MiniGPT-5.
-        out: folder for checkpoints and the result.
-        mix: pairs a batch by task, pair (cc3m) and story_pair (vist); batch_size is their sum.
-        max_bad_share: share of missing or broken pictures that stops the run.
-        guidance_dropout: share of captions replaced by the empty one.
-        snr_gamma: of Min-SNR weighting, null for none.
-        gradient_checkpointing: compute the denoiser's activations twice to keep fewer.
-        train_text_encoder: train the text encoders too.
-        judged: validation batches of an evaluation.
-        painted: validation captions of the sample grid.
-        num_inference_steps, guidance_scale: of the sample grid.
-    """
+    tasks = PAIR_TASKS
 
-    data: Path
-    layouts: dict = field(default_factory=dict)
-    model: Path
-    out: Path
-    mix: dict
-    max_bad_share: float = 0.01
-    guidance_dropout: float = 0.1
-    snr_gamma: float | None = 5.0
-    gradient_checkpointing: bool = False
-    train_text_encoder: bool = False
-    judged: int = 4
-    painted: int = 4
-    num_inference_steps: int = 50
-    guidance_scale: float = 7.5
-
-    def __post_init__(self):
-        check_pairs(self.mix, self.batch_size)
+    model: Path = setting(help="pipeline to start from, of diffusers or MiniGPT-5")
+    out: Path = setting(help="folder for checkpoints and the result")
+    guidance_dropout: float = setting(0.1, least=0, most=1, help="share of captions replaced by the empty one")
+    snr_gamma: float | None = setting(5.0, above=0, help="of Min-SNR weighting, null for none")
+    gradient_checkpointing: bool = setting(False, help="compute the denoiser's activations twice to keep fewer")
+    train_text_encoder: bool = setting(False, help="train the text encoders too")
+    judged: int = setting(4, least=1, help="validation batches of an evaluation")
+    painted: int = setting(4, least=1, help="validation captions of the sample grid")
+    num_inference_steps: int = setting(50, least=1, most=1000, help="of the sample grid")
+    guidance_scale: float = setting(7.5, least=0, help="of the sample grid")
+    best: str = setting("minus_loss", choices=("minus_loss",), help=BEST)
 
 
 class PainterModel(nn.Module):
@@ -124,10 +106,9 @@ def _open(model: str | Path) -> DiffusionPipeline:
     return pipeline
 
 
-def main():
-    quiet_libraries()
-    config = read_config(FinetuneConfig, __doc__)
-    model = PainterModel(shipped_model(config.model), config).to(pick_device())
+def main(config: FinetuneConfig):
+    with opening(f"the model {config.model}"):
+        model = PainterModel(shipped_model(config.model), config).to(pick_device())
     pipeline = model.painter.pipeline
     draw, held_back = (open_mixture(config, split) for split in ("train", "validation"))
 
@@ -153,8 +134,8 @@ def main():
 
     fit(model, batches, losses, config, config.out, evaluate)
     if is_main_process():
-        pipeline.to(torch.float16).save_pretrained(config.out / "model")
+        save_result(pipeline, config.out / "model")
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, FinetuneConfig, __doc__, many_processes=True)

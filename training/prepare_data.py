@@ -5,30 +5,32 @@
 A run that was stopped goes on where it was. Into OUT come the index, `report.json`, and a list of the bad pictures.
 """
 
-import argparse
 import os
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from minigpt5.data.prepare import LAYOUTS, as_table, prepare
+from minigpt5.utils.programs import ProgramError, run_program
+from minigpt5.utils.settings import Settings, setting
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=LAYOUTS, help="the data set")
-    parser.add_argument("source", type=Path, metavar="SRC", help="folder of the download; nothing in it is changed")
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder for the index and the report")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that decode pictures")
-    arguments = parser.parse_args()
-    try:
-        report = prepare(arguments.kind, arguments.source, arguments.out, arguments.workers)
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+@dataclass(kw_only=True)
+class PrepareConfig(Settings):
+    """The download and its index."""
+
+    kind: str = setting(choices=tuple(LAYOUTS), positional=True, help="the data set")
+    src: Path = setting(positional=True, help="folder of the download; nothing in it is changed")
+    out: Path = setting(positional=True, help="folder for the index and the report")
+    workers: int = setting(os.cpu_count() or 1, least=1, most=1024, help="processes that decode pictures")
+
+
+def main(config: PrepareConfig):
+    report = prepare(config.kind, config.src, config.out, config.workers)
     print(as_table(report))
-    print(f"index, report.json and lists of the bad pictures: {arguments.out}")
+    print(f"index, report.json and lists of the bad pictures: {config.out}")
     if not any(split["rows"]["kept"] + split["rows"]["cut"] for split in report["splits"].values()):
-        sys.exit(f"error: no row of {arguments.source} has its pictures; is it the whole download?")
+        raise ProgramError(f"no row of {config.src} has its pictures; is it the whole download?")
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, PrepareConfig, __doc__)

@@ -7,58 +7,43 @@ Everything else is frozen. A picture without a word is the prompt, its caption t
 folder, OUT/model.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from minigpt5 import MiniGPT5Pipeline
-from minigpt5.data.mixture import check_pairs, open_mixture
-from minigpt5.training.fit import FitConfig, fit
+from minigpt5.data.mixture import PAIR_TASKS
+from minigpt5.training.fit import BEST, fit
+from minigpt5.training.mixture import MixtureConfig, open_mixture
 from minigpt5.training.objective import validation_loss
 from minigpt5.training.projection import ProjectionModel
-from minigpt5.utils.logs import quiet_libraries
+from minigpt5.training.results import save_result
 from minigpt5.utils.processes import is_main_process, pick_device
-from minigpt5.utils.settings import read_config
+from minigpt5.utils.programs import opening, run_program
+from minigpt5.utils.settings import DTYPES, setting
 
 
 @dataclass(kw_only=True)
-class ProjectionConfig(FitConfig):
-    """Settings of the projection's first stage.
+class ProjectionConfig(MixtureConfig):
+    """The projection's first stage."""
 
-    Args:
-        data: folder with the data sets, each in a folder by its name: cc3m, vist.
-        layouts: another layout for one of them, as {cc3m: cc3m-shards}.
-        model: pipeline to start from.
-        dtype: of the frozen weights; the projection is float32.
-        out: folder for checkpoints and the result.
-        fresh: begin with a random projection instead of the pipeline's, as where its Q-Former is a new one.
-        mix: pairs a batch by task, pair (cc3m) and story_pair (vist); batch_size is their sum.
-        max_bad_share: share of missing or broken pictures that stops the run.
-        gradient_checkpointing: compute the language model's activations twice to keep fewer.
-        judged: validation batches of an evaluation.
-    """
+    tasks = PAIR_TASKS
 
-    data: Path
-    layouts: dict = field(default_factory=dict)
-    model: Path
-    dtype: str = "float32"
-    out: Path
-    fresh: bool = False
-    mix: dict
-    max_bad_share: float = 0.01
-    gradient_checkpointing: bool = False
-    judged: int = 4
-
-    def __post_init__(self):
-        check_pairs(self.mix, self.batch_size)
+    model: Path = setting(help="pipeline to start from")
+    out: Path = setting(help="folder for checkpoints and the result")
+    dtype: str = setting("float32", choices=DTYPES, help="of the frozen weights; the projection is float32")
+    fresh: bool = setting(
+        False, help="begin with a random projection instead of the pipeline's, as where its Q-Former is a new one"
+    )
+    gradient_checkpointing: bool = setting(False, help="compute the language model's activations twice to keep fewer")
+    judged: int = setting(4, least=1, help="validation batches of an evaluation")
+    best: str = setting("minus_loss", choices=("minus_loss",), help=BEST)
 
 
-def main():
-    quiet_libraries()
-    config = read_config(ProjectionConfig, __doc__)
-    torch.manual_seed(config.seed)
-    pipe = MiniGPT5Pipeline.from_pretrained(config.model, dtype=getattr(torch, config.dtype))
+def main(config: ProjectionConfig):
+    with opening(f"the model {config.model}"):
+        pipe = MiniGPT5Pipeline.from_pretrained(config.model, dtype=getattr(torch, config.dtype))
     model = ProjectionModel(pipe.comprehension, config.gradient_checkpointing).to(pick_device())
     if config.fresh:
         model.projection.reset_parameters()
@@ -77,8 +62,8 @@ def main():
 
     fit(model, batches, losses, config, config.out, evaluate)
     if is_main_process():
-        pipe.to("cpu", torch.float16).save_pretrained(config.out / "model")
+        save_result(pipe, config.out / "model")
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, ProjectionConfig, __doc__, many_processes=True)

@@ -5,12 +5,12 @@
 """
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from minigpt5.data.mixture import open_mixture
 from minigpt5.storyworld.coach import Coach
-from minigpt5.training.fit import end_dry_run, fit
+from minigpt5.training.fit import BEST, end_dry_run, fit
+from minigpt5.training.mixture import open_mixture
 from minigpt5.training.objective import (
     LossWeights,
     VokenConfig,
@@ -20,24 +20,24 @@ from minigpt5.training.objective import (
     save_trained,
     validation_loss,
 )
-from minigpt5.utils.logs import quiet_libraries
 from minigpt5.utils.processes import is_main_process
-from minigpt5.utils.settings import read_config
+from minigpt5.utils.programs import run_program
+from minigpt5.utils.settings import setting
 from minigpt5.vokens.adapters import train_adapter
 
 
 @dataclass(kw_only=True)
 class InterleavedConfig(VokenConfig):
-    """Settings of the second stage.
+    """The second stage."""
 
-    Args:
-        adapter: adapter folder of the first stage, where `model` is the base.
-        prefix_length: keys and values of prefix tuning, in place of LoRA; 0 for none.
-    """
-
-    adapter: Path | None = None
-    prefix_length: int = 0
-    weights: LossWeights = field(default_factory=lambda: LossWeights(caption=0.0))
+    adapter: Path | None = setting(None, help="adapter folder of the first stage, where `model` is the base")
+    prefix_length: int = setting(0, least=0, help="keys and values of prefix tuning, in place of LoRA; 0 for none")
+    weights: LossWeights = setting(factory=lambda: LossWeights(caption=0.0), help="of the losses")
+    best: str | None = setting(
+        None,
+        choices=("all_five", "said", "shown", "agrees", "one", "minus_loss"),
+        help=f"{BEST}; null for the first there is",
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -45,10 +45,8 @@ class InterleavedConfig(VokenConfig):
             raise ValueError("prefix_length: a prefix takes the place of lora, and cannot be fused")
 
 
-def main():
-    quiet_libraries()
-    config = read_config(InterleavedConfig, __doc__)
-    pipe = open_for_training(config.model, config.dtype, config.gradient_checkpointing, config.dry_run)
+def main(config: InterleavedConfig):
+    pipe = open_for_training(config)
     if config.adapter:
         pipe.load_adapter(config.adapter)
     train_adapter(pipe, config.lora, config.prefix_length, config.seed)
@@ -62,14 +60,17 @@ def main():
     model.coach = Coach(pipe, config.naming_weight, config.judge).to(pipe.device) if config.coached else None
 
     def batches(index, source=draw):
-        return pipe.processor.training_batch([one.item for one in source(index)])
+        drawn = source(index)
+        captions = [one.caption for one in drawn if one.paints]
+        return pipe.processor.training_batch([one.item for one in drawn]), captions
 
     # The diffusion loss costs more than all else together, and teaches little before the caption loss is low.
     full, warm = config.weights, dataclasses.replace(config.weights, diffusion=0.0)
 
-    def losses(inputs, step):
+    def losses(batch, step):
+        inputs, captions = batch
         model.weights = warm if step < config.caption_only_steps else full
-        return model(inputs, *model.coach.instruct(inputs["targets"])) if model.coach else model(inputs)
+        return model(inputs, *model.coach.instruct(inputs["targets"])) if model.coach else model(inputs, captions)
 
     def evaluate():
         figures = model.coach.examine_stories(pipe, config.judged) if model.coach else {}
@@ -83,4 +84,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, InterleavedConfig, __doc__, many_processes=True)

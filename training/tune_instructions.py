@@ -8,59 +8,42 @@ The set is good descriptions in the layout of CC3M, each asked for by an instruc
 result is a pipeline folder, OUT/model.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from minigpt5 import MiniGPT5Pipeline
-from minigpt5.data.mixture import check_mix, open_mixture
-from minigpt5.training.fit import FitConfig, fit
+from minigpt5.training.fit import BEST, fit
+from minigpt5.training.mixture import MixtureConfig, open_mixture
 from minigpt5.training.objective import validation_loss
 from minigpt5.training.projection import ProjectionModel
-from minigpt5.utils.logs import quiet_libraries
+from minigpt5.training.results import save_result
 from minigpt5.utils.processes import is_main_process, pick_device
-from minigpt5.utils.settings import read_config
+from minigpt5.utils.programs import opening, run_program
+from minigpt5.utils.settings import DTYPES, setting
 from minigpt5.vokens.decoding import decode_texts
 
 
 @dataclass(kw_only=True)
-class InstructionConfig(FitConfig):
-    """Settings of the projection's second stage.
+class InstructionConfig(MixtureConfig):
+    """The projection's second stage."""
 
-    Args:
-        data: folder with the data sets, each in a folder by its name: cc3m (of curated descriptions), chat.
-        layouts: another layout for one of them, as {cc3m: cc3m-shards}.
-        model: pipeline to start from.
-        dtype: of the frozen weights; the projection is float32.
-        out: folder for checkpoints and the result.
-        mix: conversations a batch by task: instruct (published instructions), caption (StoryWorld's questions), chat;
-            batch_size is their sum.
-        max_bad_share: share of missing or broken pictures that stops the run.
-        gradient_checkpointing: compute the language model's activations twice to keep fewer.
-        judged: validation batches of an evaluation.
-        told: replies to validation questions that an evaluation prints.
-    """
+    # Published instructions, StoryWorld's questions, one's own chats, and stories and talks without new pictures.
+    tasks = ("instruct", "caption", "chat", "story_text", "talk_text")
 
-    data: Path
-    layouts: dict = field(default_factory=dict)
-    model: Path
-    dtype: str = "float32"
-    out: Path
-    mix: dict
-    max_bad_share: float = 0.01
-    gradient_checkpointing: bool = False
-    judged: int = 4
-    told: int = 4
-
-    def __post_init__(self):
-        check_mix(self.mix, self.batch_size)
+    model: Path = setting(help="pipeline to start from")
+    out: Path = setting(help="folder for checkpoints and the result")
+    dtype: str = setting("float32", choices=DTYPES, help="of the frozen weights; the projection is float32")
+    gradient_checkpointing: bool = setting(False, help="compute the language model's activations twice to keep fewer")
+    judged: int = setting(4, least=1, help="validation batches of an evaluation")
+    told: int = setting(4, least=0, help="replies to validation questions that an evaluation prints")
+    best: str = setting("minus_loss", choices=("minus_loss",), help=BEST)
 
 
-def main():
-    quiet_libraries()
-    config = read_config(InstructionConfig, __doc__)
-    pipe = MiniGPT5Pipeline.from_pretrained(config.model, dtype=getattr(torch, config.dtype))
+def main(config: InstructionConfig):
+    with opening(f"the model {config.model}"):
+        pipe = MiniGPT5Pipeline.from_pretrained(config.model, dtype=getattr(torch, config.dtype))
     model = ProjectionModel(pipe.comprehension, config.gradient_checkpointing).to(pick_device())
     draw, held_back = (open_mixture(config, split) for split in ("train", "validation"))
 
@@ -80,8 +63,8 @@ def main():
 
     fit(model, batches, losses, config, config.out, evaluate)
     if is_main_process():
-        pipe.to("cpu", torch.float16).save_pretrained(config.out / "model")
+        save_result(pipe, config.out / "model")
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, InstructionConfig, __doc__, many_processes=True)

@@ -29,6 +29,14 @@ class Drawn(NamedTuple):
     item: list[Message] | Example
     caption: str | None = None
 
+    @property
+    def paints(self) -> bool:
+        """Whether the reply to be learnt has a picture."""
+        if isinstance(self.item, Example):
+            return bool(self.item.outputs)
+        reply = self.item[-1]["content"]
+        return not isinstance(reply, str) and any(part["type"] == "image" for part in reply)
+
 
 Row = dict[str, Any]
 
@@ -70,41 +78,15 @@ TASKS: dict[str, tuple[str, Callable[[Row, random.Random], Drawn | None]]] = {
 
 # Their replies paint nothing.
 TEXT_TASKS = ("pair", "story_pair", "instruct", "caption", "story_text", "talk_text")
+# Their replies paint a picture whose caption is known.
+CAPTIONED_TASKS = ("draw", "published_cc3m")
+# A picture is all that is asked, its caption all that is replied.
+PAIR_TASKS = ("pair", "story_pair")
 
 
 @lru_cache(maxsize=16)
 def _order(length: int, seed: int) -> torch.Tensor:
     return torch.randperm(length, generator=torch.Generator().manual_seed(seed))
-
-
-def check_mix(mix: dict[str, int], batch_size: int) -> None:
-    """Refuse a mixture that cannot fill the batch.
-
-    Raises:
-        ValueError: for an unknown task, or if the counts do not add up to `batch_size`.
-    """
-    unknown = sorted(mix.keys() - TASKS.keys())
-    if unknown:
-        raise ValueError(f"mix: no task {unknown[0]!r}; the tasks are {', '.join(TASKS)}")
-    if sum(mix.values()) != batch_size:
-        raise ValueError(f"mix adds up to {sum(mix.values())} conversations, batch_size is {batch_size}")
-
-
-def check_pairs(mix: dict[str, int], batch_size: int) -> None:
-    """Refuse a mixture that is not of pictures with a caption each, or cannot fill the batch.
-
-    Raises:
-        ValueError: for another task than pair and story_pair, and what `check_mix` raises.
-    """
-    check_mix(mix, batch_size)
-    others = sorted(mix.keys() - {"pair", "story_pair"})
-    if others:
-        raise ValueError(f"mix: {others[0]} gives no pictures with captions; pair and story_pair do")
-
-
-def open_mixture(config: Any, split: str) -> Mixture:
-    """The mixture that a program's settings name: `data`, `mix`, `layouts`, `seed` and `max_bad_share`."""
-    return Mixture(config.data, config.mix, split, config.layouts, config.seed, config.max_bad_share)
 
 
 class Mixture:
@@ -146,14 +128,9 @@ class Mixture:
         found: list[list[Message] | Example] = []
         paints = [task for task in self.mix if task not in TEXT_TASKS]
         for number in range(50 * count if paints else 0):
-            item = self._draw(paints[number % len(paints)], number).item
-            if isinstance(item, Example):
-                question = item if item.outputs else None
-            else:
-                shown = item[-1]["content"]
-                painted = not isinstance(shown, str) and any(part["type"] == "image" for part in shown)
-                question = item[:-1] if painted else None
-            found += [question] if question else []
+            drawn = self._draw(paints[number % len(paints)], number)
+            if drawn.paints:
+                found.append(drawn.item if isinstance(drawn.item, Example) else drawn.item[:-1])
             if len(found) == count:
                 break
         return found

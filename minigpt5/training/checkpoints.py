@@ -16,11 +16,12 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
 from minigpt5.utils.files import whole_file
+from minigpt5.utils.programs import ProgramError
 
 BEST = "best.pt"
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(ProgramError):
     """A checkpoint could not be written or read."""
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import send_to_device
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
@@ -34,59 +35,65 @@ from minigpt5.training.checkpoints import (
     training_state,
 )
 from minigpt5.training.cost import cost_table, training_cost
-from minigpt5.utils.settings import plain
+from minigpt5.utils.processes import process_state
+from minigpt5.utils.programs import ProgramError
+from minigpt5.utils.settings import Settings, plain, setting
+
+# Of the setting `best`, whose choices a program knows.
+BEST = "figure of an evaluation that tells the best checkpoint, the higher the better"
 
 
 @dataclass(kw_only=True)
-class FitConfig:
-    """Settings of the loop; a program's own settings inherit from it.
+class FitConfig(Settings):
+    """The training loop."""
 
-    Args:
-        steps: optimizer steps.
-        batch_size: samples of one forward pass over all processes.
-        gradient_accumulation_steps: forward passes a step; their gradients are averaged.
-        learning_rate: peak rate of AdamW, reached after the warm-up.
-        lr_scheduler: what follows the warm-up, by diffusers' names: cosine, linear, constant_with_warmup.
-        warmup_steps: of a rate that rises from zero.
-        weight_decay: of AdamW.
-        max_grad_norm: gradients are clipped to this norm.
-        ema_decay: decay of the weights' moving average, which then is the result; null for none.
-        mixed_precision: no, bf16 or fp16.
-        seed: of everything drawn.
-        num_workers: processes that prepare batches ahead; 0 prepares them in this one.
-        save_every: steps between checkpoints.
-        keep_checkpoints: how many of the last ones are kept, beside the best.
-        resume: latest, best, none, or a checkpoint's file.
-        evaluate_every: steps between evaluations; there is one more at the end.
-        log_every: steps between reports.
-        report_to: tensorboard, wandb or trackio; null for none.
-        max_bad_steps: skipped steps in a row, for a loss that is no finite number, that stop the run.
-        dry_run: only list what trains and what it costs in memory.
-    """
+    steps: int = setting(least=1, help="optimizer steps")
+    batch_size: int = setting(least=1, help="samples of one forward pass over all processes")
+    gradient_accumulation_steps: int = setting(1, least=1, help="forward passes a step; their gradients are averaged")
+    learning_rate: float = setting(above=0, help="peak rate of AdamW, reached after the warm-up")
+    lr_scheduler: str = setting(
+        "cosine",
+        choices=("cosine", "linear", "constant", "constant_with_warmup"),
+        help="what follows the warm-up, by diffusers' names",
+    )
+    warmup_steps: int = setting(100, least=0, help="of a rate that rises from zero")
+    weight_decay: float = setting(0.01, least=0, help="of AdamW")
+    max_grad_norm: float = setting(1.0, above=0, help="gradients are clipped to this norm")
+    ema_decay: float | None = setting(
+        None, above=0, below=1, help="decay of the weights' moving average, which then is the result; null for none"
+    )
+    mixed_precision: str = setting("no", choices=("no", "bf16", "fp16"), help="of the forward pass")
+    seed: int = setting(0, least=0, most=2**32 - 1, help="of everything drawn")
+    num_workers: int = setting(
+        0, least=0, most=1024, help="processes that prepare batches ahead; 0 prepares them in this one"
+    )
+    save_every: int = setting(500, least=1, help="steps between checkpoints")
+    keep_checkpoints: int = setting(2, least=1, help="how many of the last ones are kept, beside the best")
+    resume: str = setting("latest", help="latest, best, none, or a checkpoint's file")
+    evaluate_every: int = setting(1000, least=1, help="steps between evaluations; there is one more at the end")
+    best: str | None = setting(None, help=f"{BEST}; null for its first")
+    log_every: int = setting(50, least=1, help="steps between reports")
+    report_to: str | None = setting(
+        "tensorboard", choices=sorted(LOGGER_TYPE_TO_CLASS), help="a tracker of accelerate; null for none"
+    )
+    max_bad_steps: int = setting(
+        5, least=1, help="skipped steps in a row, for a loss that is no finite number, that stop the run"
+    )
+    dry_run: bool = setting(False, help="only list what trains and what it costs in memory")
 
-    steps: int
-    batch_size: int
-    gradient_accumulation_steps: int = 1
-    learning_rate: float
-    lr_scheduler: str = "cosine"
-    warmup_steps: int = 100
-    weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
-    ema_decay: float | None = None
-    mixed_precision: str = "no"
-    seed: int = 0
-    num_workers: int = 0
-    save_every: int = 500
-    keep_checkpoints: int = 2
-    resume: str = "latest"
-    evaluate_every: int = 1000
-    log_every: int = 50
-    report_to: str | None = "tensorboard"
-    max_bad_steps: int = 5
-    dry_run: bool = False
+    def __post_init__(self):
+        super().__post_init__()
+        if self.mixed_precision == "fp16" and not torch.cuda.is_available():
+            raise ValueError("mixed_precision is 'fp16', which needs a GPU; bf16 works without one")
+        processes = process_state().num_processes
+        if self.batch_size < processes:
+            raise ValueError(f"batch_size is {self.batch_size}, of which {processes} processes cannot have one each")
+        if self.report_to and not self.dry_run and self.report_to not in map(str, get_available_trackers()):
+            extra = "'minigpt5[train]'" if self.report_to == "tensorboard" else self.report_to
+            raise ValueError(f"report_to: {self.report_to} is not installed: pip install {extra}, or set it to null")
 
 
-class TrainingError(RuntimeError):
+class TrainingError(ProgramError):
     """Training cannot go on."""
 
 
@@ -201,12 +208,8 @@ class Watch:
 
 
 def build_accelerator(config: FitConfig, folder: Path) -> Accelerator:
-    """accelerate as the launcher started it.
-
-    Raises:
-        ImportError: if the tracker is not installed.
-    """
-    accelerator = Accelerator(
+    """accelerate as the launcher started it."""
+    return Accelerator(
         mixed_precision=config.mixed_precision,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         cpu=not torch.cuda.is_available(),
@@ -215,10 +218,6 @@ def build_accelerator(config: FitConfig, folder: Path) -> Accelerator:
         # Some batches have no picture to paint, and leave the mapper out.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
-    if config.report_to and not accelerator.log_with:
-        extra = "'minigpt5[train]'" if config.report_to == "tensorboard" else config.report_to
-        raise ImportError(f"report_to: {config.report_to} is not installed: pip install {extra}, or set it to null")
-    return accelerator
 
 
 def end_dry_run(module: nn.Module, config: FitConfig) -> None:
@@ -245,7 +244,7 @@ def fit(
         batches: this process's share of the batch of an index, a function of the index alone.
         losses: named losses of a batch at a step; their entry "loss" is what is minimised.
         evaluate: called on the main process every `evaluate_every` steps and at the end, with the averaged weights in
-            place. Returns numbers, the first of which, the higher the better, tells the best checkpoint; and pictures.
+            place. Returns numbers, of which `config.best` tells the best checkpoint, and pictures.
         parameter_groups: AdamW groups where rates differ; by default one group of all trainable parameters.
 
     Returns:
@@ -350,7 +349,7 @@ def fit(
             best = False
             if evaluate and (done % config.evaluate_every == 0 or done == config.steps):
                 figures = judge() if accelerator.is_main_process else {}
-                first = next(iter(figures.values()), None)
+                first = figures.get(config.best or next(iter(figures), ""))
                 best = first is not None and (counters["best"] is None or first > counters["best"])
                 counters["best"] = first if best else counters["best"]
                 best = bool(accelerator.reduce(torch.tensor(float(best), device=accelerator.device)) > 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,86 +17,73 @@ from torch.nn.functional import cross_entropy
 from transformers import BatchFeature
 
 from minigpt5.data.features import FeatureCache, content_key, part_key
-from minigpt5.data.mixture import check_mix
+from minigpt5.data.mixture import CAPTIONED_TASKS, TEXT_TASKS
 from minigpt5.pipeline import MiniGPT5Pipeline
 from minigpt5.published.shapes import random_pipeline
 from minigpt5.readers.minigpt4 import embed_prompt, image_features, last_hidden_states, next_token_logits
 from minigpt5.readers.processor import IGNORE_INDEX
-from minigpt5.training.fit import FitConfig
 from minigpt5.training.losses import caption_loss, drop_for_guidance, latent_diffusion_loss, stratified_timesteps
+from minigpt5.training.mixture import MixtureConfig
+from minigpt5.training.results import save_result
 from minigpt5.utils.images import to_tensor
 from minigpt5.utils.processes import pick_device, share_of_batch
+from minigpt5.utils.programs import opening
+from minigpt5.utils.settings import DTYPES, Settings, setting
 from minigpt5.vokens.adapters import LoraSettings, save_adapter
 
 
 @dataclass
-class LossWeights:
-    """Weights of the losses (arXiv 2310.02239, equations 8 and 9) and how the diffusion's is taken.
+class LossWeights(Settings):
+    """Weights of the losses (arXiv 2310.02239, equations 8 and 9) and how the diffusion's is taken."""
 
-    Args:
-        text: of L_text. Published: 0.01.
-        diffusion: of L_LDM. Published: 1.
-        caption: of L_CAP, 0.1 in the first stage and 0 in the second.
-        guidance_dropout: share of pictures whose voken features become zeros. Published: 0.1.
-        snr_gamma: of Min-SNR weighting, `None` for none. Published code: 5.
-        mask_padding: whether the caption features that L_CAP aims at see no padding, as in the published code. The
-            diffusion model itself is trained on features that do.
-    """
-
-    text: float = 0.01
-    diffusion: float = 1.0
-    caption: float = 0.1
-    guidance_dropout: float = 0.1
-    snr_gamma: float | None = 5.0
-    mask_padding: bool = True
+    text: float = setting(0.01, least=0, help="of L_text; published: 0.01")
+    diffusion: float = setting(1.0, least=0, help="of L_LDM; published: 1")
+    caption: float = setting(0.1, least=0, help="of L_CAP; published: 0.1 in the first stage, 0 in the second")
+    guidance_dropout: float = setting(
+        0.1, least=0, most=1, help="share of pictures whose voken features become zeros; published: 0.1"
+    )
+    snr_gamma: float | None = setting(
+        5.0, above=0, help="of Min-SNR weighting of L_LDM, null for none; published code: 5"
+    )
+    mask_padding: bool = setting(
+        True,
+        help="whether the caption features that L_CAP aims at see no padding, as in the published code; the diffusion "
+        "model itself is trained on features that do",
+    )
 
 
 @dataclass(kw_only=True)
-class VokenConfig(FitConfig):
-    """Settings that both stages share.
+class VokenConfig(MixtureConfig):
+    """The vokens, in both stages."""
 
-    Args:
-        data: folder with the data sets, each in a folder by its name: cc3m, vist, mmdialog, chat.
-        layouts: another layout for one of them, as {cc3m: cc3m-shards}.
-        model: pipeline to start from: a folder, a repository, or a shipped name.
-        dtype: of the frozen weights; what trains is float32.
-        out: folder for checkpoints and the result.
-        mix: conversations a batch by task; batch_size is their sum.
-        max_bad_share: share of missing or broken pictures that stops the run.
-        lora: adapters of the language model, which the published first stage leaves alone.
-        weights: of the losses.
-        mapper_rate: the mapper's learning rate over the vokens'.
-        caption_only_steps: steps before the diffusion loss comes in.
-        gradient_checkpointing: compute activations twice to keep fewer.
-        cache_features: folder to keep the frozen parts' features in.
-        coached: the data are StoryWorld's, whose ground truth helps and judges.
-        naming_weight: of the coach's naming head.
-        judge: the judge's folder, in place of the shipped one.
-        judged: validation captions or stories of an evaluation.
-        fuse: also write the whole pipeline, with all that was trained folded in.
-    """
-
-    data: Path
-    layouts: dict = field(default_factory=dict)
-    model: Path
-    dtype: str = "float32"
-    out: Path
-    mix: dict
-    max_bad_share: float = 0.01
-    lora: LoraSettings | None = None
-    weights: LossWeights = field(default_factory=LossWeights)
-    mapper_rate: float = 1.0
-    caption_only_steps: int = 0
-    gradient_checkpointing: bool = False
-    cache_features: Path | None = None
-    coached: bool = False
-    naming_weight: float = 0.0
-    judge: Path | None = None
-    judged: int = 50
-    fuse: bool = False
+    model: Path = setting(help="pipeline to start from: a folder, a repository, or a shipped name")
+    out: Path = setting(help="folder for checkpoints and the result")
+    dtype: str = setting("float32", choices=DTYPES, help="of the frozen weights; what trains is float32")
+    lora: LoraSettings | None = setting(
+        None, help="adapters of the language model, which the published first stage leaves alone"
+    )
+    weights: LossWeights = setting(factory=LossWeights, help="of the losses")
+    mapper_rate: float = setting(1.0, above=0, help="the mapper's learning rate over the vokens'")
+    caption_only_steps: int = setting(0, least=0, help="steps before the diffusion loss comes in")
+    gradient_checkpointing: bool = setting(False, help="compute activations twice to keep fewer")
+    cache_features: Path | None = setting(None, help="folder to keep the frozen parts' features in")
+    coached: bool = setting(False, help="the data are StoryWorld's, whose ground truth helps and judges")
+    naming_weight: float = setting(0.0, least=0, help="of the coach's naming head")
+    judge: Path | None = setting(None, help="the judge's folder, in place of the shipped one")
+    judged: int = setting(50, least=1, help="validation captions or stories of an evaluation")
+    fuse: bool = setting(False, help="also write the whole pipeline, with all that was trained folded in")
 
     def __post_init__(self):
-        check_mix(self.mix, self.batch_size)
+        super().__post_init__()
+        if self.best not in (None, "minus_loss") and not self.coached:
+            raise ValueError(f"best is {self.best!r}, which StoryWorld's judge tells only where coached is true")
+        untold = [task for task in self.mix if task not in (*TEXT_TASKS, *CAPTIONED_TASKS)]
+        if self.weights.caption and untold and not self.coached:
+            told = " and ".join(CAPTIONED_TASKS)
+            raise ValueError(
+                f"weights.caption is {self.weights.caption}, but {untold[0]} has no caption of what it paints; "
+                f"only {told} have"
+            )
 
 
 class VokenModel(nn.Module):
@@ -251,23 +238,26 @@ class VokenModel(nn.Module):
         return losses
 
 
-def open_for_training(
-    model: Path, dtype: str = "float32", gradient_checkpointing: bool = False, dry_run: bool = False
-) -> MiniGPT5Pipeline:
+def open_for_training(config: VokenConfig) -> MiniGPT5Pipeline:
     """Open a pipeline on this process's device, its mapper trainable and in fp32.
 
-    Args:
-        model: folder, repository or shipped name; for a dry run also `minigpt5-7b`, the published shapes alone.
-        dtype: of the frozen weights.
-        gradient_checkpointing: LLM and UNet compute their activations twice to keep fewer.
+    For a dry run `minigpt5-7b` names the published shapes alone.
+
+    Raises:
+        ProgramError: if the pipeline cannot be opened.
+        ValueError: if it has no text encoder to take the caption loss with.
     """
-    if dry_run and str(model) == "minigpt5-7b":
-        pipe = random_pipeline(dtype=getattr(torch, dtype), device="meta")
+    dtype, caption = getattr(torch, config.dtype), config.weights.caption
+    if config.dry_run and str(config.model) == "minigpt5-7b":
+        pipe = random_pipeline(dtype=dtype, device="meta")
     else:
-        pipe = MiniGPT5Pipeline.from_pretrained(str(model), dtype=getattr(torch, dtype)).to(pick_device())
+        with opening(f"the model {config.model}"):
+            pipe = MiniGPT5Pipeline.from_pretrained(str(config.model), dtype=dtype).to(pick_device())
+        if caption and pipe.text_encoder is None:
+            raise ValueError(f"weights.caption is {caption}, but {config.model} has no text encoder: set it to 0")
     pipe.set_progress_bar_config(disable=True)
     pipe.mapper.float().requires_grad_(True)
-    if gradient_checkpointing:
+    if config.gradient_checkpointing:
         pipe.comprehension.language_model.gradient_checkpointing_enable()
         pipe.unet.enable_gradient_checkpointing()
     return pipe
@@ -278,7 +268,7 @@ def save_trained(pipe: MiniGPT5Pipeline, config: VokenConfig) -> None:
     save_adapter(pipe, config.out / "adapter", str(config.model))
     if config.fuse:
         pipe.fuse_adapter()
-        pipe.to(torch.float16).save_pretrained(config.out / "model")
+        save_result(pipe, config.out / "model")
 
 
 def validation_loss(

@@ -1,162 +1,263 @@
-"""Settings of a program: a dataclass, filled from a YAML file and from the command line, which wins.
+"""Settings: dataclasses whose fields say what they may be.
 
-Every field is an option, `--learning_rate 1e-4`; the fields of a dataclass within it have dotted names,
-`--weights.text 0.01`. The "Args" of the dataclass's docstring are the help.
+    @dataclass(kw_only=True)
+    class PaintSettings(Settings):
+        "How pictures are painted."
+
+        num_inference_steps: int = setting(20, least=1, help="denoising steps")
+
+Each range is declared once. It is checked however the settings come about: in Python, from a YAML file or from the
+command line, whose `--help` tells it (`minigpt5.utils.programs`).
 """
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
-import re
-import sys
+import math
+import reprlib
 import types
-from collections.abc import Iterator, Sequence
-from dataclasses import MISSING, asdict, fields, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, asdict, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
-Settings = TypeVar("Settings")
+Schema = TypeVar("Schema", bound="Settings")
+
+# Types of weights, by torch's names.
+DTYPES = ("float32", "bfloat16", "float16")
+# The words of a YAML file that leave a setting out.
+NULL = ("null", "~", "")
+_TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+_TOLD = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path"}
+# No count of a program is larger, unless its setting says so; where one is, it is a slip.
+_LARGEST = 10**9
 
 
-def _kinds(annotation: Any) -> tuple:
-    """The types that a value may have."""
-    return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+def setting(
+    default: Any = MISSING,
+    *,
+    factory: Any = MISSING,
+    help: str = "",
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    choices: Sequence[str] | None = None,
+    positional: bool = False,
+    **metadata: Any,
+) -> Any:
+    """A field of settings, and what it may be.
+
+    Args:
+        default, factory: the value where none is given, or what makes it; without either the setting is required.
+        help: what it is, for `--help`.
+        least, most, above, below: bounds of a number, or of every number of a mapping; the last two are left out.
+        choices: the texts that are allowed.
+        positional: whether it stands on the command line by its place, without a name.
+        metadata: further entries of the field's metadata.
+    """
+    bounds = {"at least": least, "above": above, "at most": most, "below": below}
+    bounds = {words: bound for words, bound in bounds.items() if bound is not None}
+    metadata |= {"help": help, "bounds": bounds, "choices": tuple(choices or ()), "positional": positional}
+    return field(default=default, default_factory=factory, metadata=metadata)
 
 
-def _nested(annotation: Any) -> type | None:
-    return next((kind for kind in _kinds(annotation) if is_dataclass(kind)), None)
+class Settings:
+    """What settings inherit from: each field is converted to its type and held to its range.
+
+    Raises:
+        ValueError: if a value is of another type or out of its range; names the setting.
+    """
+
+    def __post_init__(self):
+        hints = get_type_hints(type(self))
+        for each in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, each.name)
+            try:
+                value = _convert(value, hints[each.name])
+            except (TypeError, ValueError):
+                raise ValueError(f"{each.name} is {_shown(value)}, expected {_expected(hints[each.name])}") from None
+            _hold_to_range(each.name, value, each.metadata)
+            setattr(self, each.name, value)
 
 
-def _help(schema: type) -> dict[str, str]:
-    """What the docstrings of a dataclass and of those it inherits from say of each field."""
-    told = {}
-    for base in reversed(schema.__mro__):
-        arguments = (base.__doc__ or "").partition("Args:")[2].partition("\n\n")[0]
-        for names, text in re.findall(r"^ {4,8}(\w[\w, ]*): ((?:.|\n(?! {4,8}\w[\w, ]*: ))*)", arguments, re.MULTILINE):
-            told |= dict.fromkeys(re.split(r", ", names), " ".join(text.split()).replace("%", "%%"))
-    return told
+def kinds_of(annotation: Any) -> tuple:
+    """The types that a value may have; that of `None` first, as the word null is also a text."""
+    kinds = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    return tuple(sorted(kinds, key=lambda kind: kind is not types.NoneType))
 
 
-def _options(schema: type, prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    """Name, type and help of each option."""
-    hints, told = get_type_hints(schema), _help(schema)
-    for field in fields(schema):
-        inner = _nested(hints[field.name])
+def nested_settings(annotation: Any) -> type[Settings] | None:
+    """The settings that are the value of a field, if it has such."""
+    return next((kind for kind in kinds_of(annotation) if is_dataclass(kind)), None)
+
+
+def default_of(one: Field) -> Any:
+    """A field's value where none is given; `MISSING` if it is required."""
+    return one.default if one.default_factory is MISSING else one.default_factory()
+
+
+def range_text(bounds: Mapping[str, float]) -> str:
+    """Bounds in words; empty without any."""
+    if bounds.keys() == {"at least", "at most"}:
+        return f"from {bounds['at least']} to {bounds['at most']}"
+    return " and ".join(f"{words} {bound}" for words, bound in bounds.items())
+
+
+def _expected(annotation: Any) -> str:
+    told = []
+    for kind in kinds_of(annotation):
+        origin, inner = get_origin(kind) or kind, get_args(kind)
         if inner:
-            if types.NoneType in _kinds(hints[field.name]):
-                yield f"{prefix}{field.name}", "null", f"null leaves it out: {told.get(field.name, '')}".strip(": ")
-            yield from _options(inner, f"{prefix}{field.name}.")
-            continue
-        missing = field.default is MISSING and field.default_factory is MISSING
-        default = field.default if field.default is not MISSING else None if missing else field.default_factory()
-        default = "required" if missing else yaml.safe_dump(default, default_flow_style=True).split("\n")[0]
-        kind = " or ".join(getattr(kind, "__name__", str(kind)) for kind in _kinds(hints[field.name]))
-        text = told.get(field.name, "").rstrip(".")
-        yield f"{prefix}{field.name}", kind.replace("NoneType", "null"), f"{text} ({default})".strip()
+            whole = "a mapping of names to" if origin is dict else "a list of"
+            told.append(f"{whole} {_TOLD[inner[-1 if origin is dict else 0]].removeprefix('a ')}s")
+        else:
+            told.append("null" if kind is types.NoneType else _TOLD.get(kind, kind.__name__))
+    return " or ".join(reversed(told))
+
+
+def _shown(value: Any) -> str:
+    """A value in an error's line: however large or deep it is, a few words."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxdict = 2, 8
+    return "empty" if value == "" else short.repr(value)[:120]
 
 
 def _convert(value: Any, annotation: Any) -> Any:
-    """A YAML value as one of the types that the annotation allows; YAML reads 1e-4 as a word."""
-    for kind in _kinds(annotation):
-        origin = get_origin(kind) or kind
-        if origin is Literal and value in get_args(kind):
-            return value
-        if (origin is Any) or (origin is type(None) and value is None):
-            return value
-        if isinstance(origin, type) and type(value) is origin:
-            return value
-        if origin is Path and isinstance(value, str):
-            return Path(value)
-        if origin is float and isinstance(value, (int, str)) and not isinstance(value, bool):
-            try:
-                return float(value)
-            except ValueError:
-                continue
-        if origin is tuple and isinstance(value, list):
-            return tuple(value)
-    raise TypeError(value)
-
-
-def build_settings(schema: type[Settings], values: dict[str, Any], prefix: str = "") -> Settings:
-    """A dataclass from nested plain values.
+    """A value, or the words that stand for one in a file, as one of the types that the annotation allows.
 
     Raises:
-        ValueError: if a value is unknown, missing or of another type; names it.
+        TypeError, ValueError: if it is of none of them.
     """
+    for kind in kinds_of(annotation):
+        origin, inner = get_origin(kind) or kind, get_args(kind)
+        if kind is types.NoneType:
+            if value is None or value in NULL:
+                return None
+        elif origin is dict and isinstance(value := _structure(value), dict):
+            return {_convert(name, inner[0]): _convert(each, inner[1]) for name, each in value.items()}
+        elif origin is tuple and isinstance(value := _structure(value), (list, tuple)):
+            return tuple(_convert(each, inner[0]) for each in value)
+        elif origin is bool and isinstance(value, str):
+            return _TRUTH[value.lower()] if value.lower() in _TRUTH else _refuse()
+        elif origin is int and isinstance(value, str):
+            return int(value)
+        elif origin is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+            return float(value)
+        elif origin is Path and isinstance(value, str) and value:
+            return Path(value)
+        elif isinstance(value, origin) and not (origin is int and isinstance(value, bool)):
+            return value
+    return _refuse()
+
+
+def _refuse() -> NoReturn:
+    raise TypeError
+
+
+def _structure(value: Any) -> Any:
+    """A value that the command line gave as a word, `{draw: 3}`, or as a list of one word, `[q_proj, v_proj]`."""
+    word = value[0] if isinstance(value, list) and len(value) == 1 else value
+    return read_yaml(word) if isinstance(word, str) and word.lstrip().startswith(("{", "[")) else value
+
+
+def _hold_to_range(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
+    """Raises a `ValueError` for what is out of range; of a mapping or list each entry."""
+    if isinstance(value, dict):
+        for entry, each in value.items():
+            _hold_to_range(f"{name}.{entry}", each, metadata)
+    elif isinstance(value, tuple):
+        for each in value:
+            _hold_to_range(name, each, metadata)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        bounds = metadata.get("bounds", {})
+        if isinstance(value, int):
+            bounds = {"at most": _LARGEST} | bounds
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{name} is {value}, must be a finite number")
+        within = {"at least": value.__ge__, "above": value.__gt__, "at most": value.__le__, "below": value.__lt__}
+        for words, bound in bounds.items():
+            if not within[words](bound):
+                raise ValueError(f"{name} is {_shown(value)}, must be {words} {bound}")
+    elif isinstance(value, str) and metadata.get("choices") and value not in metadata["choices"]:
+        raise ValueError(f"{name} is {_shown(value)}, must be one of {', '.join(metadata['choices'])}")
+
+
+def build_settings(schema: type[Schema], values: Any, prefix: str = "") -> Schema:
+    """Settings from nested plain values, in which numbers and truths may be words.
+
+    Of settings within settings, what is not given is as in the outer ones' default.
+
+    Raises:
+        ValueError: if a value is unknown, missing, of another type or out of its range; names it.
+    """
+    try:
+        values = _structure(values)
+    except ValueError as error:
+        raise ValueError(f"{prefix.rstrip('.')}: {error}") from None
     if not isinstance(values, dict):
-        raise ValueError(f"{prefix.rstrip('.') or 'the settings'}: {values!r} is not a mapping of names to values")
+        whole = prefix.rstrip(".") or "the settings"
+        raise ValueError(f"{whole}: {_shown(values)} is not a mapping of names to values")
     hints = get_type_hints(schema)
-    known = {field.name: field for field in fields(schema)}
-    unknown = sorted(values.keys() - known.keys())
+    known = {each.name: each for each in fields(schema)}  # type: ignore[arg-type]
+    unknown = sorted(str(name) for name in values.keys() - known.keys())
     if unknown:
-        raise ValueError(f"unknown setting {prefix}{unknown[0]}; there are {', '.join(known)}")
+        raise ValueError(f"unknown setting {prefix}{unknown[0][:80]}; there are {', '.join(known)}")
     built = {}
-    for name, field in known.items():
+    for name, each in known.items():
+        default = default_of(each)
         if name not in values:
-            if field.default is MISSING and field.default_factory is MISSING:
+            if default is MISSING:
                 raise ValueError(f"{prefix}{name} is not set")
             continue
-        value, inner = values[name], _nested(hints[name])
-        if inner and value is not None:
-            built[name] = build_settings(inner, value, f"{prefix}{name}.")
-            continue
-        try:
-            built[name] = _convert(value, hints[name])
-        except TypeError:
-            kind = " or ".join(getattr(kind, "__name__", str(kind)) for kind in _kinds(hints[name]))
-            raise ValueError(f"{prefix}{name} is {value!r}, expected {kind}") from None
-    return schema(**built)
-
-
-def read_config(schema: type[Settings], description: str, argv: Sequence[str] | None = None) -> Settings:
-    """The settings of a program from its command line and the YAML file that `--config` names.
-
-    Bad settings end the program with one line and exit code 2.
-    """
-    parser = argparse.ArgumentParser(
-        usage="%(prog)s [--config FILE] [--SETTING VALUE ...]",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file with settings by the names below")
-    for name, kind, text in _options(schema):
-        parser.add_argument(f"--{name}", metavar=kind.upper(), default=MISSING, help=text)
-    # `--batch-size` means `--batch_size`.
-    words = [
-        f"--{name.replace('-', '_')}{given}{value}" if dashes else word
-        for word in (sys.argv[1:] if argv is None else argv)
-        for dashes, name, given, value in [re.match(r"(--)?([^=]*)(=?)((?:.|\n)*)", word).groups()]
-    ]
-    arguments = vars(parser.parse_args(words))
-    file = arguments.pop("config")
+        value, inner = values[name], nested_settings(hints[name])
+        if inner and not isinstance(value, inner) and value is not None and value not in NULL:
+            if isinstance(default, inner) and isinstance(value, dict):
+                value = plain(default) | value
+            value = build_settings(inner, value, f"{prefix}{name}.")
+        built[name] = value
     try:
-        values = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}) if file else {}
-        for name, text in arguments.items():
-            if text is MISSING:
-                continue
-            *outer, last = name.split(".")
-            inner = values
-            for step in outer:
-                inner[step] = dict(inner.get(step) or {})
-                inner = inner[step]
-            inner[last] = yaml.safe_load(text)
-        return build_settings(schema, values)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        parser.error(f"{file}: {error}" if file and not isinstance(error, OSError) else str(error))
+        return schema(**built)
+    except ValueError as error:
+        raise ValueError(f"{prefix}{error}") from None
 
 
-def plain(settings: Any) -> dict[str, Any]:
-    """A settings dataclass as values that JSON and YAML can hold."""
+def plain(settings: Any) -> Any:
+    """Settings as values that JSON and YAML can hold."""
+    if is_dataclass(settings) and not isinstance(settings, type):
+        settings = asdict(settings)
+    if isinstance(settings, dict):
+        return {name: plain(inner) for name, inner in settings.items()}
+    if isinstance(settings, (list, tuple)):
+        return [plain(inner) for inner in settings]
+    return str(settings) if isinstance(settings, Path) else settings
 
-    def simple(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: simple(inner) for name, inner in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [simple(inner) for inner in value]
-        return str(value) if isinstance(value, Path) else value
 
-    return simple(asdict(settings) if dataclasses.is_dataclass(settings) else settings)
+class _Loader(yaml.SafeLoader):
+    """YAML whose words stay words: a setting's type says whether `no`, `1e-4` or `2024-01-01` is more than one."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag == "tag:yaml.org,2002:merge"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def read_yaml(text: str) -> Any:
+    """Mappings, lists and words of a YAML text.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except yaml.YAMLError as error:
+        told = getattr(error, "problem", None) or str(error)
+        line = getattr(error, "problem_mark", None)
+        raise ValueError(f"not YAML{f' in line {line.line + 1}' if line else ''}: {' '.join(told.split())}") from None
+    except (AttributeError, TypeError) as error:
+        # What PyYAML's constructors make of a tag that does not fit its value.
+        raise ValueError(f"not YAML that settings can hold: {error}") from None

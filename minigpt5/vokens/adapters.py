@@ -30,6 +30,7 @@ from transformers import Blip2ForConditionalGeneration
 
 from minigpt5.readers.lora import attach_lora, fuse_lora, has_lora, load_lora, save_lora
 from minigpt5.readers.minigpt4 import KeyValuePrefix
+from minigpt5.utils.settings import Settings, setting
 
 
 class VokenRows(nn.Module):
@@ -71,20 +72,13 @@ class VokenHead(VokenRows):
 
 
 @dataclass
-class LoraSettings:
-    """Low-rank adapters of the language model (published: rank 8, alpha 16, dropout 0.05, q_proj and v_proj).
+class LoraSettings(Settings):
+    """Low-rank adapters of the language model (published: rank 8, alpha 16, dropout 0.05, q_proj and v_proj)."""
 
-    Args:
-        rank: of the two matrices.
-        alpha: their product is scaled by alpha / rank.
-        dropout: on their input.
-        targets: names of the layers that are adapted.
-    """
-
-    rank: int = 8
-    alpha: int = 16
-    dropout: float = 0.05
-    targets: tuple = ("q_proj", "v_proj")
+    rank: int = setting(8, least=1, help="of the two matrices")
+    alpha: int = setting(16, least=1, help="their product is scaled by alpha / rank")
+    dropout: float = setting(0.05, least=0, below=1, help="on their input")
+    targets: tuple[str, ...] = setting(("q_proj", "v_proj"), help="names of the layers that are adapted")
 
 
 def add_voken_rows(model: Blip2ForConditionalGeneration, voken_ids: Sequence[int]) -> None:

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from minigpt5.data import mixture
-from minigpt5.data.mixture import TASKS, TEXT_TASKS, Mixture, check_mix
+from minigpt5.data.mixture import TASKS, TEXT_TASKS, Mixture
 from minigpt5.readers.prompts import Example
 from minigpt5.storyworld.export import export_cc3m, export_mmdialog, export_vist
 
@@ -77,11 +77,3 @@ def test_questions_are_prompts_whose_reply_paints(world):
     questions = Mixture(world, {"caption": 1, "draw": 1, "published_vist": 1}).questions(3)
     assert len(questions) == 3
     assert all(question.outputs if isinstance(question, Example) else question for question in questions)
-
-
-@pytest.mark.parametrize(
-    ("mix", "told"), [({"drow": 1}, "no task 'drow'; the tasks are"), ({"draw": 3}, "adds up to 3")]
-)
-def test_a_mixture_that_cannot_be_is_refused(mix, told):
-    with pytest.raises(ValueError, match=told):
-        check_mix(mix, 4)

@@ -28,7 +28,7 @@ def run_program(monkeypatch):
     """`run_program("align_vokens", "--steps", 3)` runs `training/align_vokens.py`."""
 
     def run(name: str, *arguments: object) -> None:
-        program = str(ROOT / "training" / f"{name}.py")
+        program = str(ROOT / f"{name if '/' in name else f'training/{name}'}.py")
         monkeypatch.setattr(sys, "argv", [program, *map(str, arguments)])
         runpy.run_path(program, run_name="__main__")
 

@@ -162,23 +162,25 @@ import sys
 from pathlib import Path
 from safetensors.torch import save_file
 from minigpt5.vokens.adapters import train_adapter
-from minigpt5.training.objective import LossWeights, VokenModel, open_for_training
+from minigpt5.training.objective import LossWeights, VokenConfig, VokenModel, open_for_training
 from minigpt5.data.mixture import Mixture
-from minigpt5.training.fit import FitConfig, fit
+from minigpt5.training.fit import fit
 from minigpt5.utils.processes import is_main_process, process_state
 
 model, data, out = map(Path, sys.argv[1:])
-pipe = open_for_training(model)
+mix = {"draw": 3, "story_text": 2}
+config = VokenConfig(steps=3, batch_size=5, learning_rate=1e-3, warmup_steps=0, report_to=None,
+                     model=model, data=data, out=out, mix=mix)
+pipe = open_for_training(config)
 train_adapter(pipe)
 module = VokenModel(pipe, LossWeights(text=1.0, diffusion=0.0, caption=1.0, guidance_dropout=0.0))
-draw = Mixture(data, {"draw": 3, "story_text": 2})
+draw = Mixture(data, mix)
 
 def batches(index):
     drawn = draw(index)
     captions = [one.caption for one in drawn if one.caption is not None]
     return pipe.processor.training_batch([one.item for one in drawn]), captions
 
-config = FitConfig(steps=3, batch_size=5, learning_rate=1e-3, warmup_steps=0, report_to=None)
 fit(module, batches, lambda batch, step: module(*batch), config, out)
 if is_main_process():
     trained = {name: value.data for name, value in module.named_parameters() if value.requires_grad}

@@ -36,8 +36,8 @@ def test_an_export_with_spoilt_pictures_is_indexed(tmp_path):
 
 def test_errors_are_a_line(tmp_path):
     failed = run("mmdialog", tmp_path, tmp_path / "index")
-    assert failed.returncode == 1
-    assert failed.stderr.startswith("error: ") and "no mmdialog download" in failed.stderr
+    assert failed.returncode == 2
+    assert failed.stderr.startswith("prepare_data.py: error: ") and "no mmdialog download" in failed.stderr
     assert failed.stderr.count("\n") == 1
 
     source = tmp_path / "vist"
@@ -45,5 +45,5 @@ def test_errors_are_a_line(tmp_path):
     for picture in source.rglob("*.png"):
         picture.unlink()
     nothing = run("vist", source, tmp_path / "index")
-    assert nothing.returncode == 1 and "10" in nothing.stdout
+    assert nothing.returncode == 2 and "10" in nothing.stdout
     assert "no row of" in nothing.stderr

@@ -45,7 +45,7 @@ def test_dry_run_writes_nothing(run_program, arguments, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("setting", "value", "told"),
-    [("mix", "{draw: 4}", "draw gives no pictures with captions"), ("mix", "{pair: 5}", "adds up to 5")],
+    [("mix", "{draw: 4}", "'draw' is no task here; there are pair, story_pair"), ("mix", "{pair: 5}", "adds up to 5")],
 )
 def test_settings_that_cannot_be_are_refused(run_program, arguments, capsys, setting, value, told):
     with pytest.raises(SystemExit) as end:

@@ -4,7 +4,7 @@
         --diffusion runs/mini/diffusion --vae runs/mini/vae/model --out runs/mini/base
 """
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,40 +13,51 @@ from transformers import AutoTokenizer, Blip2ForConditionalGeneration, CLIPTextM
 
 from minigpt5 import MiniGPT5Pipeline, MiniGPT5Processor
 from minigpt5.storyworld.miniature import build_mapper
-from minigpt5.utils.logs import quiet_libraries
+from minigpt5.training.results import save_result
+from minigpt5.utils.programs import opening, run_program
+from minigpt5.utils.settings import Settings, setting
 
 
-def main():
-    quiet_libraries()
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, what in (
-        ("comprehension", "folder with processor/ and model/"),
-        ("diffusion", "folder with unet/, text_encoder/, tokenizer/ and scheduler/"),
-        ("vae", "the VAE's folder"),
-        ("out", "folder to write the pipeline to"),
-    ):
-        parser.add_argument(f"--{name}", type=Path, required=True, help=what)
-    arguments = parser.parse_args()
+@dataclass(kw_only=True)
+class AssembleConfig(Settings):
+    """The parts."""
 
-    comprehension = Blip2ForConditionalGeneration.from_pretrained(arguments.comprehension / "model")
+    comprehension: Path = setting(help="folder with processor/ and model/")
+    diffusion: Path = setting(help="folder with unet/, text_encoder/, tokenizer/ and scheduler/")
+    vae: Path = setting(help="the VAE's folder")
+    out: Path = setting(help="folder to write the pipeline to")
+    seed: int = setting(0, least=0, most=2**32 - 1, help="of the mapper's weights")
+
+
+def main(config: AssembleConfig):
+    with opening(config.comprehension):
+        processor = MiniGPT5Processor.from_pretrained(config.comprehension / "processor")
+        comprehension = Blip2ForConditionalGeneration.from_pretrained(config.comprehension / "model")
     comprehension.generation_config.update(
         max_new_tokens=48, do_sample=False, repetition_penalty=1.0, stop_strings=["###"]
     )
-    torch.manual_seed(0)
+    with opening(config.diffusion):
+        unet = UNet2DConditionModel.from_pretrained(config.diffusion / "unet")
+        scheduler = DDIMScheduler.from_pretrained(config.diffusion / "scheduler")
+        text_encoder = CLIPTextModel.from_pretrained(config.diffusion / "text_encoder")
+        tokenizer = AutoTokenizer.from_pretrained(config.diffusion / "tokenizer")
+    with opening(config.vae):
+        vae = AutoencoderKL.from_pretrained(config.vae)
+    torch.manual_seed(config.seed)
     pipe = MiniGPT5Pipeline(
-        processor=MiniGPT5Processor.from_pretrained(arguments.comprehension / "processor"),
+        processor=processor,
         comprehension=comprehension,
         mapper=build_mapper(),
-        unet=UNet2DConditionModel.from_pretrained(arguments.diffusion / "unet"),
-        vae=AutoencoderKL.from_pretrained(arguments.vae),
-        scheduler=DDIMScheduler.from_pretrained(arguments.diffusion / "scheduler"),
-        text_encoder=CLIPTextModel.from_pretrained(arguments.diffusion / "text_encoder"),
-        tokenizer=AutoTokenizer.from_pretrained(arguments.diffusion / "tokenizer"),
+        unet=unet,
+        vae=vae,
+        scheduler=scheduler,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
         guidance_scale=2.5,
         num_inference_steps=20,
     )
-    pipe.to(torch.float16).save_pretrained(arguments.out)
+    save_result(pipe, config.out)
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, AssembleConfig, __doc__)

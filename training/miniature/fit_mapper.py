@@ -17,43 +17,36 @@ from minigpt5.readers.minigpt4 import embed_prompt, last_hidden_states
 from minigpt5.storyworld.examine import examine_painting, sample_scenes
 from minigpt5.storyworld.judge import load_judge
 from minigpt5.storyworld.language import imagine, plain_caption
-from minigpt5.training.fit import FitConfig, fit
+from minigpt5.training.fit import BEST, FitConfig, fit
 from minigpt5.training.losses import caption_loss, drop_for_guidance
 from minigpt5.training.objective import LossWeights, VokenModel
-from minigpt5.utils.logs import quiet_libraries
+from minigpt5.training.results import save_result
 from minigpt5.utils.processes import is_main_process, pick_device, shard
-from minigpt5.utils.settings import read_config
+from minigpt5.utils.programs import opening, run_program
+from minigpt5.utils.settings import setting
 
 
 @dataclass(kw_only=True)
 class MapperConfig(FitConfig):
-    """Settings of the mapper.
+    """The mapper."""
 
-    Args:
-        data: folder of the exported data sets.
-        model: pipeline folder of the alignment.
-        out: folder for checkpoints and the result.
-        judge: the judge's folder, in place of the shipped one.
-        captions: how many of the training captions are used.
-        guidance_dropout: share of voken features that become zeros.
-    """
-
-    data: Path
-    model: Path
-    out: Path
-    judge: Path | None = None
-    captions: int
-    guidance_dropout: float
+    data: Path = setting(help="folder of the exported data sets")
+    model: Path = setting(help="pipeline folder of the alignment")
+    out: Path = setting(help="folder for checkpoints and the result")
+    judge: Path | None = setting(None, help="the judge's folder, in place of the shipped one")
+    captions: int = setting(least=1, help="how many of the training captions are used")
+    guidance_dropout: float = setting(least=0, most=1, help="share of voken features that become zeros")
+    best: str = setting("one", choices=("one", "two"), help=BEST)
 
 
-def main():
-    quiet_libraries()
-    config = read_config(MapperConfig, __doc__)
-    pipe = MiniGPT5Pipeline.from_pretrained(config.model).to(pick_device())
+def main(config: MapperConfig):
+    with opening(f"the model {config.model}"):
+        pipe = MiniGPT5Pipeline.from_pretrained(config.model).to(pick_device())
     pipe.set_progress_bar_config(disable=True)
     model = VokenModel(pipe, LossWeights(mask_padding=False)).eval()
-    pairs = read_cc3m(config.data / "cc3m", "train").select(shard(range(config.captions)))
-    rng = random.Random("mapper")
+    pairs = read_cc3m(config.data / "cc3m", "train")
+    pairs = pairs.select(shard(range(min(config.captions, len(pairs)))))
+    rng = random.Random(f"mapper/{config.seed}")
 
     @torch.no_grad()
     def features_and_targets(start):
@@ -91,10 +84,9 @@ def main():
         return {name: examine_painting(pipe, these, judge)["all"] for name, these in examined.items()}
 
     fit(pipe.mapper, batches, losses, config, config.out, evaluate)
-    if not is_main_process():
-        return
-    pipe.to(torch.float16).save_pretrained(config.out / "model")
+    if is_main_process():
+        save_result(pipe, config.out / "model")
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, MapperConfig, __doc__, many_processes=True)

@@ -7,16 +7,18 @@ puts the result into the package. Every core gets a process of its own: in model
 nothing.
 """
 
-import argparse
 import os
 import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from minigpt5.utils.programs import ProgramError, run_program
+from minigpt5.utils.settings import Settings, setting
 from minigpt5.weights import SHIPPED
 
 PROGRAMS = Path(__file__).parents[1]
@@ -31,24 +33,30 @@ def run(program: str, result: Path, *arguments: object, processes: int = 1) -> N
     command = [str(PROGRAMS / f"{program}.py"), *map(str, arguments)]
     if processes > 1:
         command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), *command]
-    subprocess.run([sys.executable, *command], env=environment, check=True)
+    ended = subprocess.run([sys.executable, *command], env=environment, check=False)
+    if ended.returncode:
+        raise ProgramError(f"{program} ended with exit code {ended.returncode}; what it said stands above")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--configs", type=Path, required=True, help="folder with a YAML file a stage")
-    parser.add_argument("--out", type=Path, required=True, help="folder for all stages' data, checkpoints and results")
-    parser.add_argument("--install", action="store_true", help="replace the model and the judge of the package")
-    arguments = parser.parse_args()
-    out, data = arguments.out, arguments.out / "data"
+@dataclass(kw_only=True)
+class MiniatureConfig(Settings):
+    """All stages."""
+
+    configs: Path = setting(help="folder with a YAML file a stage")
+    out: Path = setting(help="folder for all stages' data, checkpoints and results")
+    install: bool = setting(False, help="replace the model and the judge of the package")
+
+
+def main(config: MiniatureConfig):
+    out, data = config.out, config.out / "data"
     out.mkdir(parents=True, exist_ok=True)
     processes = torch.cuda.device_count() or min(os.cpu_count() or 1, 4)
 
     def stage(program: str, name: str, result: str, *more: object, processes: int = 1) -> None:
-        settings = ("--config", arguments.configs / f"{name}.yaml", "--out", out / name)
+        settings = ("--config", config.configs / f"{name}.yaml", "--out", out / name)
         run(program, out / name / result, *settings, *more, processes=processes)
 
-    run("export_storyworld", data / "done", "--config", arguments.configs / "data.yaml", "--out", data)
+    run("export_storyworld", data / "done", "--config", config.configs / "data.yaml", "--out", data)
     exported, judge = ("--data", data), ("--judge", out / "judge/model")
 
     def painter() -> None:
@@ -72,7 +80,7 @@ def main():
     ):
         stage(program, name, "model", *exported, "--model", out / start, *judge, processes=processes)
 
-    if arguments.install:
+    if config.install:
         from minigpt5.storyworld.judge import WEIGHTS
 
         for source, target in (("interleaved/model", SHIPPED / "storyworld-mini"), ("judge/model", WEIGHTS)):
@@ -82,4 +90,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, MiniatureConfig, __doc__)

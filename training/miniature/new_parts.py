@@ -3,10 +3,11 @@
     python training/miniature/new_parts.py flow-painter --data runs/mini/data --out runs/others/painter
     python training/miniature/new_parts.py reader --data runs/mini/data --out runs/others/reader
 
-`training/finetune_diffusion.py` trains a painter, `training/miniature/pretrain_comprehension.py` a reader.
+The reader is shaped as Qwen2.5-VL, the flow painter as SD 3. `training/finetune_diffusion.py` trains a painter,
+`training/miniature/pretrain_comprehension.py` a reader.
 """
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,11 +15,24 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 
 from minigpt5.data.readers import read_cc3m
 from minigpt5.storyworld import miniature, others
-from minigpt5.utils.logs import quiet_libraries
+from minigpt5.utils.files import whole_folder
+from minigpt5.utils.programs import opening, run_program
+from minigpt5.utils.settings import Settings, setting
 from minigpt5.weights import SHIPPED
 
 TEXTS = 20_000
 MINIATURE = SHIPPED / "storyworld-mini"
+
+
+@dataclass(kw_only=True)
+class PartConfig(Settings):
+    """The new part."""
+
+    part: str = setting(choices=("reader", "unet-painter", "flow-painter"), positional=True, help="what to make")
+    data: Path = setting(help="folder with cc3m/, whose captions tokenizers learn")
+    vae: Path = setting(MINIATURE / "vae", help="the unet-painter's")
+    out: Path = setting(help="folder to write to")
+    seed: int = setting(0, least=0, most=2**32 - 1, help="of the weights")
 
 
 def unet_painter(captions: list[str], vae: AutoencoderKL) -> StableDiffusionPipeline:
@@ -28,30 +42,25 @@ def unet_painter(captions: list[str], vae: AutoencoderKL) -> StableDiffusionPipe
     return StableDiffusionPipeline(vae, *parts, None, None, requires_safety_checker=False)
 
 
-def main():
-    quiet_libraries()
-    parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n\n")[0], epilog="The reader is shaped as Qwen2.5-VL, the flow painter as SD 3."
-    )
-    parser.add_argument("part", choices=("reader", "unet-painter", "flow-painter"), help="what to make")
-    parser.add_argument("--data", type=Path, required=True, help="folder with cc3m/, whose captions tokenizers learn")
-    parser.add_argument("--vae", type=Path, default=MINIATURE / "vae", help="the unet-painter's (default: shipped)")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
-    parser.add_argument("--seed", type=int, default=0, help="of the weights (default: 0)")
-    arguments = parser.parse_args()
-    captions = list(read_cc3m(arguments.data / "cc3m", "train")["caption"][:TEXTS])
-    torch.manual_seed(arguments.seed)
-    if arguments.part == "reader":
+def main(config: PartConfig):
+    captions = list(read_cc3m(config.data / "cc3m", "train")["caption"][:TEXTS])
+    torch.manual_seed(config.seed)
+    if config.part == "reader":
         processor = others.build_qwen_processor(captions)
-        others.build_qwen(processor).save_pretrained(arguments.out)
-        processor.save_pretrained(arguments.out)
+        reader = others.build_qwen(processor)
+        with whole_folder(config.out, "config.json") as folder:
+            reader.save_pretrained(folder)
+            processor.save_pretrained(folder)
         return
-    if arguments.part == "flow-painter":
+    if config.part == "flow-painter":
         painter = others.build_flow_painter(MINIATURE)
     else:
-        painter = unet_painter(captions, AutoencoderKL.from_pretrained(arguments.vae))
-    painter.save_pretrained(arguments.out)
+        with opening(f"the VAE {config.vae}"):
+            vae = AutoencoderKL.from_pretrained(config.vae)
+        painter = unet_painter(captions, vae)
+    with whole_folder(config.out, "model_index.json") as folder:
+        painter.save_pretrained(folder)
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, PartConfig, __doc__)

@@ -16,10 +16,11 @@ from minigpt5.readers.processor import MiniGPT5Processor
 from minigpt5.storyworld.judge import NamingHead
 from minigpt5.storyworld.language import describes, imagine
 from minigpt5.storyworld.miniature import CONTEXT_LENGTH, build_comprehension, build_image_processor, build_tokenizer
-from minigpt5.training.fit import FitConfig, fit
-from minigpt5.utils.logs import quiet_libraries
+from minigpt5.training.fit import BEST, FitConfig, fit
+from minigpt5.training.results import save_result
 from minigpt5.utils.processes import pick_device
-from minigpt5.utils.settings import read_config
+from minigpt5.utils.programs import opening, run_program
+from minigpt5.utils.settings import setting
 from minigpt5.vokens.decoding import decode_texts
 
 
@@ -37,21 +38,26 @@ def build_processor(captions, stories, talks):
 
 @dataclass(kw_only=True)
 class ComprehensionConfig(FitConfig):
-    """Settings of the comprehension stack.
+    """The comprehension stack."""
 
-    Args:
-        data: folder of the exported data sets.
-        out: folder for checkpoints and the result.
-        captions_only_steps: of captions alone, before stories and talks come in.
-        mix: conversations a batch after those steps, by task: caption, story, talk.
-        naming_weight: of the head that names what a picture shows.
-    """
+    data: Path = setting(help="folder of the exported data sets")
+    out: Path = setting(help="folder for checkpoints and the result")
+    captions_only_steps: int = setting(least=0, help="of captions alone, before stories and talks come in")
+    captions_only_batch_size: int = setting(least=1, help="captions of such a step")
+    mix: dict[str, int] = setting(
+        least=1,
+        help="conversations a batch after those steps, by task, caption, story and talk; batch_size is their sum",
+    )
+    naming_weight: float = setting(least=0, help="of the head that names what a picture shows")
+    best: str = setting("captions_one", choices=("captions_one", "captions_two"), help=BEST)
 
-    data: Path
-    out: Path
-    captions_only_steps: int
-    mix: dict
-    naming_weight: float
+    def __post_init__(self):
+        super().__post_init__()
+        others = [task for task in self.mix if task not in ("caption", "story", "talk")]
+        if others or "caption" not in self.mix:
+            raise ValueError(f"mix is of caption, with or without story and talk; got {', '.join(self.mix)}")
+        if sum(self.mix.values()) != self.batch_size:
+            raise ValueError(f"mix adds up to {sum(self.mix.values())} conversations, batch_size is {self.batch_size}")
 
 
 class Stack(nn.Module):
@@ -66,9 +72,7 @@ class Stack(nn.Module):
         self.namer = NamingHead(model.config.num_query_tokens * model.config.qformer_config.hidden_size)
 
 
-def main():
-    quiet_libraries()
-    config = read_config(ComprehensionConfig, __doc__)
+def main(config: ComprehensionConfig):
     device = pick_device()
     captions, stories, talks = (
         reader(config.data / name, "train")
@@ -76,15 +80,16 @@ def main():
     )
     folder = config.out / "processor"
     if not folder.exists():
-        build_processor(captions, stories, talks).save_pretrained(folder)
-    processor = MiniGPT5Processor.from_pretrained(folder)
+        save_result(build_processor(captions, stories, talks), folder)
+    with opening(f"the processor {folder}"):
+        processor = MiniGPT5Processor.from_pretrained(folder)
     model = build_comprehension(len(processor.tokenizer), processor.image_token_id, processor.tokenizer)
     stack = Stack(model).to(device)
 
     def batches(step):
-        rng = random.Random(f"comprehension/{step}")
+        rng = random.Random(f"comprehension/{config.seed}/{step}")
         captions_only = step < config.captions_only_steps
-        counts = {"caption": config.batch_size} if captions_only else config.mix
+        counts = {"caption": config.captions_only_batch_size} if captions_only else config.mix
         # Captions come first: the naming head reads the pictures in front.
         conversations, scenes = [], []
         for _ in range(counts["caption"]):
@@ -107,7 +112,8 @@ def main():
         naming = stack.namer.loss(output.qformer_outputs.last_hidden_state[: len(scenes)], scenes)
         return {"loss": output.loss + config.naming_weight * naming, "text": output.loss, "naming": naming}
 
-    held_back = read_cc3m(config.data / "cc3m", "validation").select(range(200))
+    held_back = read_cc3m(config.data / "cc3m", "validation")
+    held_back = held_back.select(range(min(200, len(held_back))))
 
     def evaluate():
         questions = [caption_task("", image, random.Random(0))[:1] for image in held_back["image"]]
@@ -119,8 +125,8 @@ def main():
         return {"captions_one": sum(lone) / len(lone), "captions_two": sum(pairs) / len(pairs)}
 
     fit(stack, batches, losses, config, config.out, evaluate)
-    model.half().save_pretrained(config.out / "model")
+    save_result(model, config.out / "model")
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, ComprehensionConfig, __doc__)

@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from torch import nn
 
 from minigpt5.data.readers import read_cc3m
-from minigpt5.storyworld.judge import NamingHead, answers, judge_accuracy, load_judge, question_loss
+from minigpt5.storyworld.judge import ATTRIBUTES, NamingHead, answers, judge_accuracy, load_judge, question_loss
 from minigpt5.storyworld.language import imagine
 from minigpt5.storyworld.miniature import (
     IMAGE_SIZE,
@@ -23,42 +23,31 @@ from minigpt5.storyworld.miniature import (
     build_tokenizer,
     build_unet,
 )
-from minigpt5.training.fit import FitConfig, fit
+from minigpt5.training.fit import BEST, FitConfig, fit
 from minigpt5.training.latents import encode_data_set
 from minigpt5.training.losses import drop_for_guidance, latent_diffusion_loss, stratified_timesteps
-from minigpt5.utils.logs import quiet_libraries
+from minigpt5.training.results import save_result
 from minigpt5.utils.processes import pick_device
-from minigpt5.utils.settings import read_config
+from minigpt5.utils.programs import opening, run_program
+from minigpt5.utils.settings import setting
 
 
 @dataclass(kw_only=True)
 class DiffusionConfig(FitConfig):
-    """Settings of text encoder and UNet.
+    """Text encoder and UNet."""
 
-    Args:
-        data: folder of the exported data sets.
-        vae: the trained VAE's folder.
-        out: folder for checkpoints and the result.
-        judge: the judge's folder, in place of the shipped one.
-        text_only_steps: in which the text encoder goes ahead alone.
-        text_batch_size: captions of such a step.
-        naming_weight: of the head that names what a caption says.
-        guidance_dropout: share of captions replaced by the empty one.
-        snr_gamma: of Min-SNR weighting, null for none.
-        num_inference_steps, guidance_scale: of the pictures that are judged.
-    """
-
-    data: Path
-    vae: Path
-    out: Path
-    judge: Path | None = None
-    text_only_steps: int
-    text_batch_size: int
-    naming_weight: float
-    guidance_dropout: float
-    snr_gamma: float | None
-    num_inference_steps: int
-    guidance_scale: float
+    data: Path = setting(help="folder of the exported data sets")
+    vae: Path = setting(help="the trained VAE's folder")
+    out: Path = setting(help="folder for checkpoints and the result")
+    judge: Path | None = setting(None, help="the judge's folder, in place of the shipped one")
+    text_only_steps: int = setting(least=0, help="in which the text encoder goes ahead alone")
+    text_batch_size: int = setting(least=1, help="captions of such a step")
+    naming_weight: float = setting(least=0, help="of the head that names what a caption says")
+    guidance_dropout: float = setting(least=0, most=1, help="share of captions replaced by the empty one")
+    snr_gamma: float | None = setting(above=0, help="of Min-SNR weighting, null for none")
+    num_inference_steps: int = setting(least=1, most=1000, help="of the pictures that are judged")
+    guidance_scale: float = setting(least=0, help="of the pictures that are judged")
+    best: str = setting("all", choices=("all", *ATTRIBUTES, "two"), help=BEST)
 
 
 class TextToLatent(nn.Module):
@@ -70,15 +59,13 @@ class TextToLatent(nn.Module):
         self.namer = NamingHead(TEXT_DIM)
 
 
-def main():
-    quiet_libraries()
-    config = read_config(DiffusionConfig, __doc__)
+def main(config: DiffusionConfig):
     device = pick_device()
 
     pairs = read_cc3m(config.data / "cc3m", "train")
     captions = list(pairs["caption"])
-    vae = AutoencoderKL.from_pretrained(config.vae).float().to(device).eval()
-    config.out.mkdir(parents=True, exist_ok=True)
+    with opening(f"the VAE {config.vae}"):
+        vae = AutoencoderKL.from_pretrained(config.vae).float().to(device).eval()
     latents = encode_data_set(vae, pairs, IMAGE_SIZE, config.out / "latents.pt")
     tokenizer = build_tokenizer(captions, lowercase=True, max_length=TEXT_LENGTH)
     ids = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")["input_ids"]
@@ -110,7 +97,8 @@ def main():
         )
         return {"loss": diffusion + config.naming_weight * naming, "ldm": diffusion, "naming": naming}
 
-    held_back = read_cc3m(config.data / "cc3m", "validation").select(range(100))
+    held_back = read_cc3m(config.data / "cc3m", "validation")
+    held_back = held_back.select(range(min(100, len(held_back))))
     scenes = [imagine(caption) for caption in held_back["caption"]]
     painter = StableDiffusionPipeline(
         vae, model.text_encoder, tokenizer, model.unet, scheduler, None, None, requires_safety_checker=False
@@ -132,11 +120,10 @@ def main():
         return figures | {"two": judge_accuracy([verdicts[i] for i in both], [scenes[i] for i in both])["all"]}
 
     fit(model, batches, losses, config, config.out, evaluate)
-    model.half()
-    for name, part in (("unet", model.unet), ("text_encoder", model.text_encoder), ("tokenizer", tokenizer)):
-        part.save_pretrained(config.out / name)
-    scheduler.save_pretrained(config.out / "scheduler")
+    parts = {"unet": model.unet, "text_encoder": model.text_encoder, "tokenizer": tokenizer, "scheduler": scheduler}
+    for name, part in parts.items():
+        save_result(part, config.out / name)
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, DiffusionConfig, __doc__)

@@ -10,36 +10,33 @@ import torch
 from torch.nn.functional import avg_pool2d, interpolate
 
 from minigpt5.storyworld.draw import draw
-from minigpt5.storyworld.judge import Judge, answers, judge_accuracy, question_loss
+from minigpt5.storyworld.judge import ATTRIBUTES, Judge, answers, judge_accuracy, question_loss
 from minigpt5.storyworld.scene import sample_scene, split_rng
-from minigpt5.training.fit import FitConfig, fit
+from minigpt5.training.fit import BEST, FitConfig, fit
+from minigpt5.training.results import save_result
 from minigpt5.utils.images import to_tensor
-from minigpt5.utils.logs import quiet_libraries
 from minigpt5.utils.processes import pick_device
-from minigpt5.utils.settings import read_config
+from minigpt5.utils.programs import run_program
+from minigpt5.utils.settings import setting
 
 
 @dataclass(kw_only=True)
 class JudgeConfig(FitConfig):
-    """Settings of the judge.
+    """The judge."""
 
-    Args:
-        out: folder for checkpoints and the result.
-        held_out_share: of the scenes, with a kind and colour that the painters never see together.
-    """
-
-    out: Path
-    held_out_share: float
+    out: Path = setting(help="folder for checkpoints and the result")
+    held_out_share: float = setting(
+        least=0, most=1, help="of the scenes, with a kind and colour that the painters never see together"
+    )
+    best: str = setting("all", choices=("all", *ATTRIBUTES), help=BEST)
 
 
-def main():
-    quiet_libraries()
-    config = read_config(JudgeConfig, __doc__)
+def main(config: JudgeConfig):
     device = pick_device()
     judge = Judge().to(device)
 
     def batches(step):
-        rng = split_rng("train", step)
+        rng = split_rng("train", config.seed * 10**9 + step)
         scenes = [
             sample_scene(rng, companion_share=0.5, held_out=rng.random() < config.held_out_share)
             for _ in range(config.batch_size)
@@ -62,8 +59,8 @@ def main():
         return {"loss": question_loss(judge(pixels), targets)}
 
     fit(judge, batches, losses, config, config.out, evaluate)
-    judge.half().save_pretrained(config.out / "model")
+    save_result(judge, config.out / "model")
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, JudgeConfig, __doc__)

@@ -12,36 +12,28 @@ from torch.nn.functional import l1_loss, mse_loss
 
 from minigpt5.data.readers import read_cc3m
 from minigpt5.storyworld.miniature import IMAGE_SIZE, build_vae
-from minigpt5.training.fit import FitConfig, fit
+from minigpt5.training.fit import BEST, FitConfig, fit
 from minigpt5.training.latents import normalise_latents, psnr
+from minigpt5.training.results import save_result
 from minigpt5.utils.images import to_tensor
-from minigpt5.utils.logs import quiet_libraries
 from minigpt5.utils.processes import pick_device
-from minigpt5.utils.settings import read_config
+from minigpt5.utils.programs import run_program
+from minigpt5.utils.settings import setting
 
 
 @dataclass(kw_only=True)
 class VaeConfig(FitConfig):
-    """Settings of the VAE.
+    """The VAE."""
 
-    Args:
-        data: folder of the exported data sets.
-        out: folder for checkpoints and the result.
-        l1_weight: of the absolute error beside the squared one.
-        kl_weight: of the divergence.
-        character_weight: of the pixels where characters stand, against 1 elsewhere.
-    """
-
-    data: Path
-    out: Path
-    l1_weight: float
-    kl_weight: float
-    character_weight: float
+    data: Path = setting(help="folder of the exported data sets")
+    out: Path = setting(help="folder for checkpoints and the result")
+    l1_weight: float = setting(least=0, help="of the absolute error beside the squared one")
+    kl_weight: float = setting(least=0, help="of the divergence")
+    character_weight: float = setting(least=0, help="of the pixels where characters stand, against 1 elsewhere")
+    best: str = setting("psnr_db", choices=("psnr_db",), help=BEST)
 
 
-def main():
-    quiet_libraries()
-    config = read_config(VaeConfig, __doc__)
+def main(config: VaeConfig):
     device = pick_device()
     vae = build_vae().to(device)
     pictures = read_cc3m(config.data / "cc3m", "train")
@@ -73,8 +65,8 @@ def main():
     fit(vae, batches, losses, config, config.out, evaluate)
     with torch.no_grad():
         normalise_latents(vae, fresh)
-    vae.half().save_pretrained(config.out / "model")
+    save_result(vae, config.out / "model")
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, VaeConfig, __doc__)
