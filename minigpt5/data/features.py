@@ -1,8 +1,8 @@
 """What frozen parts make of a picture or a caption, kept on disk: a later epoch fetches it instead of computing it.
 
 Entries are found by their content and by the content of the part that made them, so nothing stale is ever read. Each
-batch of new entries is one safetensors file, written under a temporary name: several processes may share a folder, and
-one that is killed leaves nothing half-written.
+batch of new entries is one safetensors file with a checksum of each, written under a temporary name: several processes
+may share a folder, one that is killed leaves nothing half-written, and what the disk has changed is computed anew.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
@@ -149,7 +149,7 @@ class FeatureCache:
             try:
                 with safe_open(path, framework="pt") as file:
                     self._files |= dict.fromkeys(file.keys(), path)
-            except (SafetensorError, OSError) as error:
+            except Exception as error:  # safetensors raises several kinds
                 logger.warning("%s cannot be read (%s); what it held is computed anew", path, error)
 
     def _read(self, key: str) -> torch.Tensor | None:
@@ -157,8 +157,11 @@ class FeatureCache:
             return None
         try:
             with safe_open(self._files[key], framework="pt") as file:
-                return file.get_tensor(key)
-        except (SafetensorError, OSError) as error:
+                entry = file.get_tensor(key)
+                if (file.metadata() or {}).get(key) != content_key(entry):
+                    raise ValueError("it holds something else than was written")
+                return entry
+        except Exception as error:  # safetensors raises several kinds
             logger.warning("%s cannot be read any more (%s); what it held is computed anew", self._files[key], error)
             del self._files[key]
             return None
@@ -167,6 +170,7 @@ class FeatureCache:
         # Named after what is in it: two processes that compute the same at once write the same file.
         path = self.folder / f"{content_key(' '.join(sorted(entries)))}.safetensors"
         with whole_file(path) as temporary:
-            save_file({key: entry.contiguous() for key, entry in entries.items()}, temporary)
+            checksums = {key: content_key(entry) for key, entry in entries.items()}
+            save_file({key: entry.contiguous() for key, entry in entries.items()}, temporary, checksums)
         self._seen.add(path.name)
         self._files |= dict.fromkeys(entries, path)

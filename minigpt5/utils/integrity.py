@@ -15,7 +15,8 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import nn
 
-from minigpt5.utils.reading import first_line, read_json
+from minigpt5.utils.json_files import read_json
+from minigpt5.utils.reading import first_line
 from minigpt5.utils.tensors import Tensors, open_tensors
 
 # The libraries that parts come from. No module is imported because a folder names it.

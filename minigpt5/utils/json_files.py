@@ -30,12 +30,13 @@ def parse_json(content: bytes, place: str, line: int | None = None) -> Any:
         line: where it stands in its file, if it is one line of it.
 
     Raises:
-        ValueError: naming place, line and column, if it is not JSON, nested too deeply, or holds half a character.
+        ValueError: naming the place, if it is not JSON, says a name twice, is nested too deeply or holds half a
+            character.
     """
     at = place if line is None else f"{place}, line {line}"
     text = decode_text(content, at)
     try:
-        parsed = json.loads(text)
+        parsed = json.loads(text, object_pairs_hook=_named_once)
         if "\\ud" in text.lower():
             json.dumps(parsed, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
@@ -51,6 +52,14 @@ def parse_json(content: bytes, place: str, line: int | None = None) -> Any:
     except ValueError as error:  # a number of thousands of digits
         raise ValueError(f"{at}: not JSON ({error})") from None
     return parsed
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    named = dict(pairs)
+    if len(named) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"it says {shortened(next(name for name in names if names.count(name) > 1))} twice")
+    return named
 
 
 def read_json(path: Path, kind: type = dict) -> Any:

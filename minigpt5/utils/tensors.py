@@ -17,7 +17,8 @@ from huggingface_hub import hf_hub_download, list_repo_files, snapshot_download
 from safetensors import safe_open
 from torch import nn
 
-from minigpt5.utils.reading import first_line, read_json
+from minigpt5.utils.json_files import read_json
+from minigpt5.utils.reading import first_line
 
 # What transformers and diffusers call the files of a folder, in the order in which they are looked for.
 SINGLES = (

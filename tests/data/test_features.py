@@ -96,7 +96,7 @@ def test_a_file_that_goes_while_it_is_used_is_computed_anew(tmp_path):
 
 
 def test_what_could_not_be_written_leaves_nothing(tmp_path, monkeypatch):
-    def full(tensors, path):
+    def full(tensors, path, metadata):
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
@@ -105,6 +105,19 @@ def test_what_could_not_be_written_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         cache.fetch(KEYS, Counted(KEYS))
     assert list((tmp_path / "text-m").iterdir()) == []
+
+
+def test_a_flipped_bit_is_computed_anew(tmp_path, caplog):
+    FeatureCache(tmp_path, "text", "m").fetch(KEYS[:2], Counted(KEYS[:2]))
+    (path,) = (tmp_path / "text-m").iterdir()
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    compute = Counted(KEYS[:2])
+    expect(FeatureCache(tmp_path, "text", "m").fetch(KEYS[:2], compute), KEYS[:2])
+    assert compute.asked in ([[0]], [[1]]) and "something else than was written" in caplog.text
+    compute = Counted(KEYS[:2])
+    expect(FeatureCache(tmp_path, "text", "m").fetch(KEYS[:2], compute), KEYS[:2])
 
 
 def test_a_half_written_file_of_a_killed_process_is_not_read(tmp_path):

@@ -17,6 +17,7 @@ from minigpt5.utils.json_files import field, parse_json, read_json
         (b'{"a": "\\ud83d"}', r"a\.json: half a character, \\ud83d"),
         (b'{"\\UDC00": 1}', r"a\.json, line 1, column"),
         (b'{"\\udc00": 1}', r"a\.json: half a character, \\udc00"),
+        (b'{"b": {"a": 1, "c": 2, "a": 3}}', r'a\.json: not JSON \(it says "a" twice\)'),
         (b"[1]", r"a\.json, line 1: expected an object, got \[1\]"),
     ],
 )
