@@ -9,13 +9,12 @@ from pathlib import Path
 from diffusers.utils import make_image_grid
 from PIL import Image
 
-from minigpt5 import MiniGPT5Pipeline
 from minigpt5.data.tasks import illustrate
+from minigpt5.evaluation.systems import open_pipeline
 from minigpt5.story import tell_story
 from minigpt5.storyworld.examine import ask, fresh_captions, sample_scenes
 from minigpt5.utils.images import open_image
 from minigpt5.utils.logs import quiet_libraries
-from minigpt5.utils.processes import pick_device
 
 ROWS, COLUMNS = 5, 10
 
@@ -24,10 +23,10 @@ def main():
     quiet_libraries()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="storyworld-mini", help="pipeline folder, or the name of a shipped model")
+    parser.add_argument("--adapter", type=Path, help="folder of what training made beside that model")
     parser.add_argument("--out", type=Path, required=True, help="folder for painted.png, its captions, and story.png")
     arguments = parser.parse_args()
-    pipe = MiniGPT5Pipeline.from_pretrained(arguments.model).to(pick_device())
-    pipe.set_progress_bar_config(disable=True)
+    pipe = open_pipeline(arguments.model, arguments.adapter)
 
     captions = fresh_captions(sample_scenes(ROWS * COLUMNS, companion_share=0.4))
     _, pictures = ask(pipe, [illustrate([], [], caption) for caption in captions])

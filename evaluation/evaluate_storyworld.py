@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from minigpt5 import MiniGPT5Pipeline
 from minigpt5.evaluation.baselines import ZeroShotDiffusion
+from minigpt5.evaluation.systems import open_pipeline
 from minigpt5.storyworld.draw import draw
 from minigpt5.storyworld.examine import (
     examine_captions,
@@ -27,7 +27,6 @@ from minigpt5.storyworld.judge import judge_accuracy, load_judge
 from minigpt5.training.latents import psnr
 from minigpt5.utils.images import to_tensor
 from minigpt5.utils.logs import quiet_libraries
-from minigpt5.utils.processes import pick_device
 
 
 def paint_with_text_encoder(pipe, captions, batch_size=50):
@@ -52,11 +51,11 @@ def main():
     quiet_libraries()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="storyworld-mini", help="pipeline folder, or the name of a shipped model")
+    parser.add_argument("--adapter", type=Path, help="folder of what training made beside that model")
     parser.add_argument("--count", type=int, default=200, help="scenes or stories a figure")
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     arguments = parser.parse_args()
-    pipe = MiniGPT5Pipeline.from_pretrained(arguments.model).to(pick_device())
-    pipe.set_progress_bar_config(disable=True)
+    pipe = open_pipeline(arguments.model, arguments.adapter)
     judge = load_judge()
     count = arguments.count
     one = sample_scenes(count, companion=False)
@@ -107,7 +106,16 @@ def main():
     print(f"{len(figures) - len(missed)} of {len(figures)} targets reached, {count} items each, {seconds:.0f} s")
     if arguments.out:
         arguments.out.write_text(
-            json.dumps({"model": arguments.model, "count": count, "figures": figures}, indent=2) + "\n"
+            json.dumps(
+                {
+                    "model": arguments.model,
+                    "adapter": arguments.adapter and str(arguments.adapter),
+                    "count": count,
+                    "figures": figures,
+                },
+                indent=2,
+            )
+            + "\n"
         )
 
 

@@ -59,9 +59,13 @@ def answer(pipe, messages, generator, out):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="storyworld-mini")
+    parser.add_argument("--adapter", type=Path, help="folder of what training made beside that model")
     parser.add_argument("--out", type=Path, default=Path("chat"), help="gets the pictures 001.png, 002.png, …")
     arguments = parser.parse_args()
-    pipe = MiniGPT5Pipeline.from_pretrained(arguments.model).to("cuda" if torch.cuda.is_available() else "cpu")
+    pipe = MiniGPT5Pipeline.from_pretrained(arguments.model)
+    if arguments.adapter:
+        pipe.load_adapter(arguments.adapter)
+    pipe.to("cuda" if torch.cuda.is_available() else "cpu")
     pipe.set_progress_bar_config(disable=True)
     arguments.out.mkdir(parents=True, exist_ok=True)
     messages, generator = [], torch.Generator().manual_seed(0)

@@ -23,6 +23,7 @@ def main():
     parser.add_argument("--openings", type=Path, required=True, help="JSON Lines file of openings")
     parser.add_argument("--out", type=Path, required=True, help="gets the folders 001, 002, …")
     parser.add_argument("--model", default="storyworld-mini")
+    parser.add_argument("--adapter", type=Path, help="folder of what training made beside that model")
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0, help="of the first story; each further one counts on from it")
     arguments = parser.parse_args()
@@ -35,7 +36,10 @@ def main():
         open_image(folder / field(item, "image", str, place)) if item.get("image") else None for place, item in lines
     ]
 
-    pipe = MiniGPT5Pipeline.from_pretrained(arguments.model).to("cuda" if torch.cuda.is_available() else "cpu")
+    pipe = MiniGPT5Pipeline.from_pretrained(arguments.model)
+    if arguments.adapter:
+        pipe.load_adapter(arguments.adapter)
+    pipe.to("cuda" if torch.cuda.is_available() else "cpu")
     pipe.set_progress_bar_config(disable=True)
     for number, (opening, image) in enumerate(zip(tqdm(openings, unit="story"), images, strict=True)):
         seed = arguments.seed + number

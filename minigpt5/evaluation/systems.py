@@ -55,6 +55,7 @@ def evaluation_arguments(description: str, layout: str, clip: str) -> argparse.A
 
     system = parser.add_argument_group("system")
     system.add_argument("--model", default="storyworld-mini", help="shipped model, pipeline folder or hub repository")
+    system.add_argument("--adapter", type=Path, help="folder of what training made beside that model")
     system.add_argument("--baseline", choices=BASELINES, help="evaluate this baseline, made of the model's parts")
     system.add_argument("--unet", type=Path, help="folder of a fine-tuned UNet that paints in a baseline")
     system.add_argument("--mapper", type=Path, help="folder of GILL's mapper")
@@ -78,11 +79,21 @@ def metric_weights(arguments: argparse.Namespace) -> Weights:
     return Weights(arguments.clip, arguments.inception, arguments.sentences, arguments.hps, arguments.pick_score)
 
 
+def open_pipeline(
+    model: str | Path, adapter: Path | None = None, dtype: torch.dtype = torch.float32
+) -> MiniGPT5Pipeline:
+    """A pipeline, with an adapter of its own if there is one, on this process's device and without progress bars."""
+    pipe = MiniGPT5Pipeline.from_pretrained(model, dtype=dtype)
+    if adapter is not None:
+        pipe.load_adapter(adapter)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(pick_device())
+
+
 def load_system(arguments: argparse.Namespace) -> System:
     """The system that the arguments name, on this process's device."""
     dtype = getattr(torch, arguments.dtype)
-    pipe = MiniGPT5Pipeline.from_pretrained(arguments.model, dtype=dtype).to(pick_device())
-    pipe.set_progress_bar_config(disable=True)
+    pipe = open_pipeline(arguments.model, arguments.adapter, dtype)
     if arguments.baseline is None:
         return pipe
     if arguments.baseline == "gill":
@@ -117,7 +128,7 @@ def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
         "baseline": arguments.baseline,
         **{
             name: path and {"name": str(path), "revision": revision(path)}
-            for name, path in (("unet", arguments.unet), ("mapper", arguments.mapper))
+            for name, path in (("adapter", arguments.adapter), ("unet", arguments.unet), ("mapper", arguments.mapper))
         },
         "mark": arguments.mark,
         "layout": arguments.layout,

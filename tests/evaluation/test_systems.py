@@ -25,6 +25,16 @@ def test_baselines_are_built_of_the_model_s_parts(tmp_path):
     assert isinstance(gill, GILL) and not gill.mapper.queries.equal(own.mapper.queries)
 
 
+def test_an_adapter_is_attached_and_recorded(tmp_path, monkeypatch):
+    attached = []
+    monkeypatch.setattr("minigpt5.pipeline.MiniGPT5Pipeline.load_adapter", lambda self, folder: attached.append(folder))
+    (tmp_path / "adapter.json").write_text("{}")
+    load_system(arguments("--adapter", tmp_path))
+    assert attached == [tmp_path]
+    told = settings_of(arguments("--adapter", tmp_path))["adapter"]
+    assert told == {"name": str(tmp_path), "revision": revision(tmp_path)}
+
+
 def test_settings_say_which_model_exactly_and_what_it_takes_by_itself():
     settings = settings_of(arguments("--guidance-scale", 4))
     assert settings["model"] == {"name": "storyworld-mini", "revision": revision(SHIPPED / "storyworld-mini")}
