@@ -6,10 +6,10 @@
 Writes `results.json` and `results.md`. A run that was stopped goes on where it was.
 """
 
-from minigpt5.evaluation.figures import Measurements
 from minigpt5.evaluation.items import alignment_items
+from minigpt5.evaluation.measure import Measurements
 from minigpt5.evaluation.report import write_report
-from minigpt5.evaluation.storyworld import JudgedMeasurements, read_truth
+from minigpt5.evaluation.storyworld import judged_bounds, read_truth, storyworld_columns
 from minigpt5.evaluation.systems import answer, evaluation_arguments, metric_weights
 from minigpt5.utils.logs import quiet_libraries
 from minigpt5.utils.processes import is_main_process
@@ -18,20 +18,16 @@ from minigpt5.utils.processes import is_main_process
 def main():
     quiet_libraries()
     arguments = evaluation_arguments(__doc__.splitlines()[0], "cc3m", clip="ViT-L/14").parse_args()
-    truth = read_truth(arguments.data, arguments.split) if arguments.judge else {}
+    columns = storyworld_columns(read_truth(arguments.data, arguments.split)) if arguments.judge else {}
     items = alignment_items(arguments.data, arguments.split, arguments.count, arguments.prompts)
     replies = answer(arguments, items)
     if not is_main_process():
         return
 
-    measurements = Measurements(items, replies, metric_weights(arguments))
-    tasks = list(measurements.tasks.values())
-    measurements.pictures(tasks)
-    measurements.told_pictures(tasks)
-    judged = JudgedMeasurements(measurements, truth)
-    if arguments.judge:
-        judged.pictures(tasks)
-    write_report(arguments.out, "Caption to picture", replies.settings, measurements, judged.bounds)
+    measurements = Measurements(items, replies, metric_weights(arguments), columns)
+    measurements.measure()
+    bounds = judged_bounds(measurements) if arguments.judge else None
+    write_report(arguments.out, "Caption to picture", replies.settings, measurements, bounds)
     print(arguments.out / "results.md")
 
 

@@ -7,10 +7,10 @@ Whether a turn shows a picture is the system's choice. Writes `results.json` and
 goes on where it was.
 """
 
-from minigpt5.evaluation.figures import Measurements
 from minigpt5.evaluation.items import dialogue_items
+from minigpt5.evaluation.measure import Measurements
 from minigpt5.evaluation.report import write_report
-from minigpt5.evaluation.storyworld import JudgedMeasurements, read_truth
+from minigpt5.evaluation.storyworld import judged_bounds, read_truth, storyworld_columns
 from minigpt5.evaluation.systems import answer, evaluation_arguments, metric_weights
 from minigpt5.utils.logs import quiet_libraries
 from minigpt5.utils.processes import is_main_process
@@ -19,23 +19,16 @@ from minigpt5.utils.processes import is_main_process
 def main():
     quiet_libraries()
     arguments = evaluation_arguments(__doc__.splitlines()[0], "mmdialog", clip="ViT-B/32").parse_args()
-    truth = read_truth(arguments.data, arguments.split) if arguments.judge else {}
+    columns = storyworld_columns(read_truth(arguments.data, arguments.split)) if arguments.judge else {}
     items = dialogue_items(arguments.data, arguments.split, arguments.count, arguments.prompts)
     replies = answer(arguments, items)
     if not is_main_process():
         return
 
-    measurements = Measurements(items, replies, metric_weights(arguments))
-    (task,) = measurements.tasks.values()
-    measurements.turns(task)
-    measurements.texts([task])
-    measurements.published_bleu(task)
-    measurements.pictures([task])
-    judged = JudgedMeasurements(measurements, truth)
-    if arguments.judge:
-        judged.pictures([task])
-        judged.texts(task)
-    write_report(arguments.out, "Dialogue", replies.settings, measurements, judged.bounds)
+    measurements = Measurements(items, replies, metric_weights(arguments), columns)
+    measurements.measure()
+    bounds = judged_bounds(measurements) if arguments.judge else None
+    write_report(arguments.out, "Dialogue", replies.settings, measurements, bounds)
     print(arguments.out / "results.md")
 
 

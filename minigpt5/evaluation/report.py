@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from minigpt5.evaluation.figures import Measurements
+from minigpt5.evaluation.measure import Measurements
 from minigpt5.metrics.intervals import Interval
 from minigpt5.utils.files import write_json, write_text
 
@@ -32,7 +32,7 @@ def write_report(
             name: {
                 "items": len(task.items),
                 "groups": len(set(task.groups)),
-                "pictures": len(task.painted().items),
+                "pictures": task.pictures,
                 "figures": {figure: _entry(value) for figure, value in task.figures.items()},
             }
             for name, task in measurements.tasks.items()

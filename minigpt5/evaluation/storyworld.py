@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
-from minigpt5.evaluation.figures import Measurements, Task
-from minigpt5.metrics import HeroIdentity, StoryWorldPictures, TextAccuracy, storyworld_bounds
-from minigpt5.storyworld.examine import text_agrees
-from minigpt5.storyworld.judge import load_judge
+from minigpt5.evaluation.measure import Column, Measurements
+from minigpt5.metrics import storyworld_bounds
 from minigpt5.storyworld.language import read
 from minigpt5.storyworld.scene import Character, Scene
+from minigpt5.utils.images import open_image
 from minigpt5.utils.json_files import read_json
 
 
@@ -36,50 +33,29 @@ def read_truth(root: str | Path, split: str) -> dict[str, Scene]:
     return scenes
 
 
-class JudgedMeasurements:
-    """Adds the judge's figures to those of other metrics."""
+def storyworld_columns(truth: Mapping[str, Scene]) -> dict[str, Column]:
+    """What the judge's metrics need of items and replies.
 
-    def __init__(self, measurements: Measurements, truth: dict[str, Scene]):
-        self.measurements, self.truth = measurements, truth
-        self.bounds: dict[str, dict[str, dict[str, float]]] = {}
+    Args:
+        truth: what each picture of the data set shows, by its path.
+    """
+    return {
+        "judged picture": lambda item, reply: reply.paths[0] if item.picture in truth and reply.paths else None,
+        "scene": lambda item, reply: truth.get(item.picture or ""),
+        "hero": lambda item, reply: truth[item.picture].hero if item.picture in truth else None,
+        "naming text": lambda item, reply: item.text if item.text and _names(item.text) else None,
+    }
 
-    def pictures(self, tasks: Sequence[Task]) -> None:
-        """Accuracy of each attribute and of frames, and F1 of characters; with floor, ceiling and the judge's error."""
-        for task in tasks:
-            shown = task.comparable()
-            if not shown.items:
-                continue
-            scenes = [self.truth[item.picture] for item in shown.items]
-            metric = StoryWorldPictures()
-            metric.update(shown.pictures, scenes)
-            self.measurements.add_rows(task, metric.items, metric.summarise, shown.groups)
-            if len(scenes) > 1:
-                self.bounds[task.name] = storyworld_bounds(shown.pictures, scenes)
 
-    def heroes(self, task: Task) -> None:
-        """Whether the hero stays who it is in all pictures of a story."""
-        metric = HeroIdentity()
-        for story in task.painted().by_group():
-            metric.update([story.pictures], [self.truth[story.items[0].picture].hero])
-        if len(metric.items):
-            self.measurements.add_rows(task, metric.items, metric.summarise)
-
-    def texts(self, task: Task) -> None:
-        """Whether replies name what the true text does."""
-        naming = task.having(lambda item, _: _names(item.text))
-        if naming.items:
-            metric = TextAccuracy()
-            metric.update(naming.texts, naming.true_texts)
-            self.measurements.add_rows(task, metric.items, metric.summarise, naming.groups)
-
-    def coherence(self, task: Task) -> None:
-        """Whether a reply's picture shows what its own text says, figure "text_agrees"."""
-        shown = task.painted()
-        if shown.items:
-            verdicts = load_judge().read(shown.pictures)
-            agrees = [text_agrees(text, verdict) for text, verdict in zip(shown.texts, verdicts, strict=True)]
-            rows = np.array(agrees, dtype=float)[:, None]
-            self.measurements.add_rows(task, rows, lambda rows: {"text_agrees": float(rows.mean())}, shown.groups)
+def judged_bounds(measurements: Measurements) -> dict[str, dict[str, dict[str, float]]]:
+    """By task, what the judge's figures of pictures lie between; without tasks of fewer than two pictures."""
+    bounds = {}
+    for task in measurements.tasks.values():
+        columns = [task.column(name, measurements.columns) for name in ("judged picture", "scene")]
+        shown = [(open_image(path), scene) for path, scene in zip(*columns, strict=True) if path is not None]
+        if len(shown) > 1:
+            bounds[task.name] = storyworld_bounds(*zip(*shown, strict=True))
+    return bounds
 
 
 def _names(text: str) -> bool:

@@ -17,9 +17,9 @@ from huggingface_hub import try_to_load_from_cache
 from minigpt5 import MiniGPT5Pipeline, __version__
 from minigpt5.cli import whole_number
 from minigpt5.evaluation.baselines import GILL, Divter, TwoStage, ZeroShotDiffusion
-from minigpt5.evaluation.figures import Weights
 from minigpt5.evaluation.generation import System, check_pictures, generate
 from minigpt5.evaluation.items import PROMPTS, Item
+from minigpt5.evaluation.measure import Weights
 from minigpt5.evaluation.replies import ReplyFolder
 from minigpt5.utils.processes import pick_device, process_state, shard
 from minigpt5.vokens.mapper import VokenMapper

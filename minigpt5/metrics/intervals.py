@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from math import sqrt
 from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 RESAMPLES = 2000
 
@@ -44,8 +45,40 @@ def percentile_bounds(draws: Sequence[float], confidence: float = 0.95) -> tuple
     return float(low), float(high)
 
 
+def bootstrap_intervals(
+    rows: np.ndarray,
+    summarise: Callable[[np.ndarray], Mapping[str, float]],
+    groups: Sequence[Hashable] | None = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """The percentile intervals of figures over items, or over groups of items that are drawn whole.
+
+    Args:
+        rows: `(items, ...)`, one row an item.
+        summarise: figures of some rows, by name; one that they lack is left out of that resample.
+        groups: the group of each row, where rows of one group are not independent of each other.
+
+    Raises:
+        ValueError: if there are no rows.
+    """
+    if not len(rows):
+        raise ValueError("an interval needs at least one item, got none")
+    parts = _split(rows, range(len(rows)) if groups is None else groups)
+    # Stacked, rows of groups of one are drawn at once.
+    alone = np.concatenate(parts) if len(parts) == len(rows) else None
+    draws = [
+        summarise(np.concatenate([parts[i] for i in chosen]) if alone is None else alone[chosen])
+        for chosen in resamples(len(parts), seed)
+    ]
+    return {
+        name: Interval(value, *percentile_bounds([draw[name] for draw in draws if name in draw], confidence))
+        for name, value in summarise(rows).items()
+    }
+
+
 def bootstrap_interval(
-    values: Sequence, statistic: Callable[[np.ndarray], float] = mean, confidence: float = 0.95, seed: int = 0
+    values: ArrayLike, statistic: Callable[[np.ndarray], float] = mean, confidence: float = 0.95, seed: int = 0
 ) -> Interval:
     """The percentile interval of a statistic over items (Efron and Tibshirani 1993, chapter 13).
 
@@ -58,15 +91,14 @@ def bootstrap_interval(
     Raises:
         ValueError: if there are no values, or the statistic of them is not a number.
     """
-    values = _items(values)
-    estimate = _number(statistic(values))
-    draws = [statistic(values[chosen]) for chosen in resamples(len(values), seed)]
-    return Interval(estimate, *percentile_bounds(draws, confidence))
+    items = _items(values)
+    _number(statistic(items))
+    return bootstrap_intervals(items, lambda rows: {"": statistic(rows)}, None, confidence, seed)[""]
 
 
 def paired_difference(
-    a: Sequence,
-    b: Sequence,
+    a: ArrayLike,
+    b: ArrayLike,
     statistic: Callable[[np.ndarray], float] = mean,
     confidence: float = 0.95,
     seed: int = 0,
@@ -79,11 +111,11 @@ def paired_difference(
     Raises:
         ValueError: if `a` and `b` are not equally many, there are none, or a statistic is not a number.
     """
-    a, b = _items(a), _items(b)
-    if len(a) != len(b):
-        raise ValueError(f"a paired difference needs as many items of both, got {len(a)} and {len(b)}")
-    estimate = _number(statistic(a) - statistic(b))
-    draws = [statistic(a[chosen]) - statistic(b[chosen]) for chosen in resamples(len(a), seed)]
+    ones, others = _items(a), _items(b)
+    if len(ones) != len(others):
+        raise ValueError(f"a paired difference needs as many items of both, got {len(ones)} and {len(others)}")
+    estimate = _number(statistic(ones) - statistic(others))
+    draws = [statistic(ones[chosen]) - statistic(others[chosen]) for chosen in resamples(len(ones), seed)]
     return Interval(estimate, *percentile_bounds(draws, confidence))
 
 
@@ -105,11 +137,19 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> In
     return Interval(share, max(0.0, middle - half), min(1.0, middle + half))
 
 
-def _items(values: Sequence) -> np.ndarray:
-    values = np.asarray(values, dtype=np.float64)
-    if not len(values):
+def _items(values: ArrayLike) -> np.ndarray:
+    items = np.asarray(values, dtype=np.float64)
+    if not len(items):
         raise ValueError("an interval needs at least one item, got none")
-    return values
+    return items
+
+
+def _split(rows: np.ndarray, groups: Sequence[Hashable]) -> list[np.ndarray]:
+    """The rows of each group, in the order in which groups first come."""
+    members: dict[Hashable, list[int]] = {}
+    for row, group in enumerate(groups):
+        members.setdefault(group, []).append(row)
+    return [rows[chosen] for chosen in members.values()]
 
 
 def _number(estimate: float) -> float:

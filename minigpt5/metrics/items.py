@@ -9,7 +9,7 @@ import torch
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
-from minigpt5.metrics.intervals import Interval, percentile_bounds, resamples
+from minigpt5.metrics.intervals import Interval, bootstrap_intervals
 
 
 class InOrder(Metric):
@@ -88,12 +88,7 @@ class ItemMetric(InOrder):
         Raises:
             ValueError: if there are no items.
         """
-        items = self._any_items()
-        draws = [self.summarise(items[chosen]) for chosen in resamples(len(items), seed)]
-        return {
-            name: Interval(value, *percentile_bounds([draw[name] for draw in draws if name in draw], confidence))
-            for name, value in self.summarise(items).items()
-        }
+        return bootstrap_intervals(self._any_items(), self.summarise, None, confidence, seed)
 
     def nothing(self) -> torch.Tensor:
         return torch.zeros(0, len(self.columns), dtype=torch.float64, device=self.device)

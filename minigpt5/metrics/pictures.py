@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from PIL import Image
 from torch import nn
+from torchmetrics import Metric
 from torchmetrics.image import fid, inception, kid
 from torchmetrics.utilities.data import dim_zero_cat
 
@@ -65,7 +65,42 @@ def _resized(image: Image.Image, size: int | None) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BILINEAR)
 
 
-class FrechetInceptionDistance(fid.FrechetInceptionDistance):
+class _InceptionMetric(Metric):
+    """What FID, KID and Inception Score of torchmetrics share here: whole lists of pictures, and figures by name."""
+
+    layer = "2048"
+    names: tuple[str, ...]
+    # Fewer pictures have no figure.
+    least = 2
+
+    def __init__(
+        self,
+        weights: str | Path | None = None,
+        feature: nn.Module | None = None,
+        resize: int | None = None,
+        antialias: bool = False,
+        **kwargs,
+    ):
+        super().__init__(feature or inception_features(self.layer, weights, antialias), **kwargs)
+        self.resize = resize
+
+    def update(self, pictures: Sequence[Picture], *real: bool) -> None:
+        for batch in picture_batches(pictures, self.resize):
+            super().update(batch.to(self.device), *real)
+
+    def update_both(self, pictures: Sequence[Picture], truths: Sequence[Picture]) -> None:
+        """Take generated pictures and the true ones of the same places."""
+        self.update(truths, real=True)
+        self.update(pictures, real=False)
+
+    def compute(self) -> dict[str, torch.Tensor]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            values = super().compute()
+        return dict(zip(self.names, values if isinstance(values, tuple) else (values,), strict=True))
+
+
+class FrechetInceptionDistance(_InceptionMetric, fid.FrechetInceptionDistance):
     """FID of generated to true pictures (Heusel et al. 2017), by torchmetrics; figure "fid", lower is better.
 
     Sums are kept in float64 and added over batches and processes. It needs many pictures: with fewer than the 2048
@@ -81,30 +116,19 @@ class FrechetInceptionDistance(fid.FrechetInceptionDistance):
         MissingWeights: if Inception's weights are not there.
     """
 
-    def __init__(
-        self,
-        weights: str | Path | None = None,
-        feature: nn.Module | None = None,
-        resize: int | None = None,
-        antialias: bool = False,
-        **kwargs,
-    ):
-        super().__init__(feature or inception_features("2048", weights, antialias), **kwargs)
-        self.resize = resize
-        self.orig_dtype = torch.float64
+    names = ("fid",)
 
     def update(self, pictures: Sequence[Picture], real: bool) -> None:
         """Take true (`real`) or generated pictures."""
-        for batch in picture_batches(pictures, self.resize):
-            super().update(batch.to(self.device), real)
-        # What the figure is given in; also where all pictures came by merging.
-        self.orig_dtype = torch.float64
+        super().update(pictures, real)
 
     def compute(self) -> dict[str, torch.Tensor]:
-        return {"fid": super().compute()}
+        # What the figure is given in.
+        self.orig_dtype = torch.float64
+        return super().compute()
 
 
-class _FeaturesInOrder(InOrder):
+class _FeaturesInOrder(_InceptionMetric, InOrder):
     """Features of all pictures, concatenated over processes that may have seen different numbers of pictures."""
 
     def __init__(self, *args, **kwargs):
@@ -120,32 +144,25 @@ class KernelInceptionDistance(_FeaturesInOrder, kid.KernelInceptionDistance):
     """KID of generated to true pictures (Bińkowski et al. 2018), by torchmetrics; figures "kid" and "kid_std".
 
     Unbiased, so unlike FID it can be had from few pictures. Subsets are drawn with a fixed seed. Arguments are those of
-    `FrechetInceptionDistance`, and torchmetrics' `subsets` and `subset_size` (at most as many as there are pictures).
+    `FrechetInceptionDistance`, and torchmetrics' `subsets` and `subset_size`; of fewer pictures all are a subset.
 
     Raises:
         MissingWeights: if Inception's weights are not there.
     """
 
-    def __init__(
-        self,
-        weights: str | Path | None = None,
-        feature: nn.Module | None = None,
-        resize: int | None = None,
-        antialias: bool = False,
-        **kwargs,
-    ):
-        super().__init__(feature or inception_features("2048", weights, antialias), **kwargs)
-        self.resize = resize
+    names = ("kid", "kid_std")
 
     def update(self, pictures: Sequence[Picture], real: bool) -> None:
         """Take true (`real`) or generated pictures."""
-        for batch in picture_batches(pictures, self.resize):
-            super().update(batch.to(self.device), real)
+        super().update(pictures, real)
 
     def compute(self) -> dict[str, torch.Tensor]:
-        with _fixed_seed():
-            mean, deviation = super().compute()
-        return {"kid": mean, "kid_std": deviation}
+        whole = self.subset_size
+        self.subset_size = min(whole, *(len(dim_zero_cat(rows)) for rows in (self.real_features, self.fake_features)))
+        try:
+            return super().compute()
+        finally:
+            self.subset_size = whole
 
 
 class InceptionScore(_FeaturesInOrder, inception.InceptionScore):
@@ -158,33 +175,13 @@ class InceptionScore(_FeaturesInOrder, inception.InceptionScore):
         MissingWeights: if Inception's weights are not there.
     """
 
-    def __init__(
-        self,
-        weights: str | Path | None = None,
-        feature: nn.Module | None = None,
-        resize: int | None = None,
-        antialias: bool = False,
-        **kwargs,
-    ):
-        super().__init__(feature or inception_features("logits_unbiased", weights, antialias), **kwargs)
-        self.resize = resize
+    layer = "logits_unbiased"
+    names = ("inception_score", "inception_score_std")
+    least = 10
 
     def update(self, pictures: Sequence[Picture]) -> None:
         """Take generated pictures."""
-        for batch in picture_batches(pictures, self.resize):
-            super().update(batch.to(self.device))
-
-    def compute(self) -> dict[str, torch.Tensor]:
-        with _fixed_seed():
-            mean, deviation = super().compute()
-        return {"inception_score": mean, "inception_score_std": deviation}
-
-
-@contextmanager
-def _fixed_seed() -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
+        super().update(pictures)
 
 
 class ClipImageSimilarity(ItemMetric):

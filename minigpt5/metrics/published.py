@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import nn
 
-from minigpt5.metrics.items import paired
+from minigpt5.metrics.items import ItemMetric, paired
 from minigpt5.metrics.pictures import PUBLISHED_RESIZE, FrechetInceptionDistance
 from minigpt5.metrics.weights import require
 from minigpt5.utils.images import Picture
@@ -60,16 +60,52 @@ def story_fid_as_published(
         MissingWeights: if Inception's weights are not there.
         ValueError: if a story has not as many pictures as its truth, or no story has two.
     """
-    fid = FrechetInceptionDistance(weights, feature, resize=PUBLISHED_RESIZE)
-    figures = []
-    for story, truth in paired("stories", stories, "true stories", truths):
-        paired("pictures", story, "true pictures", truth)
-        if len(story) < 2:
-            continue
-        fid.update(truth, real=True)
-        fid.update(story, real=False)
-        figures.append(fid.compute()["fid"].item())
-        fid.reset()
-    if not figures:
+    metric = StoryFIDAsPublished(weights, feature)
+    metric.update(stories, truths)
+    if not len(metric.items):
         raise ValueError("no story has two pictures")
-    return sum(figures) / len(figures)
+    return float(metric.items.mean())
+
+
+class CharacterBLEUAsPublished(ItemMetric):
+    """`character_bleu_as_published` as Table 5 has it: means over the turns of a talk, a row a talk."""
+
+    columns = ("character_bleu_1_as_published", "character_bleu_2_as_published")
+    higher_is_better = True
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        require("nltk")
+
+    def update(self, talks: Sequence[Sequence[str]], truths: Sequence[Sequence[str]]) -> None:
+        """Take the texts of talks, and the ones wanted in the place of each."""
+        for talk, truth in paired("talks", talks, "true talks", truths):
+            turns = [character_bleu_as_published(*pair) for pair in paired("texts", talk, "truths", truth)]
+            self.add([[sum(turn[name] for turn in turns) / len(turns) for name in self.columns]])
+
+
+class StoryFIDAsPublished(ItemMetric):
+    """`story_fid_as_published` with a row a story; a story of one picture leaves none.
+
+    Args:
+        weights, feature: see `FrechetInceptionDistance`.
+
+    Raises:
+        MissingWeights: if Inception's weights are not there.
+    """
+
+    columns = ("story_fid_as_published",)
+    higher_is_better = False
+
+    def __init__(self, weights: str | Path | None = None, feature: nn.Module | None = None, **kwargs):
+        super().__init__(**kwargs)
+        self.fid = FrechetInceptionDistance(weights, feature, resize=PUBLISHED_RESIZE)
+
+    def update(self, stories: Sequence[Sequence[Picture]], truths: Sequence[Sequence[Picture]]) -> None:
+        """Take the pictures of stories and the true ones."""
+        for story, truth in paired("stories", stories, "true stories", truths):
+            paired("pictures", story, "true pictures", truth)
+            if len(story) > 1:
+                self.fid.update_both(story, truth)
+                self.add([[self.fid.compute()["fid"].item()]])
+                self.fid.reset()

@@ -15,7 +15,7 @@ import numpy as np
 
 from minigpt5.metrics.items import ItemMetric, paired
 from minigpt5.storyworld.draw import draw
-from minigpt5.storyworld.examine import hero_kept, sample_scenes
+from minigpt5.storyworld.examine import hero_kept, sample_scenes, text_agrees
 from minigpt5.storyworld.judge import ATTRIBUTES, Judge, load_judge
 from minigpt5.storyworld.language import Mention, Reading, read
 from minigpt5.storyworld.scene import Character, Scene
@@ -128,6 +128,27 @@ class TextAccuracy(ItemMetric):
         asked = ~np.isnan(items)
         right, count = np.where(asked, items, 0).sum(axis=0).tolist(), asked.sum(axis=0).tolist()
         return {name: right[i] / count[i] for i, name in enumerate(self.columns) if count[i]}
+
+
+class TextAgreement(ItemMetric):
+    """Whether a reply's picture shows what its own text names; figure "text_agrees".
+
+    Args:
+        judge: in place of the one that ships.
+    """
+
+    columns = ("text_agrees",)
+    higher_is_better = True
+
+    def __init__(self, judge: Judge | None = None, **kwargs):
+        super().__init__(**kwargs)
+        self.judge = judge or load_judge()
+
+    def update(self, pictures: Sequence[Picture], texts: Sequence[str]) -> None:
+        """Take pictures and the text that came with each."""
+        pairs = paired("pictures", pictures, "texts", texts)
+        verdicts = self.judge.read([picture for picture, _ in pairs])
+        self.add([[text_agrees(text, verdict)] for (_, text), verdict in zip(pairs, verdicts, strict=True)])
 
 
 def shuffled(truths: Sequence[T], seed: int = 0) -> list[T]:

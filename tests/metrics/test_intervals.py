@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, bootstrap
 
-from minigpt5.metrics import Interval, bootstrap_interval, paired_difference, wilson_interval
+from minigpt5.metrics import Interval, bootstrap_interval, bootstrap_intervals, paired_difference, wilson_interval
 
 
 def test_the_bootstrap_interval_of_a_mean_is_scipy_s():
@@ -70,3 +70,19 @@ def test_wilson_s_interval_is_that_of_the_textbook():
 def test_bad_input_is_told(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_intervals_draw_whole_groups():
+    stories = np.repeat([0.0, 1.0, 1.0, 0.0, 1.0, 1.0], 5)[:, None]
+    summarise = lambda rows: {"mean": float(rows.mean())}  # noqa: E731
+    grouped = bootstrap_intervals(stories, summarise, np.repeat(np.arange(6), 5))["mean"]
+    assert grouped == pytest.approx(bootstrap_interval([0, 1, 1, 0, 1, 1]))
+    alone = bootstrap_intervals(stories, summarise)["mean"]
+    assert alone.high - alone.low < grouped.high - grouped.low
+
+
+def test_a_figure_that_a_resample_lacks_has_an_interval_of_the_others():
+    rows = np.array([[1.0], [2.0], [np.nan]])
+    summarise = lambda rows: {"mean": np.nanmean(rows)} if not np.isnan(rows).all() else {}  # noqa: E731
+    found = bootstrap_intervals(rows, summarise)["mean"]
+    assert found.estimate == 1.5 and (found.low, found.high) == (1, 2)

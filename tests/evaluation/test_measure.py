@@ -1,20 +1,23 @@
 """Figures of replies."""
 
+import importlib
+import inspect
 import json
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from minigpt5.evaluation import figures
-from minigpt5.evaluation.figures import Measurements, Weights, grouped_intervals
+import minigpt5.metrics
+from minigpt5.evaluation import measure
 from minigpt5.evaluation.items import alignment_items, dialogue_items, story_items
+from minigpt5.evaluation.measure import COLUMNS, Measurements, Weights
 from minigpt5.evaluation.replies import ReplyFolder
 from minigpt5.evaluation.report import markdown, write_report
-from minigpt5.evaluation.storyworld import JudgedMeasurements, read_truth
-from minigpt5.metrics import FrechetInceptionDistance, InceptionScore, KernelInceptionDistance
-from minigpt5.metrics.intervals import bootstrap_interval
+from minigpt5.evaluation.storyworld import judged_bounds, read_truth, storyworld_columns
+from minigpt5.metrics import pictures
+from minigpt5.metrics.items import ItemMetric
+from minigpt5.metrics.registry import METRICS
 from minigpt5.utils.images import open_image, to_tensor
 
 
@@ -42,12 +45,10 @@ class Squeezed(nn.Module):
 
 
 @pytest.fixture
-def metrics(monkeypatch):
+def weights(monkeypatch):
     """Small networks in the place of CLIP and Inception."""
-    monkeypatch.setattr(figures, "load_clip_encoder", lambda _: Encoder())
-    for metric in (FrechetInceptionDistance, KernelInceptionDistance, InceptionScore):
-        name = metric.__name__
-        monkeypatch.setattr(figures, name, lambda _, metric=metric: metric(feature=Squeezed()))
+    monkeypatch.setattr(pictures, "inception_features", lambda *_: Squeezed())
+    return Weights(clip=Encoder())
 
 
 def perfect(items, root):
@@ -64,83 +65,108 @@ def value(task, name):
     return getattr(task.figures[name], "estimate", task.figures[name])
 
 
-def test_true_replies_have_the_best_figures(data, tmp_path, metrics):
+def measured_of(items, replies, weights, root=None):
+    """All figures, with the judge's where the data set's folder is given."""
+    columns = storyworld_columns(read_truth(root, "validation")) if root else None
+    measured = Measurements(items, replies, weights, columns)
+    measured.measure()
+    return measured
+
+
+def test_true_replies_have_the_best_figures(data, tmp_path, weights):
     items = story_items(data / "vist", "validation", tasks=("every step", "next step"))
-    measured = Measurements(items, perfect(items, tmp_path), Weights())
+    measured = measured_of(items, perfect(items, tmp_path), weights, data / "vist")
     steps, told = measured.tasks["every step"], measured.tasks["next step"]
-    measured.pictures([steps, told])
-    measured.told_pictures([steps])
-    measured.texts([told])
-    judged = JudgedMeasurements(measured, read_truth(data / "vist", "validation"))
-    judged.pictures([steps, told])
-    judged.heroes(steps)
-    judged.texts(told)
-    judged.coherence(told)
+    bounds = judged_bounds(measured)
     assert measured.not_computed == {}
     for task in (steps, told):
         assert value(task, "clip_i") == pytest.approx(1) and value(task, "fid") == pytest.approx(0, abs=1e-3)
         assert value(task, "frame_accuracy") == 1 and value(task, "character_f1") == 1
-        assert judged.bounds[task.name]["ceiling"]["frame_accuracy"] == 1
+        assert bounds[task.name]["ceiling"]["frame_accuracy"] == 1
     assert value(steps, "hero_identity") == 1 and "clip_t" in steps.figures and "clip_t" not in told.figures
     assert value(told, "bleu_1") == pytest.approx(1) and value(told, "rouge_l") == pytest.approx(1)
     assert value(told, "text_accuracy") == 1 and value(told, "text_agrees") == 1
     assert steps.figures["inception_score"] >= 1
+    assert value(steps, "story_fid_as_published") == pytest.approx(0, abs=1e-3)
     assert any("next step: " in note for note in measured.notes) is (len(told.items) < 10)
 
 
-def test_turns_are_compared_with_the_true_ones(data, tmp_path, metrics):
+def test_each_task_has_the_figures_of_what_it_asks(data, tmp_path, weights):
+    """What was asked for decides which figures there are, as the needs of the registry say."""
+    items = story_items(data / "vist", "validation", tasks=("every step", "next step"))
+    measured = measured_of(items, perfect(items, tmp_path), weights)
+    pictures = {"clip_i", "fid", "kid", "kid_std"}
+    steps, told = (set(task.figures) for task in measured.tasks.values())
+    assert pictures <= steps & told
+    assert steps - told - {"inception_score", "inception_score_std"} == {"clip_t", "story_fid_as_published"}
+    assert {"bleu_1", "bleu_2", "rouge_l", "s_bert"} <= told - steps
+    assert not {"frame_accuracy", "hero_identity", "mm_relevance_per_turn", "hps_v2"} & (steps | told)
+
+
+def test_a_system_that_says_nothing_has_no_figures_of_text(data, tmp_path, weights):
+    items = story_items(data / "vist", "validation", tasks=("next step",))
+    replies = ReplyFolder(tmp_path)
+    replies.claim({})
+    for item in items:
+        replies.write(item.id, [open_image(item.picture)])
+    (task,) = measured_of(items, replies, weights).tasks.values()
+    assert "bleu_1" not in task.figures and "clip_i" in task.figures
+
+
+def test_turns_are_compared_with_the_true_ones(data, tmp_path, weights):
     items = dialogue_items(data / "mmdialog", "validation")
-    measured = Measurements(items, perfect(items, tmp_path), Weights())
+    measured = measured_of(items, perfect(items, tmp_path), weights)
     (task,) = measured.tasks.values()
-    measured.turns(task)
-    measured.published_bleu(task)
     assert value(task, "mm_relevance_per_turn") == pytest.approx(1)
     assert value(task, "mm_relevance_mmdialog") == pytest.approx(100)
     assert value(task, "picture_f1") == 1 and value(task, "character_bleu_2_as_published") == pytest.approx(1)
-    assert "BLEU of characters" in measured.notes[0]
+    assert any("BLEU of characters" in note for note in measured.notes)
 
 
-def test_a_reply_without_a_picture_counts_as_none(data, tmp_path, metrics):
+def test_a_reply_without_a_picture_counts_as_none(data, tmp_path, weights):
     items = alignment_items(data / "cc3m", "validation")
     replies = perfect(items[:3], tmp_path)
     replies.write(items[3].id, [])
-    measured = Measurements(items, replies, Weights())
-    (task,) = measured.tasks.values()
-    measured.pictures([task])
-    measured.told_pictures([task])
-    judged = JudgedMeasurements(measured, read_truth(data / "cc3m", "validation"))
-    judged.pictures([task])
-    write_report(tmp_path, "Pairs", replies.settings, measured, judged.bounds)
+    measured = measured_of(items, replies, weights, data / "cc3m")
+    write_report(tmp_path, "Pairs", replies.settings, measured, judged_bounds(measured))
     page = (tmp_path / "results.md").read_text()
-    assert (
-        "| items | 4 |" in page
-        and "| pictures | 3 |" in page
-        and "InceptionScore needs 10 pictures, there are 3" in page
-    )
+    assert "| items | 4 |" in page and "| pictures | 3 |" in page
+    assert "InceptionScore needs 10 pictures, there are 3" in page
+
+
+def test_pictures_are_taken_a_few_at_a_time_and_groups_whole(data, tmp_path, weights, monkeypatch):
+    items = story_items(data / "vist", "validation", tasks=("every step",))
+    replies = perfect(items, tmp_path)
+    at_once = measured_of(items, replies, weights, data / "vist").tasks["every step"].figures
+    monkeypatch.setattr(measure, "CHUNK", 1)
+    apart = measured_of(items, replies, weights, data / "vist").tasks["every step"].figures
+    assert apart.keys() == at_once.keys()
+    assert apart["hero_identity"] == at_once["hero_identity"]
+    assert apart["clip_t"].estimate == pytest.approx(at_once["clip_t"].estimate)
+
+
+@pytest.mark.parametrize("entry", METRICS, ids=lambda entry: entry.name)
+def test_a_registered_metric_says_what_it_takes(entry):
+    """Its needs are columns that there are, as many as `update` has arguments; it is public."""
+    module, name = entry.home.split(".")
+    metric = getattr(importlib.import_module(f"minigpt5.metrics.{module}"), name)
+    assert getattr(minigpt5.metrics, name) is metric and name in minigpt5.metrics.__all__
+    assert set(entry.needs) <= {*COLUMNS, *storyworld_columns({})}
+    update = metric.update_both if entry.level == "set" and len(entry.needs) == 2 else metric.update
+    assert len(inspect.signature(update).parameters) == 1 + len(entry.needs)
+    assert entry.weights is None or entry.weights in Weights.__dataclass_fields__
+    assert issubclass(metric, ItemMetric) or entry.level == "set"
 
 
 def test_what_is_missing_is_named_with_where_to_get_it(data, tmp_path):
     items = alignment_items(data / "cc3m", "validation")
     replies = perfect(items, tmp_path)
-    measured = Measurements(items, replies, Weights(clip=tmp_path / "clip.pt", inception=tmp_path / "inception.pth"))
-    measured.pictures(list(measured.tasks.values()))
-    measured.told_pictures(list(measured.tasks.values()))
+    measured = measured_of(items, replies, Weights(clip=tmp_path / "clip.pt", inception=tmp_path / "inception.pth"))
     assert set(measured.not_computed) == {"CLIP-I", "CLIP-T", "FID", "KID", "Inception Score"}
     write_report(tmp_path, "Pairs", replies.settings, measured)
     page = (tmp_path / "results.md").read_text()
     assert "- FID, KID, Inception Score: Inception v3: there is no file" in page and "https://" in page
     assert "| seed | `0` |" in page
-
-
-def test_intervals_draw_whole_groups():
-    mean = lambda rows: {"mean": float(rows.mean())}  # noqa: E731
-    stories = np.repeat([0.0, 1.0, 1.0, 0.0, 1.0, 1.0], 5)[:, None]
-    groups = np.repeat(np.arange(6), 5)
-    grouped = grouped_intervals(stories, groups, mean)["mean"]
-    assert grouped == pytest.approx(bootstrap_interval([0, 1, 1, 0, 1, 1]))
-    assert grouped_intervals(stories, [0] * 30, mean) == {"mean": pytest.approx(2 / 3)}
-    alone = grouped_intervals(stories, range(30), mean)["mean"]
-    assert alone.high - alone.low < grouped.high - grouped.low
 
 
 def test_a_missing_reply_is_told(data, tmp_path):
