@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
-from diffusers.image_processor import VaeImageProcessor
+from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin, UNet2DConditionModel
+from diffusers.guiders.guider_utils import BaseGuidance
 from diffusers.pipelines import pipeline_loading_utils
-from diffusers.schedulers import KarrasDiffusionSchedulers
-from diffusers.utils.torch_utils import randn_tensor
-from transformers import BatchFeature, Blip2ForConditionalGeneration, CLIPTextModel, PreTrainedTokenizerBase
+from transformers import BatchFeature, Blip2ForConditionalGeneration, PreTrainedModel, PreTrainedTokenizerBase
 
 from minigpt5.output import MiniGPT5PipelineOutput, Segment
+from minigpt5.painters import PARTS, TrainablePainter, build_painter, painter_of
 from minigpt5.readers.lora import base_state
 from minigpt5.readers.minigpt4 import context_length
 from minigpt5.readers.processor import MiniGPT5Processor
@@ -31,12 +30,12 @@ from minigpt5.utils.checks import check_tensor, one_of, real_number, whole_numbe
 from minigpt5.utils.integrity import load_whole_pipeline
 from minigpt5.utils.model_card import model_card
 from minigpt5.vokens.adapters import fuse_adapter, is_adapted, load_adapter
+from minigpt5.vokens.connector import Connector
 from minigpt5.vokens.decoding import DecodingConfig, Generators, InterleavedDecoder, TextEvent, VokenEvent
-from minigpt5.vokens.mapper import VokenMapper
 from minigpt5.weights import shipped_model
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
-# Pictures of more times the size that a UNet was trained for would take all memory before they showed anything.
+# Pictures of more times the size that a painter was trained for would take all memory before they showed anything.
 LARGEST = 8
 
 # Recorded as ["minigpt5", class name] in model_index.json, these parts load again wherever minigpt5 is installed.
@@ -61,30 +60,41 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         processor: prompts to ids and pixels.
         comprehension: ViT, Q-Former, projection and language model.
         mapper: voken features to text features.
-        unet, vae, scheduler: a diffusion model conditioned on text features.
-        text_encoder, tokenizer: the diffusion model's own, for training and baselines; the call needs neither.
+        unet or transformer, vae, scheduler: a diffusion model conditioned on text features.
+        text_encoder and tokenizer, and their second and third: the diffusion model's own, for training and baselines;
+            the call needs none.
+        guider: an object of `diffusers.guiders`, in the place of plain guidance.
         guidance_scale, num_inference_steps: defaults of the call, 7.5 and 50 for Stable Diffusion 2.1.
+        painter_class: name of the diffusers pipeline that these parts make, and paint by.
+        painter_settings: plain values that its class takes besides.
 
     Raises:
         ValueError: if counts or widths of the parts contradict each other.
     """
 
     model_cpu_offload_seq = "comprehension->mapper->unet->vae"
-    _optional_components: ClassVar[list[str]] = ["text_encoder", "tokenizer"]
-    _callback_tensor_inputs: ClassVar[list[str]] = ["latents", "prompt_embeds", "negative_prompt_embeds"]
+    _optional_components: ClassVar[list[str]] = list(PARTS)
 
     def __init__(
         self,
         processor: MiniGPT5Processor,
         comprehension: Blip2ForConditionalGeneration,
-        mapper: VokenMapper,
-        unet: UNet2DConditionModel,
-        vae: AutoencoderKL,
-        scheduler: KarrasDiffusionSchedulers,
-        text_encoder: CLIPTextModel | None = None,
+        mapper: Connector,
+        unet: UNet2DConditionModel | None = None,
+        vae: ModelMixin | None = None,
+        scheduler: SchedulerMixin | None = None,
+        text_encoder: PreTrainedModel | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
+        transformer: ModelMixin | None = None,
+        text_encoder_2: PreTrainedModel | None = None,
+        tokenizer_2: PreTrainedTokenizerBase | None = None,
+        text_encoder_3: PreTrainedModel | None = None,
+        tokenizer_3: PreTrainedTokenizerBase | None = None,
+        guider: BaseGuidance | None = None,
         guidance_scale: float = 7.5,
         num_inference_steps: int = 50,
+        painter_class: str = "StableDiffusionPipeline",
+        painter_settings: dict[str, Any] | None = None,
     ):
         super().__init__()
         self.register_modules(
@@ -96,14 +106,26 @@ class MiniGPT5Pipeline(DiffusionPipeline):
             scheduler=scheduler,
             text_encoder=text_encoder,
             tokenizer=tokenizer,
+            transformer=transformer,
+            text_encoder_2=text_encoder_2,
+            tokenizer_2=tokenizer_2,
+            text_encoder_3=text_encoder_3,
+            tokenizer_3=tokenizer_3,
+            guider=guider,
         )
         found = disagreements(self.components)
         if found:
             raise ValueError(f"the parts do not belong together: {'; '.join(found)}")
-        self.register_to_config(guidance_scale=guidance_scale, num_inference_steps=num_inference_steps)
-        self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1) if vae is not None else 8
-        self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
-        self._null_embeds: tuple[Any, torch.Tensor] | None = None
+        self.register_to_config(
+            guidance_scale=guidance_scale,
+            num_inference_steps=num_inference_steps,
+            painter_class=painter_class,
+            painter_settings=painter_settings,
+        )
+        if transformer is not None:
+            self.model_cpu_offload_seq = "comprehension->mapper->transformer->vae"
+        self._painter: DiffusionPipeline | None = None
+        self._null: tuple[Any, dict[str, torch.Tensor]] | None = None
         self._own_card: str | None = None
         self._guidance_scale, self._num_timesteps, self._interrupt = guidance_scale, 0, False
 
@@ -136,6 +158,13 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         # Of a repository, its id in place of the download's folder.
         pipe.register_to_config(_name_or_path=str(name))
         return pipe
+
+    @classmethod
+    def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs) -> MiniGPT5Pipeline:
+        """A pipeline over the parts and settings of another one, with what is given in their places."""
+        # Left to itself diffusers takes over models of the annotated classes only, and here they may be of many.
+        own = {name: part for name, part in pipeline.components.items() if name in cls._get_signature_types()}
+        return super().from_pipe(pipeline, **own | kwargs)
 
     def save_pretrained(
         self,
@@ -190,6 +219,23 @@ class MiniGPT5Pipeline(DiffusionPipeline):
             ValueError: if it has a prefix.
         """
         fuse_adapter(self.comprehension)
+
+    @property
+    def painter(self) -> DiffusionPipeline:
+        """The diffusers pipeline of the painting parts, over the very same modules: what paints every picture.
+
+        It may be called with a prompt, as long as the text encoder is here, and given whatever works on its modules,
+        such as LoRA. It is made anew when one of the parts is another.
+        """
+        parts = {name: getattr(self, name) for name in PARTS}
+        painter = self._painter
+        same = painter is not None and all(
+            getattr(painter, name) is part for name, part in parts.items() if name in painter.components
+        )
+        if not same:
+            painter = self._painter = build_painter(self.config.painter_class, parts, self.config.painter_settings)
+        painter.set_progress_bar_config(**getattr(self, "_progress_bar_config", {}))
+        return painter
 
     @property
     def guidance_scale(self) -> float:
@@ -256,18 +302,21 @@ class MiniGPT5Pipeline(DiffusionPipeline):
                 raise ValueError(f"a generator is on {one.device}, but the pipeline runs on {self._execution_device}")
         if latents is not None:
             check_tensor("latents", latents)
-            _, *own = self._latents_shape(0, height, width)
-            if latents.ndim != 4 or list(latents.shape[1:]) != own:
-                raise ValueError(f"latents must be (pictures, {', '.join(map(str, own))}), got {tuple(latents.shape)}")
+            painter = painter_of(self.painter)
+            if isinstance(painter, TrainablePainter):
+                own = painter.latent_shape(height, width)
+                if tuple(latents.shape[1:]) != own:
+                    expected = ", ".join(map(str, own))
+                    raise ValueError(f"latents must be (pictures, {expected}), got {tuple(latents.shape)}")
         if callback_on_step_end is not None and not callable(callback_on_step_end):
             raise TypeError(f"callback_on_step_end must be callable, got {type(callback_on_step_end).__name__}")
         names = callback_on_step_end_tensor_inputs
         if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
             raise TypeError(f"callback_on_step_end_tensor_inputs must be a list of names, got {type(names).__name__}")
-        unknown = [name for name in names if name not in self._callback_tensor_inputs]
+        known = self._callback_tensor_inputs
+        unknown = [name for name in names if name not in known]
         if unknown:
-            known = ", ".join(self._callback_tensor_inputs)
-            raise ValueError(f"callback_on_step_end_tensor_inputs may name {known}, got {unknown}")
+            raise ValueError(f"callback_on_step_end_tensor_inputs may name {', '.join(known)}, got {unknown}")
 
     def encode_prompt(self, prompts: Sequence[Prompt], images: Sequence[Any] | None = None) -> BatchFeature:
         """Prompts and their pictures as a left-padded batch on the pipeline's device; a string is a user's turn.
@@ -284,113 +333,85 @@ class MiniGPT5Pipeline(DiffusionPipeline):
             )
         return inputs.to(self._execution_device)
 
+    @property
+    def _callback_tensor_inputs(self) -> list[str]:
+        return getattr(self.painter, "_callback_tensor_inputs", ["latents"])
+
     @torch.no_grad()
-    def encode_vokens(self, voken_features: torch.Tensor) -> torch.Tensor:
-        """Voken features `(pictures, n_vokens, hidden)` as prompt embeddings `(pictures, text_length, text_dim)`.
+    def conditioning(self, voken_features: torch.Tensor) -> dict[str, torch.Tensor]:
+        """All that the painter is conditioned on, made of voken features `(pictures, n_vokens, hidden)`.
+
+        Returns:
+            By the painter's names one row a picture: `prompt_embeds` `(pictures, text_length, text_dim)`, and for some
+            painters `pooled_prompt_embeds` `(pictures, pooled_dim)`.
 
         Raises:
-            TypeError, ValueError: for features of another shape or kind, or that are not finite.
+            TypeError, ValueError: for features of another shape or kind, or that are not finite, and if the mapper does
+                not make what the painter wants.
         """
         check_tensor("voken_features", voken_features)
-        return self.mapper(voken_features.to(self._execution_device, self.mapper.dtype)).to(self.unet.dtype)
+        painter = painter_of(self.painter)
+        made = self.mapper.conditioning(voken_features.to(self._execution_device, self.mapper.dtype))
+        painter.check_conditioning(made)
+        return {name: value.to(painter.denoiser.dtype) for name, value in made.items()}
 
-    def null_embeds(self) -> torch.Tensor:
-        """The negative prompt embedding `(1, text_length, text_dim)`: what the mapper makes of zero features.
+    def null_conditioning(self) -> dict[str, torch.Tensor]:
+        """What guidance leads away from: what the mapper makes of zero features, one row of each tensor.
 
         It depends on the mapper's weights only, so it is computed once and kept until they change.
         """
         weights = tuple((parameter.data_ptr(), parameter._version) for parameter in self.mapper.parameters())
-        key = (self.mapper, weights, self.unet.dtype, self._execution_device)
-        if self._null_embeds is None or self._null_embeds[0] != key:
+        key = (self.mapper, weights, painter_of(self.painter).denoiser.dtype, self._execution_device)
+        if self._null is None or self._null[0] != key:
             zeros = torch.zeros(1, self.processor.n_vokens, self.mapper.config.voken_dim)
-            self._null_embeds = (key, self.encode_vokens(zeros))
-        return self._null_embeds[1]
+            self._null = (key, self.conditioning(zeros))
+        return self._null[1]
 
-    def prepare_latents(
+    def encode_vokens(self, voken_features: torch.Tensor) -> torch.Tensor:
+        """The `prompt_embeds` `(pictures, text_length, text_dim)` of `conditioning`."""
+        return self.conditioning(voken_features)["prompt_embeds"]
+
+    def null_embeds(self) -> torch.Tensor:
+        """The `prompt_embeds` `(1, text_length, text_dim)` of `null_conditioning`."""
+        return self.null_conditioning()["prompt_embeds"]
+
+    def paint(
         self,
-        count: int,
-        height: int,
-        width: int,
-        dtype: torch.dtype,
-        generator: Generators = None,
+        voken_features: torch.Tensor,
         latents: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Noise of unit variance `(count, channels, height / f, width / f)` to start from, or the latents given.
+        output_type: str = "pil",
+        **options: Any,
+    ) -> list[Any]:
+        """Pictures of voken features `(pictures, n_vokens, hidden)`, by the painter's own call.
+
+        Args:
+            latents: noise to start from, one a picture.
+            output_type: "pil", "np", "pt" or "latent".
+            options: further arguments of the painter's call.
 
         Raises:
             ValueError: if latents of another shape are given.
         """
-        shape = self._latents_shape(count, height, width)
-        if latents is None:
-            latents = randn_tensor(shape, generator=generator, device=self._execution_device, dtype=dtype)
-        elif tuple(latents.shape) != shape:
-            given = tuple(latents.shape)
-            raise ValueError(f"the replies hold {count} picture(s), so latents must be {shape}, got {given}")
-        return latents.to(self._execution_device, dtype)
-
-    @torch.no_grad()
-    def denoise(
-        self,
-        prompt_embeds: torch.Tensor,
-        latents: torch.Tensor,
-        num_inference_steps: int,
-        generator: Generators = None,
-        callback_on_step_end: Callable | None = None,
-        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
-    ) -> torch.Tensor:
-        """All pictures' latents in one loop; with guidance both halves go through the UNet as one batch."""
-        negative_prompt_embeds = None
-        if self.do_classifier_free_guidance:
-            negative_prompt_embeds = self.null_embeds().expand_as(prompt_embeds)
-        self.scheduler.set_timesteps(num_inference_steps, device=latents.device)
-        timesteps = self.scheduler.timesteps
-        # The scale may depend on the timesteps.
-        latents = latents * self.scheduler.init_noise_sigma
-        self._num_timesteps = len(timesteps)
-        takes_generator = "generator" in inspect.signature(self.scheduler.step).parameters
-        extra = {"generator": generator} if takes_generator else {}
-        with self.progress_bar(total=len(timesteps)) as bar:
-            for i, t in enumerate(timesteps):
-                if self.interrupt:
-                    continue
-                halves = [prompt_embeds]
-                if self.do_classifier_free_guidance:
-                    halves = [negative_prompt_embeds, prompt_embeds]
-                model_input = self.scheduler.scale_model_input(torch.cat([latents] * len(halves)), t)
-                predicted = self.unet(model_input, t, encoder_hidden_states=torch.cat(halves), return_dict=False)[0]
-                if self.do_classifier_free_guidance:
-                    unconditional, conditional = predicted.chunk(2)
-                    predicted = unconditional + self.guidance_scale * (conditional - unconditional)
-                latents = self.scheduler.step(predicted, t, latents, **extra, return_dict=False)[0]
-                if callback_on_step_end is not None:
-                    tensors = {
-                        "latents": latents,
-                        "prompt_embeds": prompt_embeds,
-                        "negative_prompt_embeds": negative_prompt_embeds,
-                    }
-                    chosen = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
-                    changed = callback_on_step_end(self, i, t, chosen)
-                    if not isinstance(changed, dict):
-                        raise TypeError(
-                            "callback_on_step_end must return a dictionary of the tensors that change, "
-                            f"got {type(changed).__name__}"
-                        )
-                    for name in changed:
-                        one_of("a tensor that callback_on_step_end returns", name, self._callback_tensor_inputs)
-                    latents = changed.pop("latents", latents)
-                    prompt_embeds = changed.pop("prompt_embeds", prompt_embeds)
-                    negative_prompt_embeds = changed.pop("negative_prompt_embeds", negative_prompt_embeds)
-                bar.update()
-        return latents
-
-    @torch.no_grad()
-    def decode_latents(self, latents: torch.Tensor, output_type: str = "pil") -> list[Any]:
-        """Latents as a list of pictures: PIL, arrays `(height, width, 3)` or tensors `(3, height, width)` in [0, 1]."""
-        if output_type == "latent":
-            return list(latents)
-        latents = latents.to(self.vae.dtype) / self.vae.config.scaling_factor
-        pixels = self.vae.decode(latents, return_dict=False)[0]
-        return list(self.image_processor.postprocess(pixels.float(), output_type=output_type))
+        painter = painter_of(self.painter)
+        conditioning = self.conditioning(voken_features)
+        if latents is not None:
+            if len(latents) != len(voken_features):
+                shape, given = (len(voken_features), *latents.shape[1:]), tuple(latents.shape)
+                raise ValueError(f"the replies hold {shape[0]} picture(s), so latents must be {shape}, got {given}")
+            latents = latents.to(self._execution_device, painter.denoiser.dtype)
+        led = self.guider is not None or painter.guides(self.guidance_scale)
+        pictures = painter.paint(
+            conditioning,
+            self.null_conditioning() if led else None,
+            self.guidance_scale,
+            guider=self.guider,
+            owner=self,
+            latents=latents,
+            output_type=output_type,
+            **options,
+        )
+        self._num_timesteps = len(self.scheduler.timesteps)
+        return pictures
 
     @torch.no_grad()
     def __call__(
@@ -476,11 +497,18 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         if blocks:
             # In the order of the prompts, so that latents and generators do not depend on who finished first.
             blocks.sort(key=lambda block: block.row)
-            prompt_embeds = self.encode_vokens(torch.stack([block.features for block in blocks]))
-            own = [generator[block.row] for block in blocks] if isinstance(generator, (list, tuple)) else generator
-            latents = self.prepare_latents(len(blocks), height, width, prompt_embeds.dtype, own, latents)
-            latents = self.denoise(prompt_embeds, latents, steps, own, callback_on_step_end, tensor_inputs)
-            pictures = dict(zip(map(id, blocks), self.decode_latents(latents, output_type), strict=True))
+            pictures = self.paint(
+                torch.stack([block.features for block in blocks]),
+                latents,
+                output_type,
+                num_inference_steps=steps,
+                height=height,
+                width=width,
+                generator=_own_generators(generator, blocks),
+                callback_on_step_end=callback_on_step_end,
+                callback_on_step_end_tensor_inputs=tensor_inputs,
+            )
+            pictures = dict(zip(map(id, blocks), pictures, strict=True))
             replies = [[pictures.get(id(part), part) for part in reply] for reply in replies]
         self.maybe_free_model_hooks()
 
@@ -538,36 +566,40 @@ class MiniGPT5Pipeline(DiffusionPipeline):
                 if isinstance(event, TextEvent):
                     yield event
                     continue
-                own = generator[event.row] if isinstance(generator, (list, tuple)) else generator
-                prompt_embeds = self.encode_vokens(event.features.unsqueeze(0))
-                latents = self.prepare_latents(1, height, width, prompt_embeds.dtype, own)
-                latents = self.denoise(prompt_embeds, latents, steps, own)
-                yield ImageEvent(event.row, self.decode_latents(latents, output_type)[0])
+                pictures = self.paint(
+                    event.features.unsqueeze(0),
+                    output_type=output_type,
+                    num_inference_steps=steps,
+                    height=height,
+                    width=width,
+                    generator=_own_generators(generator, [event]),
+                )
+                yield ImageEvent(event.row, pictures[0])
         finally:
             self.maybe_free_model_hooks()
 
     def _size(self, height: int | None, width: int | None) -> tuple[int, int]:
-        """The pictures' size: what is given, else the UNet's own."""
-        size, factor = self.unet.config.sample_size, self.vae_scale_factor
-        own_height, own_width = (size * factor,) * 2 if isinstance(size, int) else (side * factor for side in size)
+        """The pictures' size: what is given, else the painter's own."""
+        painter = painter_of(self.painter)
+        (own_height, own_width), least = painter.default_size, painter.size_multiple
         height = whole_number("height", own_height if height is None else height, most=LARGEST * own_height)
         width = whole_number("width", own_width if width is None else width, most=LARGEST * own_width)
-        if height % factor or width % factor or height <= 0 or width <= 0:
-            raise ValueError(f"height and width must be positive multiples of {factor}, got {height} and {width}")
+        if height % least or width % least or height <= 0 or width <= 0:
+            raise ValueError(f"height and width must be positive multiples of {least}, got {height} and {width}")
         return height, width
 
-    def _latents_shape(self, count: int, height: int, width: int) -> tuple[int, ...]:
-        factor = self.vae_scale_factor
-        return (count, self.unet.config.in_channels, height // factor, width // factor)
-
     def _set_guidance(self, guidance_scale: float | None) -> None:
+        if self.guider is not None and guidance_scale is not None:
+            raise ValueError(
+                f"a {type(self.guider).__name__} guides this pipeline: give the scale to it, or set guider to None"
+            )
         scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
         self._guidance_scale = real_number("guidance_scale", scale, 0, 100)
         self._interrupt = False
 
     def _steps(self, num_inference_steps: int | None) -> int:
         steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
-        return whole_number("num_inference_steps", steps, 1, self.scheduler.config.num_train_timesteps)
+        return whole_number("num_inference_steps", steps, 1, self.scheduler.config.get("num_train_timesteps", 1000))
 
 
 def _append_text(reply: list[Segment], text: str) -> None:
@@ -575,3 +607,8 @@ def _append_text(reply: list[Segment], text: str) -> None:
         reply[-1] += text
     else:
         reply.append(text)
+
+
+def _own_generators(generator: Generators, blocks: Sequence[VokenEvent]) -> Generators:
+    """The generators of the pictures' rows, or the one for all."""
+    return [generator[block.row] for block in blocks] if isinstance(generator, (list, tuple)) else generator

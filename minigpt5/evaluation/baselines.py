@@ -11,9 +11,10 @@ from dataclasses import fields
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 
 from minigpt5.output import MiniGPT5PipelineOutput, Segment
+from minigpt5.painters import build_painter, painter_of, take_apart, trainable
 from minigpt5.pipeline import MiniGPT5Pipeline
 from minigpt5.readers.prompts import IMAGE_MARK, Example, Prompt, as_batch
 from minigpt5.vokens.decoding import DecodingConfig
@@ -58,15 +59,9 @@ class ZeroShotDiffusion:
     def __init__(self, pipe: MiniGPT5Pipeline, unet: UNet2DConditionModel | None = None):
         _require_text_encoder(pipe)
         self.pipe = pipe
-        self.painter = StableDiffusionPipeline(
-            pipe.vae,
-            pipe.text_encoder,
-            pipe.tokenizer,
-            unet or pipe.unet,
-            pipe.scheduler,
-            None,
-            None,
-            requires_safety_checker=False,
+        parts, settings = take_apart(pipe.painter)
+        self.painter = build_painter(
+            pipe.config.painter_class, parts | ({} if unet is None else {"unet": unet}), settings
         )
 
     def paint(
@@ -77,7 +72,7 @@ class ZeroShotDiffusion:
         guidance_scale: float | None = None,
         **options: Any,
     ) -> list[Any]:
-        """One picture for each caption; further `options` are those of `StableDiffusionPipeline`."""
+        """One picture for each caption; further `options` are those of the painter's call."""
         if not captions:
             return []
         config = self.pipe.config
@@ -137,19 +132,17 @@ class GILL(MiniGPT5Pipeline):
         """
         _require_text_encoder(pipe)
         parts = pipe.components | ({"mapper": mapper} if mapper is not None else {})
-        own = cls(
-            **parts, guidance_scale=pipe.config.guidance_scale, num_inference_steps=pipe.config.num_inference_steps
-        )
+        settings = ("guidance_scale", "num_inference_steps", "painter_class", "painter_settings")
+        own = cls(**parts, **{name: pipe.config[name] for name in settings})
         own.set_progress_bar_config(**getattr(pipe, "_progress_bar_config", {}))
         return own
 
     @torch.no_grad()
-    def null_embeds(self) -> torch.Tensor:
-        """The text encoder's features of the empty caption `(1, text_length, text_dim)`."""
-        ids = self.tokenizer(
-            "", padding="max_length", max_length=self.tokenizer.model_max_length, return_tensors="pt"
-        ).input_ids
-        return self.text_encoder(ids.to(self._execution_device)).last_hidden_state.to(self.unet.dtype)
+    def null_conditioning(self) -> dict[str, torch.Tensor]:
+        """The text encoder's features of the empty caption, one row of each tensor."""
+        painter = trainable(painter_of(self.painter))
+        features = painter.encode_captions([""])
+        return {name: features[name].to(painter.denoiser.dtype) for name in painter.shapes()}
 
 
 class Divter:

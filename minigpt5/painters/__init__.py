@@ -13,6 +13,7 @@ from importlib import import_module
 from diffusers import DiffusionPipeline
 
 from minigpt5.painters.base import Painter
+from minigpt5.painters.build import PARTS, build_painter, take_apart
 from minigpt5.painters.family import TrainablePainter
 
 # The file and class of each family, found by the name of the pipeline's class or of one that it is derived from.
@@ -55,4 +56,4 @@ def trainable(painter: Painter) -> TrainablePainter:
     return painter
 
 
-__all__ = ["FAMILIES", "Painter", "TrainablePainter", "painter_of", "trainable"]
+__all__ = ["FAMILIES", "PARTS", "Painter", "TrainablePainter", "build_painter", "painter_of", "take_apart", "trainable"]

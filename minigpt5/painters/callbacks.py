@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 
+from minigpt5.utils.checks import one_of
+
 
 class StepCallback:
     """A user's callback as the painter's call is given it.
@@ -80,6 +82,12 @@ class StepCallback:
             raise TypeError(
                 "callback_on_step_end must return a dictionary of the tensors that change, "
                 f"got {type(changed).__name__}"
+            )
+        for name in changed:
+            one_of(
+                "a tensor that callback_on_step_end returns",
+                name,
+                getattr(painter, "_callback_tensor_inputs", ("latents",)),
             )
         if owner is not painter:
             painter._interrupt = owner._interrupt

@@ -73,8 +73,11 @@ class TrainablePainter(Painter):
             latents = latents - (config.get("shift_factor") or 0)
         return latents * (config.get("scaling_factor") or 1)
 
-    def encode_captions(self, captions: Sequence[str]) -> dict[str, torch.Tensor]:
+    def encode_captions(self, captions: Sequence[str], mask_padding: bool = False) -> dict[str, torch.Tensor]:
         """What the pipeline's own text encoders make of captions, by the names of `shapes`, and perhaps a `mask`.
+
+        Args:
+            mask_padding: see `StableDiffusionPainter`; the others always do as their pipelines do.
 
         Raises:
             ValueError: if the pipeline has no text encoder.
@@ -131,7 +134,7 @@ class TrainablePainter(Painter):
 
         Args:
             latents: `(pictures, channels, height, width)`, by `latents`.
-            conditioning: one row a picture.
+            conditioning: one row a picture, of a connector or by `encode_captions`.
             snr_gamma: of Min-SNR weighting; see `NoiseSchedule.weights`.
             times, noise: in the place of random ones.
         """
@@ -150,6 +153,9 @@ class TrainablePainter(Painter):
         return {"encoder_hidden_states": conditioning["prompt_embeds"].to(self.denoiser.dtype)}
 
 
-def ones(prompt_embeds: torch.Tensor) -> torch.Tensor:
-    """The mask of features that all count: `(pictures, length)`."""
-    return torch.ones(prompt_embeds.shape[:2], dtype=torch.long, device=prompt_embeds.device)
+def mask_of(conditioning: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Which features count `(pictures, length)`: those of a caption that are no padding, and all of a connector's."""
+    if "mask" in conditioning:
+        return conditioning["mask"]
+    features = conditioning["prompt_embeds"]
+    return torch.ones(features.shape[:2], dtype=torch.long, device=features.device)

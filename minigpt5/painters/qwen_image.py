@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -17,6 +17,10 @@ class QwenImagePainter(PackedPainter):
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
         """Mean and log variance of a film of one picture, as of a picture."""
         return super().encode(pixels.unsqueeze(2)).squeeze(2)
+
+    def inputs(self, conditioning: dict[str, torch.Tensor]) -> dict[str, Any]:
+        """Features, and the mask of a caption's."""
+        return super().inputs(conditioning) | {"encoder_hidden_states_mask": conditioning.get("mask")}
 
     def predict(
         self, noisy: torch.Tensor, timestep: torch.Tensor, conditioning: dict[str, torch.Tensor]

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from minigpt5.painters.family import TrainablePainter, ones
+from minigpt5.painters.family import TrainablePainter, mask_of
 
 
 class SanaPainter(TrainablePainter):
@@ -30,7 +30,7 @@ class SanaPainter(TrainablePainter):
 
     def inputs(self, conditioning: dict[str, torch.Tensor]) -> dict[str, Any]:
         """Features and their mask."""
-        return super().inputs(conditioning) | {"encoder_attention_mask": ones(conditioning["prompt_embeds"])}
+        return super().inputs(conditioning) | {"encoder_attention_mask": mask_of(conditioning)}
 
     def predict(
         self, noisy: torch.Tensor, timestep: torch.Tensor, conditioning: dict[str, torch.Tensor]

@@ -1,50 +1,28 @@
-"""The losses of MiniGPT-5's two stages (arXiv 2310.02239, equations 5 to 8)."""
+"""What both stages of MiniGPT-5 share (arXiv 2310.02239, section 3.3); L_LDM is the painter's, `painters/family.py`."""
 
 from __future__ import annotations
 
 import torch
-from diffusers.training_utils import compute_snr
-from torch.nn.functional import mse_loss
 
 
-def stratified_timesteps(count: int, num_train_timesteps: int, device: torch.device | str) -> torch.Tensor:
-    """One random timestep from each of `count` equal parts of the schedule: `(count,)`, in random order."""
-    steps = (torch.randperm(count, device=device) + torch.rand(count, device=device)) / count
-    return (steps * num_train_timesteps).long().clamp(max=num_train_timesteps - 1)
-
-
-def latent_diffusion_loss(
-    unet,
-    scheduler,
-    latents: torch.Tensor,
-    text_features: torch.Tensor,
-    timesteps: torch.Tensor,
-    noise: torch.Tensor,
-    snr_gamma: float | None = None,
-) -> torch.Tensor:
-    """L_LDM, equation 6: the UNet's error on noised latents given text features.
+def caption_loss(mapped: dict[str, torch.Tensor], text_features: dict[str, torch.Tensor]) -> torch.Tensor:
+    """L_CAP, equation 7: squared distance of mapped voken features to the text encoder's features of the caption.
 
     Args:
-        latents, noise: `(pictures, channels, height, width)`, latents scaled.
-        text_features: `(pictures, text_length, text_dim)`.
-        timesteps: `(pictures,)`.
-        snr_gamma: each picture's error is weighted by min(SNR, gamma) / SNR, or / (SNR + 1) for v-prediction
-            (Min-SNR, arXiv 2303.09556); `None` weights all alike.
+        mapped: what a connector makes: `prompt_embeds` `(pictures, text_length, text_dim)`, and pooled vectors
+            `(pictures, pooled_dim)` of painters that want them; the errors of all are added.
+        text_features: the same of the captions, and perhaps a `mask` `(pictures, text_length)`; where it is 0 there is
+            nothing to aim at.
     """
-    noisy = scheduler.add_noise(latents, noise, timesteps)
-    velocity = scheduler.config.prediction_type == "v_prediction"
-    target = scheduler.get_velocity(latents, noise, timesteps) if velocity else noise
-    predicted = unet(noisy, timesteps, encoder_hidden_states=text_features).sample
-    error = (predicted.float() - target.float()).square().mean(dim=(1, 2, 3))
-    if snr_gamma is not None:
-        snr = compute_snr(scheduler, timesteps)
-        error = error * snr.clamp(max=snr_gamma) / (snr + 1 if velocity else snr)
-    return error.mean()
-
-
-def caption_loss(mapped: torch.Tensor, text_features: torch.Tensor) -> torch.Tensor:
-    """L_CAP, equation 7: squared distance of mapped voken features to the text encoder's features of the caption."""
-    return mse_loss(mapped.float(), text_features.float())
+    total = torch.zeros((), device=mapped["prompt_embeds"].device)
+    for name, made in mapped.items():
+        error = (made.float() - text_features[name].float()).square()
+        if made.ndim == 3 and "mask" in text_features:
+            mask = text_features["mask"]
+            total = total + (error.mean(-1) * mask).sum() / mask.sum()
+        else:
+            total = total + error.mean()
+    return total
 
 
 def drop_for_guidance(count: int, share: float, device: torch.device | str) -> torch.Tensor:

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import send_to_device
-from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from diffusers.utils import make_image_grid
 from PIL import Image
 from torch import nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 from transformers import BatchFeature
 
 from minigpt5.data.features import FeatureCache, content_key, part_key
 from minigpt5.data.mixture import CAPTIONED_TASKS, TEXT_TASKS
+from minigpt5.painters import PARTS, painter_of, trainable
 from minigpt5.pipeline import MiniGPT5Pipeline
 from minigpt5.published.shapes import random_pipeline
 from minigpt5.readers.minigpt4 import embed_prompt, image_features, last_hidden_states, next_token_logits
 from minigpt5.readers.processor import IGNORE_INDEX
-from minigpt5.training.losses import caption_loss, drop_for_guidance, latent_diffusion_loss, stratified_timesteps
+from minigpt5.training.losses import caption_loss, drop_for_guidance
 from minigpt5.training.mixture import MixtureConfig
 from minigpt5.training.results import save_result
 from minigpt5.utils.images import to_tensor
@@ -92,18 +93,24 @@ class VokenModel(nn.Module):
     def __init__(self, pipe: MiniGPT5Pipeline, weights: LossWeights):
         super().__init__()
         self.comprehension, self.mapper = pipe.comprehension, pipe.mapper
-        self.unet, self.vae, self.text_encoder = pipe.unet, pipe.vae, pipe.text_encoder
-        self.processor, self.tokenizer, self.scheduler = pipe.processor, pipe.tokenizer, pipe.scheduler
-        self.weights = weights
+        self.processor, self.painter, self.weights = pipe.processor, painter_of(pipe.painter), weights
         self._caches: dict[str, FeatureCache] = {}
-        # The UNet's, as the VAE of Stable Diffusion 2.1-base names the 768 pixels of another model.
-        self.image_size = pipe.unet.config.sample_size * pipe.vae_scale_factor
-        for part in self._frozen():
-            part.requires_grad_(False)
+        self.image_size = self.painter.default_size[0]
+        for name in PARTS:
+            if isinstance(part := getattr(pipe, name), nn.Module):
+                self.add_module(name, part.requires_grad_(False))
+        if weights.diffusion or weights.caption:
+            trainable(self.painter)
+            # What does not fit is found before the first step.
+            pipe.null_conditioning()
+        if weights.diffusion:
+            _ = self.painter.schedule
+        if weights.caption:
+            self.painter.require_text_encoder()
 
     def _frozen(self) -> list[nn.Module]:
-        """The diffusion model's parts; where no caption is scored the text encoder may be missing."""
-        return [part for part in (self.unet, self.vae, self.text_encoder) if part is not None]
+        """The painter's parts; where no caption is scored the text encoders may be missing."""
+        return [part for name, part in self.named_children() if name in PARTS]
 
     def train(self, mode: bool = True) -> VokenModel:
         """Frozen parts stay in evaluation mode."""
@@ -138,51 +145,70 @@ class VokenModel(nn.Module):
         model = self.comprehension
         reader = (model.vision_model, model.qformer, model.language_projection, model.query_tokens)
         keys = {"pictures": part_key(*reader), "moments": part_key(self.vae)}
-        if self.text_encoder is not None:
-            keys["captions"] = part_key(self.text_encoder, mask_padding=self.weights.mask_padding)
+        encoders = [part for name, part in self.named_children() if name.startswith("text_encoder")]
+        if encoders:
+            tokenizers = [p for name, p in self.painter.pipeline.components.items() if name.startswith("tokenizer")]
+            settings = {
+                "mask_padding": self.weights.mask_padding,
+                "length": self.mapper.config.text_length,
+                "tokenizers": [content_key(str(sorted(p.get_vocab().items()))) for p in tokenizers if p is not None],
+            }
+            keys |= dict.fromkeys(self._caption_features(), part_key(*encoders, **settings))
         self._caches = {kind: FeatureCache(folder, kind, key) for kind, key in keys.items()}
 
-    def _cached(self, kind: str, inputs: torch.Tensor, compute: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """What a frozen part makes of a batch of inputs, each different one taken once."""
-        keys = [content_key(row) for row in inputs.cpu()]
+    def _cached(self, kind: str, keys: Sequence[str], compute: Callable[[list[int]], torch.Tensor]) -> torch.Tensor:
+        """What a frozen part makes of the inputs with these keys, each different one taken once.
+
+        Args:
+            compute: the features of the inputs at these places.
+        """
         if kind in self._caches:
-            return self._caches[kind].fetch(keys, lambda missing: compute(inputs[missing])).to(inputs.device)
+            return self._caches[kind].fetch(keys, compute).to(self.mapper.device)
         different = list(dict.fromkeys(keys))
-        if len(different) == len(keys):
-            return compute(inputs)
-        computed = compute(inputs[[keys.index(key) for key in different]])
-        return computed[[different.index(key) for key in keys]]
+        computed = compute([keys.index(key) for key in different])
+        return computed if len(different) == len(keys) else computed[[different.index(key) for key in keys]]
 
     @torch.no_grad()
     def read_pictures(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Projected Q-Former features `(pictures, queries, hidden)`."""
-        return self._cached("pictures", pixel_values, lambda pixels: image_features(self.comprehension, pixels))
+        return self._cached(
+            "pictures",
+            _content_keys(pixel_values),
+            lambda places: image_features(self.comprehension, pixel_values[places]),
+        )
 
     @torch.no_grad()
-    def encode_captions(self, captions: Sequence[str]) -> torch.Tensor:
-        """The diffusion's own text features `(captions, text_length, text_dim)`."""
-        batch = self.tokenizer(
-            list(captions),
-            padding="max_length",
-            truncation=True,
-            max_length=self.tokenizer.model_max_length,
-            return_tensors="pt",
-        ).to(self.text_encoder.device)
-        both = torch.stack([batch["input_ids"], batch["attention_mask"]], dim=1)
+    def encode_captions(self, captions: Sequence[str]) -> dict[str, torch.Tensor]:
+        """The painter's own text features, by its names, as many as the mapper makes; a `mask` where some are none.
 
-        def compute(both: torch.Tensor) -> torch.Tensor:
-            mask = both[:, 1] if self.weights.mask_padding else None
-            return self.text_encoder(both[:, 0], attention_mask=mask).last_hidden_state
+        `prompt_embeds` is `(captions, text_length, text_dim)`, pooled vectors are `(captions, pooled_dim)`.
+        """
+        painter, length = self.painter, self.mapper.config.text_length
+        computed: dict[tuple[int, ...], dict[str, torch.Tensor]] = {}
 
-        return self._cached("captions", both, compute)
+        def compute(name: str, places: list[int]) -> torch.Tensor:
+            key = tuple(places)
+            if key not in computed:
+                features = painter.encode_captions([captions[place] for place in places], self.weights.mask_padding)
+                computed[key] = _of_length(features, length)
+            return computed[key][name]
+
+        keys = [content_key(caption) for caption in captions]
+        return {name: self._cached(name, keys, partial(compute, name)) for name in self._caption_features()}
+
+    def _caption_features(self) -> list[str]:
+        """What captions are encoded as; there is a mask where some have fewer features than the mapper makes."""
+        masked = "mask" in self.painter.encoded or self.mapper.config.text_length > self.painter.text_length
+        return [*self.painter.shapes(), *(["mask"] if masked else [])]
 
     @torch.no_grad()
     def encode_targets(self, targets: Sequence) -> torch.Tensor:
         """Scaled latents of the pictures to be painted, resized bilinearly as in the published code."""
         pixels = torch.stack([to_tensor(target, self.image_size, Image.Resampling.BILINEAR) for target in targets])
-        pixels = pixels.to(self.vae.device, self.vae.dtype)
-        moments = self._cached("moments", pixels, lambda pixels: self.vae.encode(pixels).latent_dist.parameters)
-        return DiagonalGaussianDistribution(moments).sample() * self.vae.config.scaling_factor
+        encode = self.painter.encode
+        return self.painter.latents(
+            self._cached("moments", _content_keys(pixels), lambda places: encode(pixels[places]))
+        )
 
     def forward(
         self,
@@ -223,19 +249,28 @@ class VokenModel(nn.Module):
             losses["feature"] = share * feature_loss(features)
             losses["loss"] = losses["loss"] + losses["feature"]
         dropped = drop_for_guidance(len(features), weights.guidance_dropout, device)
-        mapped = self.mapper(torch.where(dropped.view(-1, 1, 1), torch.zeros_like(features), features))
+        mapped = self.mapper.conditioning(torch.where(dropped.view(-1, 1, 1), torch.zeros_like(features), features))
         if weights.caption:
             told = ["" if drop else caption for drop, caption in zip(dropped.tolist(), captions, strict=True)]
             losses["caption"] = share * caption_loss(mapped, self.encode_captions(told))
             losses["loss"] = losses["loss"] + weights.caption * losses["caption"]
         if weights.diffusion:
             latents = self.encode_targets(batch["targets"])
-            timesteps = stratified_timesteps(len(latents), self.scheduler.config.num_train_timesteps, device)
-            losses["ldm"] = share * latent_diffusion_loss(
-                self.unet, self.scheduler, latents, mapped, timesteps, torch.randn_like(latents), weights.snr_gamma
-            )
+            losses["ldm"] = share * self.painter.loss(latents, mapped, weights.snr_gamma)
             losses["loss"] = losses["loss"] + weights.diffusion * losses["ldm"]
         return losses
+
+
+def _content_keys(pixels: torch.Tensor) -> list[str]:
+    return [content_key(row) for row in pixels.cpu()]
+
+
+def _of_length(features: dict[str, torch.Tensor], length: int) -> dict[str, torch.Tensor]:
+    """Features cut or filled up to so many, with the mask of those that a caption has."""
+    sequence = features["prompt_embeds"]
+    missing = length - sequence.shape[1]
+    mask = features.get("mask", torch.ones(sequence.shape[:2], device=sequence.device))
+    return features | {"prompt_embeds": pad(sequence, (0, 0, 0, missing)), "mask": pad(mask, (0, missing))}
 
 
 def open_for_training(config: VokenConfig) -> MiniGPT5Pipeline:
@@ -259,7 +294,7 @@ def open_for_training(config: VokenConfig) -> MiniGPT5Pipeline:
     pipe.mapper.float().requires_grad_(True)
     if config.gradient_checkpointing:
         pipe.comprehension.language_model.gradient_checkpointing_enable()
-        pipe.unet.enable_gradient_checkpointing()
+        painter_of(pipe.painter).denoiser.enable_gradient_checkpointing()
     return pipe
 
 

@@ -52,11 +52,13 @@ def _told_twice(parts: Mapping[str, Any]) -> Iterator[tuple[str, Any, str, Any]]
     wanted = _get(unet, "config", "encoder_hid_dim") or _get(unet, "config", "cross_attention_dim")
     for each in {wanted} if isinstance(wanted, int) else set(wanted or ()):
         yield "the mapper's text_dim", width, "the UNet's cross_attention_dim", each
-    yield "the mapper's text_dim", width, "the text encoder's hidden_size", _get(text_encoder, "hidden_size")
-    positions = _get(text_encoder, "max_position_embeddings")
-    yield "the mapper's text_length", length, "the text encoder's max_position_embeddings", positions
-    longest = _get(parts.get("tokenizer"), "model_max_length")
-    yield "the mapper's text_length", length, "the tokenizer's model_max_length", longest
+    # Painters with a transformer or a second text encoder join the widths and lengths of several.
+    if parts.get("transformer") is None and parts.get("text_encoder_2") is None:
+        yield "the mapper's text_dim", width, "the text encoder's hidden_size", _get(text_encoder, "hidden_size")
+        positions = _get(text_encoder, "max_position_embeddings")
+        yield "the mapper's text_length", length, "the text encoder's max_position_embeddings", positions
+        longest = _get(parts.get("tokenizer"), "model_max_length")
+        yield "the mapper's text_length", length, "the tokenizer's model_max_length", longest
 
     channels = _get(vae, "config", "latent_channels")
     for name in ("in_channels", "out_channels"):

@@ -28,6 +28,7 @@ from torch import nn
 from torch.nn.functional import linear
 from transformers import Blip2ForConditionalGeneration
 
+from minigpt5.painters import painter_of
 from minigpt5.readers.lora import attach_lora, fuse_lora, has_lora, load_lora, save_lora
 from minigpt5.readers.minigpt4 import KeyValuePrefix
 from minigpt5.utils.settings import Settings, setting
@@ -161,7 +162,7 @@ def fingerprint(pipe: DiffusionPipeline) -> tuple[str, torch.Tensor]:
     The numbers are of their first half: the vokens' rows, which change, stand at the end.
     """
     names, samples = [], []
-    for part in ("comprehension", "unet"):
+    for part in ("comprehension", painter_of(pipe.painter).denoiser_name):
         for name, parameter in getattr(pipe, part).named_parameters():
             if ".rows" in name or "lora_" in name or name.startswith("prefix"):
                 continue

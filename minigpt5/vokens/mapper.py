@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import nn
 
+from minigpt5.vokens.connector import Connector
 from minigpt5.vokens.layers import Transformer
 
 
-class VokenMapper(ModelMixin, ConfigMixin):
+class VokenMapper(Connector):
     """Linear–GELU–Linear, then an encoder-decoder transformer whose decoder is fed with learned queries.
 
     MiniGPT-5 (arXiv 2310.02239), section 3.2, equation 4: the output of the transformer takes the place of the text
@@ -24,9 +24,11 @@ class VokenMapper(ModelMixin, ConfigMixin):
         text_length: number of text features, 77 for Stable Diffusion.
         num_layers: layers of the encoder and of the decoder, each.
         num_heads: attention heads; must divide `text_dim`.
+        pooled_dims: widths of pooled vectors that the diffusion model wants besides, by their names; none for
+            Stable Diffusion 1 and 2.
 
     Raises:
-        ValueError: if they do not.
+        ValueError: if the heads do not divide the width.
     """
 
     _supports_gradient_checkpointing = True
@@ -34,11 +36,20 @@ class VokenMapper(ModelMixin, ConfigMixin):
     _repeated_blocks: ClassVar[list[str]] = ["EncoderLayer", "DecoderLayer"]
 
     @register_to_config
-    def __init__(self, voken_dim: int, text_dim: int, text_length: int = 77, num_layers: int = 4, num_heads: int = 8):
+    def __init__(
+        self,
+        voken_dim: int,
+        text_dim: int,
+        text_length: int = 77,
+        num_layers: int = 4,
+        num_heads: int = 8,
+        pooled_dims: dict[str, int] | None = None,
+    ):
         super().__init__()
         self.fc = nn.Sequential(nn.Linear(voken_dim, text_dim), nn.GELU(), nn.Linear(text_dim, text_dim))
         self.transformer = Transformer(text_dim, num_heads, num_layers)
         self.queries = nn.Parameter(torch.randn(1, text_length, text_dim))
+        self.add_pooled(text_dim, pooled_dims)
 
     def forward(self, voken_features: torch.Tensor) -> torch.Tensor:
         """Map `(blocks, n_vokens, voken_dim)` to `(blocks, text_length, text_dim)`.

@@ -98,7 +98,12 @@ def gemma(tokenizer, width=32):
 
 def qwen(tokenizer, width=32):
     sizes = {"intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    text = sizes | {"hidden_size": width, "num_key_value_heads": 2, "vocab_size": len(tokenizer)}
+    text = sizes | {
+        "hidden_size": width,
+        "num_key_value_heads": 2,
+        "vocab_size": len(tokenizer),
+        "max_window_layers": 1,
+    }
     text["rope_parameters"] = {"rope_type": "default", "mrope_section": [4, 2, 2], "rope_theta": 10_000.0}
     vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": width}
     return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision))

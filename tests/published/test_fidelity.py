@@ -14,7 +14,7 @@ from minigpt5.published.checkpoints import load_official, rename
 from minigpt5.readers.minigpt4 import embed_prompt, last_hidden_states, next_token_logits
 from minigpt5.readers.prompts import Example, split_marks
 from minigpt5.training import objective
-from minigpt5.training.losses import caption_loss, latent_diffusion_loss
+from minigpt5.training.losses import caption_loss
 from minigpt5.training.objective import LossWeights, VokenModel
 from minigpt5.utils.images import open_image, pad_to_square
 from minigpt5.vokens import decoding
@@ -159,7 +159,7 @@ def replay(monkeypatch, pipe, tensors, facts):
         dropped = facts["cfg_dropped"]
         dropped = [False] * len(tensors["latents"]) if dropped == "none" else dropped
         monkeypatch.setattr(objective, "drop_for_guidance", lambda *_: torch.tensor(dropped))
-        monkeypatch.setattr(objective, "stratified_timesteps", lambda *_: tensors["timesteps"])
+        monkeypatch.setattr(model.painter.schedule, "draw", lambda *_: tensors["timesteps"])
         monkeypatch.setattr(torch, "randn_like", lambda _: tensors["noise"])
         monkeypatch.setattr(model, "encode_targets", lambda _: tensors["latents"])
         batch["targets"] = None
@@ -223,18 +223,18 @@ def test_voken_features_and_the_diffusion_are_the_same(pipes, variant, name):
         close(noisy, tensors["unet.noisy_latents"])
         close(pipe.unet(noisy, tensors["timesteps"], mapped).sample, tensors["unet.out"])
         gamma = 5.0 if facts["snr_loss"] else None
-        loss = latent_diffusion_loss(
-            pipe.unet, pipe.scheduler, latents, mapped, tensors["timesteps"], tensors["noise"], gamma
-        )
+        draws = {"times": tensors["timesteps"], "noise": tensors["noise"]}
+        loss = model.painter.loss(latents, {"prompt_embeds": mapped}, gamma, **draws)
         close(loss, tensors["loss.image_loss"])
 
         kept = [text for text, drop in zip(facts["captions"], dropped_list(facts), strict=True) if text and not drop]
         if kept:
             wanted = torch.cat([tensors[f"caption.feature.{i}"] for i in range(len(kept))])
-            close(model.encode_captions(kept), wanted)
+            close(model.encode_captions(kept)["prompt_embeds"], wanted)
         if "loss.caption_loss" in tensors:
             told = ["" if drop else text for text, drop in zip(facts["captions"], dropped_list(facts), strict=True)]
-            close(caption_loss(mapped, model.encode_captions(told)), tensors["loss.caption_loss"])
+            loss = caption_loss({"prompt_embeds": mapped}, model.encode_captions(told))
+            close(loss, tensors["loss.caption_loss"])
 
 
 def dropped_list(facts):
@@ -461,17 +461,20 @@ def check_painting(pipe, features, tensors, facts):
         timesteps.append(int(timestep))
         return latents
 
-    pipe._set_guidance(facts["guidance_scale"])
-    with torch.no_grad():
-        latents = pipe.denoise(
-            embeds, tensors["sd.initial_latents"], facts["num_inference_steps"], callback_on_step_end=look
-        )
-        picture = torch.from_numpy(pipe.decode_latents(latents, "np")[0])
+    picture = pipe.painter(
+        prompt_embeds=embeds,
+        negative_prompt_embeds=pipe.null_embeds(),
+        latents=tensors["sd.initial_latents"],
+        guidance_scale=facts["guidance_scale"],
+        num_inference_steps=facts["num_inference_steps"],
+        callback_on_step_end=look,
+        output_type="np",
+    ).images[0]
     assert timesteps == facts["sd_timesteps"]
     for step, ours in enumerate(seen):
         if f"sd.latents.{step}" in tensors:
             close(ours, tensors[f"sd.latents.{step}"])
-    close(picture, tensors["sd.image"][0])
+    close(torch.from_numpy(picture), tensors["sd.image"][0])
 
 
 @pytest.mark.parametrize("variant", "AB")

@@ -58,7 +58,7 @@ def test_dropped_vokens_give_the_null_embedding_and_the_empty_caption(pipe):
     chats, captions = conversations(draw_task)
     batch = pipe.processor.training_batch(chats)
     model = VokenModel(pipe, LossWeights(diffusion=0.0, guidance_dropout=1.0)).eval()
-    expected = (pipe.null_embeds() - model.encode_captions([""])).square().mean()
+    expected = (pipe.null_embeds() - model.encode_captions([""])["prompt_embeds"]).square().mean()
     assert torch.allclose(model(batch, captions)["caption"], expected, rtol=1e-5)
 
 

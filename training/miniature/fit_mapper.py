@@ -59,20 +59,24 @@ def main(config: MapperConfig):
         return model.voken_features(hidden, batch["input_ids"]), model.encode_captions(captions)
 
     columns = zip(*(features_and_targets(start) for start in range(0, len(pairs), 100)), strict=True)
-    features, targets = (torch.cat(column) for column in columns)
+    features, told = (list(column) for column in columns)
+    features, targets = torch.cat(features), {name: torch.cat([one[name] for one in told]) for name in told[0]}
     nothing = model.encode_captions([""])
     print(f"mapper: {len(features)} captions' voken features are ready", flush=True)
 
     def batches(step):
         count = len(shard(range(config.batch_size)))
         chosen = torch.randint(len(features), (count,), device=features.device)
-        return features[chosen], targets[chosen]
+        return features[chosen], {name: column[chosen] for name, column in targets.items()}
 
     def losses(batch, step):
         features, targets = batch
-        dropped = drop_for_guidance(len(features), config.guidance_dropout, features.device).view(-1, 1, 1)
-        mapped = pipe.mapper(features.masked_fill(dropped, 0))
-        return {"loss": caption_loss(mapped, torch.where(dropped, nothing, targets))}
+        dropped = drop_for_guidance(len(features), config.guidance_dropout, features.device)
+        mapped = pipe.mapper.conditioning(features.masked_fill(dropped.view(-1, 1, 1), 0))
+        for name, column in targets.items():
+            gone = dropped.view(-1, *[1] * (column.ndim - 1))
+            targets[name] = torch.where(gone, nothing[name], column)
+        return {"loss": caption_loss(mapped, targets)}
 
     judge = load_judge(config.judge)
     examined = {

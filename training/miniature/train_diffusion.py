@@ -12,6 +12,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from torch import nn
 
 from minigpt5.data.readers import read_cc3m
+from minigpt5.painters import painter_of, trainable
 from minigpt5.storyworld.judge import ATTRIBUTES, NamingHead, answers, judge_accuracy, load_judge, question_loss
 from minigpt5.storyworld.language import imagine
 from minigpt5.storyworld.miniature import (
@@ -25,7 +26,7 @@ from minigpt5.storyworld.miniature import (
 )
 from minigpt5.training.fit import BEST, FitConfig, fit
 from minigpt5.training.latents import encode_data_set
-from minigpt5.training.losses import drop_for_guidance, latent_diffusion_loss, stratified_timesteps
+from minigpt5.training.losses import drop_for_guidance
 from minigpt5.training.results import save_result
 from minigpt5.utils.processes import pick_device
 from minigpt5.utils.programs import opening, run_program
@@ -73,6 +74,11 @@ def main(config: DiffusionConfig):
     truths = torch.tensor([answers(imagine(caption)) for caption in captions])
     scheduler = build_scheduler()
     model = TextToLatent(build_text_encoder(tokenizer), build_unet()).to(device)
+    pipeline = StableDiffusionPipeline(
+        vae, model.text_encoder, tokenizer, model.unet, scheduler, None, None, requires_safety_checker=False
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    painter = trainable(painter_of(pipeline))
 
     def batches(step):
         # The text encoder goes ahead alone; it needs many captions and they cost little.
@@ -90,24 +96,16 @@ def main(config: DiffusionConfig):
             return {"loss": naming, "naming": naming}
         dropped = drop_for_guidance(len(ids), config.guidance_dropout, device)
         features = torch.where(dropped.view(-1, 1, 1), model.text_encoder(nothing).last_hidden_state, features)
-        timesteps = stratified_timesteps(len(ids), scheduler.config.num_train_timesteps, device)
-        latents = latents.float()
-        diffusion = latent_diffusion_loss(
-            model.unet, scheduler, latents, features, timesteps, torch.randn_like(latents), config.snr_gamma
-        )
+        diffusion = painter.loss(latents.float(), {"prompt_embeds": features}, config.snr_gamma)
         return {"loss": diffusion + config.naming_weight * naming, "ldm": diffusion, "naming": naming}
 
     held_back = read_cc3m(config.data / "cc3m", "validation")
     held_back = held_back.select(range(min(100, len(held_back))))
     scenes = [imagine(caption) for caption in held_back["caption"]]
-    painter = StableDiffusionPipeline(
-        vae, model.text_encoder, tokenizer, model.unet, scheduler, None, None, requires_safety_checker=False
-    )
-    painter.set_progress_bar_config(disable=True)
     judge = load_judge(config.judge)
 
     def evaluate():
-        pictures = painter(
+        pictures = pipeline(
             list(held_back["caption"]),
             num_inference_steps=config.num_inference_steps,
             guidance_scale=config.guidance_scale,

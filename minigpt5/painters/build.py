@@ -1,0 +1,75 @@
+"""Diffusers pipelines made of the parts that another pipeline holds."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import diffusers
+from diffusers import DiffusionPipeline
+from torch import nn
+
+# What a painter can be made of, beside what it can do without: the names that diffusers has for them.
+PARTS = (
+    "unet",
+    "transformer",
+    "vae",
+    "scheduler",
+    "text_encoder",
+    "tokenizer",
+    "text_encoder_2",
+    "tokenizer_2",
+    "text_encoder_3",
+    "tokenizer_3",
+    "guider",
+)
+# No pipeline needs them to paint from embeddings.
+LEFT_OUT = ("safety_checker", "image_encoder", "feature_extractor", "ocr_guider", "processor", "pe", "pe_tokenizer")
+
+
+def build_painter(
+    painter_class: str, parts: Mapping[str, Any], settings: Mapping[str, Any] | None = None
+) -> DiffusionPipeline:
+    """A diffusers pipeline over these very parts; what it takes beyond them is `None`.
+
+    Args:
+        painter_class: name of the pipeline's class in diffusers.
+        parts: modules, schedulers and tokenizers by their names.
+        settings: plain values of its own, such as `add_watermarker`.
+
+    Raises:
+        ValueError: if diffusers has no such pipeline.
+    """
+    kind = getattr(diffusers, painter_class, None)
+    if not (inspect.isclass(kind) and issubclass(kind, DiffusionPipeline)):
+        raise ValueError(f"painter_class must be the name of a pipeline of diffusers, got {painter_class!r}")
+    takes = inspect.signature(kind.__init__).parameters
+    needed = [name for name, parameter in takes.items() if parameter.default is parameter.empty and name != "self"]
+    given = dict.fromkeys(needed) | {name: part for name, part in parts.items() if name in takes}
+    if "requires_safety_checker" in takes:
+        given["requires_safety_checker"] = False
+    # Some pipelines correct what they think is wrong in the configuration of a scheduler that they are made with.
+    painter = kind(**given | dict(settings or {}) | {"scheduler": None})
+    painter.register_modules(scheduler=parts.get("scheduler"))
+    return painter
+
+
+def take_apart(pipeline: DiffusionPipeline) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The parts of a pipeline that it paints with, and its plain settings: `build_painter`'s arguments.
+
+    Raises:
+        ValueError: if it has a network that there is no name for here.
+    """
+    components = pipeline.components
+    strange = [
+        name
+        for name, part in components.items()
+        if isinstance(part, nn.Module) and name not in PARTS and name not in LEFT_OUT
+    ]
+    if strange:
+        raise ValueError(f"{type(pipeline).__name__} paints with {', '.join(strange)}, which there is no place for")
+    parts = {name: part for name, part in components.items() if name in PARTS and part is not None}
+    takes = set(inspect.signature(type(pipeline).__init__).parameters) - {"requires_safety_checker"}
+    settings = {name: value for name, value in pipeline.config.items() if name in takes and name not in components}
+    return parts, settings

@@ -1,0 +1,27 @@
+"""What stands between vokens and painter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from torch import nn
+
+
+class Connector(ModelMixin, ConfigMixin):
+    """From voken features `(blocks, n_vokens, voken_dim)` to all that a painter is conditioned on.
+
+    A subclass registers `voken_dim`, `text_dim` and `text_length` in its configuration, makes sequence features
+    `(blocks, text_length, text_dim)` in `forward`, and calls `add_pooled` in `__init__`.
+    """
+
+    def add_pooled(self, text_dim: int, pooled_dims: Mapping[str, int] | None) -> None:
+        """Make room for pooled vectors of these widths, each a linear map of the mean of the sequence features."""
+        self.pooled = nn.ModuleDict({name: nn.Linear(text_dim, width) for name, width in (pooled_dims or {}).items()})
+
+    def conditioning(self, voken_features: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The painter's tensors by its own names, one row a block: `prompt_embeds`, and pooled vectors if any."""
+        features = self(voken_features)
+        mean = features.mean(1)
+        return {"prompt_embeds": features} | {name: head(mean) for name, head in self.pooled.items()}
