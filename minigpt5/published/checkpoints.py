@@ -37,7 +37,8 @@ from minigpt5.utils.checks import whole_number
 from minigpt5.utils.files import whole_folder
 from minigpt5.utils.images import published_image_processor
 from minigpt5.utils.integrity import check_counts, few, load_whole_pipeline, non_finite
-from minigpt5.utils.reading import first_line, read_json
+from minigpt5.utils.json_files import read_json
+from minigpt5.utils.reading import first_line
 from minigpt5.utils.tensors import Tensors, fetch, open_tensors, replace_parameters
 from minigpt5.vokens.mapper import VokenMapper
 
