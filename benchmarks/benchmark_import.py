@@ -87,6 +87,7 @@ class Peak(threading.Thread):
         self.most, self.stop = owned_bytes(), threading.Event()
 
     def run(self):
+        """Look until told to stop."""
         while not self.stop.is_set():
             self.most = max(self.most, owned_bytes())
             time.sleep(0.002)

@@ -1,6 +1,6 @@
-"""Put the paper's nine claims to the test on StoryWorld: train what is missing, measure, write docs/claims.md and HTML.
+r"""Put the paper's nine claims to the test on StoryWorld: train what is missing, measure, write docs/claims.md.
 
-    python evaluation/reproduce_claims.py --work runs/claims --data runs/mini/data --base runs/mini/base \\
+    python evaluation/reproduce_claims.py --work runs/claims --data runs/mini/data --base runs/mini/base \
         --aligned runs/mini/mapper/model --judge runs/mini/judge/model
     python evaluation/reproduce_claims.py --quick --work /tmp/claims --out /tmp/claims/report
 

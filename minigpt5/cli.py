@@ -40,6 +40,7 @@ class Parser(argparse.ArgumentParser):
     """Leaves it to `main` to show errors."""
 
     def error(self, message: str) -> NoReturn:
+        """End with a `UserError`."""
         raise UserError(message)
 
 
@@ -78,6 +79,7 @@ class Once(argparse.Action):
     """An option that must not come twice."""
 
     def __call__(self, parser, arguments, value, option=None):
+        """Keep the value."""
         if getattr(arguments, self.dest) is not None:
             raise argparse.ArgumentError(self, "is given twice, but there is one")
         setattr(arguments, self.dest, value)
@@ -143,6 +145,7 @@ def output_folder(record: str) -> Callable[[str], Path]:
 
 
 def build_parser() -> Parser:
+    """The parser of all commands."""
     parser = Parser(
         prog="minigpt5",
         description="MiniGPT-5 reads and makes interleaved text and pictures.",

@@ -1,5 +1,6 @@
 """What the documentation says can be typed: its commands, their options, its links and its tree of folders."""
 
+import ast
 import contextlib
 import io
 import itertools
@@ -32,7 +33,8 @@ def code(path: Path) -> list[str]:
     if path.suffix == ".yaml":
         return [line.removeprefix("#").strip() for line in text.splitlines()]
     if path.suffix == ".py":
-        return [line.strip() for line in text.split('"""')[1].replace("\\\\\n", " ").splitlines()]
+        told = ast.get_docstring(ast.parse(text)) or ""
+        return [line.strip() for line in told.replace("\\\n", " ").splitlines()]
     blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     return lines + [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text)]

@@ -1,6 +1,6 @@
-"""Unimodal alignment, the first stage: teach vokens and mapper to paint captions.
+r"""Unimodal alignment, the first stage: teach vokens and mapper to paint captions.
 
-    python training/align_vokens.py --config configs/storyworld-mini/align.yaml \\
+    python training/align_vokens.py --config configs/storyworld-mini/align.yaml \
         --data runs/mini/data --model runs/mini/base --out runs/mini/align
 """
 

@@ -1,6 +1,6 @@
-"""Fine-tune the diffusion model alone on captions: the baseline "fine-tuned SD" (arXiv 2310.02239, section 4.1).
+r"""Fine-tune the diffusion model alone on captions: the baseline "fine-tuned SD" (arXiv 2310.02239, section 4.1).
 
-    accelerate launch training/finetune_diffusion.py --config configs/storyworld-mini/finetune_diffusion.yaml \\
+    accelerate launch training/finetune_diffusion.py --config configs/storyworld-mini/finetune_diffusion.yaml \
         --data runs/mini/data --model runs/mini/base --out runs/mini/finetuned
 
 Any pipeline of diffusers that `minigpt5.painters` can train. The UNet or transformer is trained, the VAE is frozen, and

@@ -1,6 +1,6 @@
-"""MiniGPT-4's first stage: the projection learns to show pictures to the language model, from captions alone.
+r"""MiniGPT-4's first stage: the projection learns to show pictures to the language model, from captions alone.
 
-    accelerate launch training/pretrain_projection.py --config configs/storyworld-mini/projection.yaml \\
+    accelerate launch training/pretrain_projection.py --config configs/storyworld-mini/projection.yaml \
         --data runs/mini/data --model runs/mini/qformer/model --out runs/mini/projection
 
 Everything else is frozen. A picture without a word is the prompt, its caption the reply. The result is a pipeline

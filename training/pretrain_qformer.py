@@ -1,6 +1,6 @@
-"""BLIP-2's first stage: a new Q-Former learns to read the pipeline's ViT, from pictures with captions.
+r"""BLIP-2's first stage: a new Q-Former learns to read the pipeline's ViT, from pictures with captions.
 
-    accelerate launch training/pretrain_qformer.py --config configs/storyworld-mini/qformer.yaml \\
+    accelerate launch training/pretrain_qformer.py --config configs/storyworld-mini/qformer.yaml \
         --data runs/mini/data --model runs/mini/base --out runs/mini/qformer
 
 The result is a pipeline folder, OUT/model. Its projection still expects the old Q-Former: train it next, with

@@ -1,6 +1,6 @@
-"""Multimodal learning, the second stage: interleaved stories and talks.
+r"""Multimodal learning, the second stage: interleaved stories and talks.
 
-    python training/train_interleaved.py --config configs/storyworld-mini/interleaved.yaml \\
+    python training/train_interleaved.py --config configs/storyworld-mini/interleaved.yaml \
         --data runs/mini/data --model runs/mini/mapper/model --out runs/mini/interleaved
 """
 

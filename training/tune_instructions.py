@@ -1,6 +1,6 @@
-"""MiniGPT-4's second stage: the projection learns to answer instructions, from a small curated set.
+r"""MiniGPT-4's second stage: the projection learns to answer instructions, from a small curated set.
 
-    accelerate launch training/tune_instructions.py --config configs/storyworld-mini/instructions.yaml \\
+    accelerate launch training/tune_instructions.py --config configs/storyworld-mini/instructions.yaml \
         --data runs/mini/data --model runs/mini/projection/model --out runs/mini/instructions
 
 The set is good descriptions in the layout of CC3M, each asked for by an instruction of a list

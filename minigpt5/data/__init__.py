@@ -1,0 +1,1 @@
+"""Data sets, tasks made of their rows, mixtures, preparation and cached features."""

@@ -1,5 +1,4 @@
-"""Figures of replies, by task: each metric of the registry whose needs are there, with intervals over captions, stories
-or talks.
+"""Figures of replies, by task: each metric of the registry whose needs are there, with bootstrap intervals.
 
 What cannot be computed, because its weights or its library are missing, is noted with the reason and left out.
 """

@@ -111,6 +111,7 @@ class PictureDecision(ItemMetric):
         self.add(paired("painted", painted, "wanted", wanted))
 
     def summarise(self, items: np.ndarray) -> dict[str, float]:
+        """Figures of rows `(items, 2)`."""
         painted, wanted = items.astype(bool).T
         f1, precision, recall = _soft_f1(float((painted & wanted).sum()), int(painted.sum()), int(wanted.sum()))
         return {

@@ -91,6 +91,7 @@ class ItemMetric(InOrder):
         return bootstrap_intervals(self._any_items(), self.summarise, None, confidence, seed)
 
     def nothing(self) -> torch.Tensor:
+        """No rows `(0, columns)`."""
         return torch.zeros(0, len(self.columns), dtype=torch.float64, device=self.device)
 
     def _any_items(self) -> np.ndarray:

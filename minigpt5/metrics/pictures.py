@@ -123,7 +123,8 @@ class FrechetInceptionDistance(_InceptionMetric, fid.FrechetInceptionDistance):
         super().update(pictures, real)
 
     def compute(self) -> dict[str, torch.Tensor]:
-        # What the figure is given in.
+        """The figure by its name."""
+        # What it is given in.
         self.orig_dtype = torch.float64
         return super().compute()
 
@@ -157,6 +158,7 @@ class KernelInceptionDistance(_FeaturesInOrder, kid.KernelInceptionDistance):
         super().update(pictures, real)
 
     def compute(self) -> dict[str, torch.Tensor]:
+        """Figures by name."""
         whole = self.subset_size
         self.subset_size = min(whole, *(len(dim_zero_cat(rows)) for rows in (self.real_features, self.fake_features)))
         try:

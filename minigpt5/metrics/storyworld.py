@@ -53,6 +53,7 @@ class StoryWorldPictures(ItemMetric):
         self.add(rows)
 
     def summarise(self, items: np.ndarray) -> dict[str, float]:
+        """Figures of rows `(pictures, columns)`."""
         figures = dict(zip(self.columns, items[:, :-3].mean(axis=0).tolist(), strict=False))
         right, seen, wanted = items[:, -3:].sum(axis=0).tolist()
         return figures | {
@@ -93,6 +94,7 @@ class HeroIdentity(ItemMetric):
         self.add(rows)
 
     def summarise(self, items: np.ndarray) -> dict[str, float]:
+        """Figures of rows `(stories, columns)`."""
         kept, pictures, _ = items.sum(axis=0).tolist()
         return {"hero_identity": kept / pictures, "hero_in_all": float(items[:, 2].mean())}
 
@@ -125,6 +127,7 @@ class TextAccuracy(ItemMetric):
         self.add([_named(read(text), truth) for text, truth in paired("texts", texts, "truths", truths)])
 
     def summarise(self, items: np.ndarray) -> dict[str, float]:
+        """Figures of rows `(texts, columns)`."""
         asked = ~np.isnan(items)
         right, count = np.where(asked, items, 0).sum(axis=0).tolist(), asked.sum(axis=0).tolist()
         return {name: right[i] / count[i] for i, name in enumerate(self.columns) if count[i]}

@@ -42,6 +42,7 @@ class WordBLEU(ItemMetric):
         self.add([[*score.counts, *score.totals, score.sys_len, score.ref_len] for score in scores])
 
     def summarise(self, items: np.ndarray) -> dict[str, float]:
+        """BLEU of the sums of rows `(texts, columns)`."""
         *counts, words, wanted = items.sum(axis=0).round().astype(int).tolist()
         correct, total = counts[:2], counts[2:]
         return {
@@ -99,6 +100,7 @@ class Meteor(ItemMetric):
         self.add(rows)
 
     def summarise(self, items: np.ndarray) -> dict[str, float]:
+        """The mean of rows `(texts, 2)`."""
         return {"meteor" if items[:, 1].all() else "meteor_without_wordnet": float(items[:, 0].mean())}
 
 

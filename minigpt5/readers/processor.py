@@ -92,6 +92,7 @@ class MiniGPT5Processor(ProcessorMixin):
 
     @property
     def model_input_names(self) -> list[str]:
+        """What a model is given of its output."""
         return ["input_ids", "attention_mask", "pixel_values"]
 
     @property

@@ -31,6 +31,7 @@ class Character:
 
     @property
     def held_out(self) -> bool:
+        """Whether no training picture shows this kind in this colour."""
         return (self.kind, self.colour) in HELD_OUT
 
 
@@ -55,6 +56,7 @@ class Scene:
 
     @property
     def characters(self) -> tuple[Character, ...]:
+        """The hero, then the companion, if there is one."""
         return (self.hero, self.companion) if self.companion else (self.hero,)
 
     @property
@@ -91,8 +93,12 @@ def sample_character(rng: random.Random, held_out: bool = False, unlike: Charact
 def sample_scene(
     rng: random.Random, companion: bool | None = None, held_out: bool = False, companion_share: float = 0.3
 ) -> Scene:
-    """A scene with or without a companion (`None`: one in `companion_share` of the scenes); `held_out` says from which
-    pairs the hero comes, the companion always comes from the training pairs."""
+    """A scene.
+
+    Args:
+        companion: with or without one; `None` has one in `companion_share` of the scenes.
+        held_out: whether the hero is of the pairs that training never shows; a companion never is.
+    """
     if companion is None:
         companion = rng.random() < companion_share
     hero = sample_character(rng, held_out)

@@ -208,7 +208,7 @@ class Watch:
 
 
 def build_accelerator(config: FitConfig, folder: Path) -> Accelerator:
-    """accelerate as the launcher started it."""
+    """Accelerate as the launcher started it."""
     return Accelerator(
         mixed_precision=config.mixed_precision,
         gradient_accumulation_steps=config.gradient_accumulation_steps,

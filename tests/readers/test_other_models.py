@@ -120,7 +120,7 @@ def test_any_language_model_reads_and_paints(tiny_pipe, pictures, tmp_path, name
     torch.testing.assert_close(again.images[0][0], batch.images[0][0], atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("text_length, text_dim", [(77, 48), (12, 64)])
+@pytest.mark.parametrize(("text_length", "text_dim"), [(77, 48), (12, 64)])
 def test_any_diffusion_model_is_conditioned_in_its_own_width_and_length(tiny_pipe, pictures, text_length, text_dim):
     unet = UNet2DConditionModel.from_config(tiny_pipe.unet.config, cross_attention_dim=text_dim)
     hidden = tiny_pipe.mapper.config.voken_dim

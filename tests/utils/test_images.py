@@ -53,7 +53,7 @@ def test_opaque_palette():
     assert colour(to_rgb(Image.new("RGB", (4, 4), RED).quantize())) == RED
 
 
-@pytest.mark.parametrize("mode, value", [("1", 1), ("L", 255), ("CMYK", (0, 0, 0, 0)), ("YCbCr", (255, 128, 128))])
+@pytest.mark.parametrize(("mode", "value"), [("1", 1), ("L", 255), ("CMYK", (0, 0, 0, 0)), ("YCbCr", (255, 128, 128))])
 def test_white_in_other_modes(mode, value):
     assert colour(to_rgb(Image.new(mode, (4, 4), value))) == (255, 255, 255)
 
@@ -305,7 +305,7 @@ def test_extreme_sizes(size):
     assert tensor[0].min() == 1 and tensor[1].max() == -1
 
 
-@pytest.mark.parametrize("dtype, red", [(np.uint8, 255), (np.int64, 255), (np.float32, 1.0), (np.float16, 1.0)])
+@pytest.mark.parametrize(("dtype", "red"), [(np.uint8, 255), (np.int64, 255), (np.float32, 1.0), (np.float16, 1.0)])
 def test_arrays(dtype, red):
     array = np.zeros((4, 6, 3), dtype)
     array[..., 0] = red
@@ -347,7 +347,7 @@ def test_rounding_is_no_value_outside_the_range():
     assert colour(to_rgb(np.full((2, 2), -1e-6))) == (0,) * 3
 
 
-@pytest.mark.parametrize("dtype, red", [(torch.uint8, 255), (torch.float32, 1), (torch.bfloat16, 1)])
+@pytest.mark.parametrize(("dtype", "red"), [(torch.uint8, 255), (torch.float32, 1), (torch.bfloat16, 1)])
 def test_tensors(dtype, red):
     tensor = torch.zeros(3, 4, 6, dtype=dtype)
     tensor[0] = red

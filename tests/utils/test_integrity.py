@@ -186,7 +186,7 @@ def test_a_variant_is_looked_through_in_place_of_the_plain_files(folder):
 
 
 def test_names_of_older_versions_are_the_libraries_business(folder):
-    """transformers itself knows text encoders that were saved with a prefix and a table of positions."""
+    """Transformers itself knows text encoders that were saved with a prefix and a table of positions."""
 
     def age(tensors):
         for name in list(tensors):

@@ -1,6 +1,6 @@
-"""Put the separately trained parts together as one pipeline folder, its vokens and mapper still untrained.
+r"""Put the separately trained parts together as one pipeline folder, its vokens and mapper still untrained.
 
-    python training/miniature/assemble_pipeline.py --comprehension runs/mini/comprehension \\
+    python training/miniature/assemble_pipeline.py --comprehension runs/mini/comprehension \
         --diffusion runs/mini/diffusion --vae runs/mini/vae/model --out runs/mini/base
 """
 

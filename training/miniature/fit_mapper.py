@@ -1,6 +1,6 @@
-"""Fit the mapper alone, with the language model frozen: its voken features are computed once and kept in memory.
+r"""Fit the mapper alone, with the language model frozen: its voken features are computed once and kept in memory.
 
-    python training/miniature/fit_mapper.py --config configs/storyworld-mini/mapper.yaml \\
+    python training/miniature/fit_mapper.py --config configs/storyworld-mini/mapper.yaml \
         --data runs/mini/data --model runs/mini/align/model --out runs/mini/mapper
 """
 

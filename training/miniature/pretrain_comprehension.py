@@ -1,6 +1,6 @@
-"""Train the miniature's comprehension stack (ViT, Q-Former, projection, Llama) on captions, stories and talks.
+r"""Train the miniature's comprehension stack (ViT, Q-Former, projection, Llama) on captions, stories and talks.
 
-    python training/miniature/pretrain_comprehension.py --config configs/storyworld-mini/comprehension.yaml \\
+    python training/miniature/pretrain_comprehension.py --config configs/storyworld-mini/comprehension.yaml \
         --data runs/mini/data --out runs/mini/comprehension
 """
 

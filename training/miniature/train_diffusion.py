@@ -1,6 +1,6 @@
-"""Train the miniature's text encoder and UNet on caption and picture pairs.
+r"""Train the miniature's text encoder and UNet on caption and picture pairs.
 
-    python training/miniature/train_diffusion.py --config configs/storyworld-mini/diffusion.yaml \\
+    python training/miniature/train_diffusion.py --config configs/storyworld-mini/diffusion.yaml \
         --data runs/mini/data --vae runs/mini/vae/model --out runs/mini/diffusion
 """
 

@@ -1,6 +1,6 @@
-"""Train the miniature's VAE on the pictures of a CC3M-layout folder.
+r"""Train the miniature's VAE on the pictures of a CC3M-layout folder.
 
-python training/miniature/train_vae.py --config configs/storyworld-mini/vae.yaml \\
+python training/miniature/train_vae.py --config configs/storyworld-mini/vae.yaml \
     --data runs/mini/data --out runs/mini/vae
 """
 
