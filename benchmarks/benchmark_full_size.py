@@ -20,10 +20,8 @@ import torch
 from PIL import Image
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import DynamicCache
 
 from minigpt5.published.shapes import SCALES, empty_parts, random_pipeline
-from minigpt5.readers.minigpt4 import embed_prompt, last_hidden_states, next_token_logits
 from minigpt5.utils.logs import quiet_libraries
 from minigpt5.utils.offload import bring_to_device
 
@@ -145,35 +143,32 @@ def parts_of_a_reply(pipe, picture):
 
     The order is that of a reply; the cache that the prompt leaves is cut back after each step that extends it.
     """
-    model, device = pipe.comprehension, pipe._execution_device
+    model, device, reader = pipe.comprehension, pipe._execution_device, pipe.reader
     inputs = pipe.encode_prompt([PROMPT], [[picture]])
-    pixels, mask = inputs["pixel_values"].to(model.dtype), inputs["attention_mask"]
     bring_to_device(model)
-    embeds = embed_prompt(model, inputs["input_ids"], inputs["pixel_values"])
-    length = mask.shape[1]
+    seen = reader.picture_features(inputs)
+    length = inputs["input_ids"].shape[1]
     text_model = model.language_model.base_model
     itemsize = model.dtype.itemsize
-    table = model.get_input_embeddings()
-    body = parameter_bytes(text_model.parameters(), itemsize) - parameter_bytes(table.parameters(), itemsize)
+    table = parameter_bytes(model.get_input_embeddings().parameters(), itemsize)
+    body = parameter_bytes(text_model.parameters(), itemsize) - table
     head = parameter_bytes(model.get_output_embeddings().parameters(), itemsize)
-    cache = DynamicCache()
+    cache = reader.new_cache()
 
     def prefill():
         bring_to_device(model)
-        return last_hidden_states(model, embeds, mask, past_key_values=DynamicCache())
+        return reader.prefill(inputs, reader.new_cache(), seen)
 
     def extend(ids):
         bring_to_device(model)
-        steps = torch.arange(len(ids), device=device).unsqueeze(0)
-        longer = torch.cat([mask, torch.ones_like(steps)], dim=1)
         ids = torch.tensor([ids], device=device)
-        hidden = last_hidden_states(model, table(ids), longer, length + steps, cache)
-        cache.crop(-steps.shape[1])
+        hidden = reader.extend(ids, torch.ones_like(ids), cache).last
+        cache.crop(length)
         return hidden
 
-    last_hidden_states(model, embeds, mask, past_key_values=cache)
-    kept = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
-    vokens = pipe.processor.voken_ids
+    reader.prefill(inputs, cache, seen)
+    kept = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.states.layers)
+    vokens = reader.voken_ids
     features = extend(vokens)
     prompt_embeds = pipe.encode_vokens(features)
     halves = torch.cat([pipe.null_embeds(), prompt_embeds])
@@ -188,12 +183,12 @@ def parts_of_a_reply(pipe, picture):
 
     def see():
         bring_to_device(model)
-        return model.get_image_features(pixels, return_dict=True)
+        return reader.picture_features(inputs)
 
     return {
         "a picture read": (see, seeing),
         f"a prompt of {length}": (prefill, body),
-        "a token": (lambda: next_token_logits(model, extend(vokens[:1])), body + head + kept),
+        "a token": (lambda: reader.logits(extend(vokens[:1])), body + head + kept),
         f"a block of {len(vokens)} vokens": (lambda: extend(vokens), body + kept),
         "the mapper": (lambda: pipe.encode_vokens(features), size(pipe.mapper)),
         "a UNet step, guided": (lambda: pipe.unet(latents, 500, encoder_hidden_states=halves), size(pipe.unet)),

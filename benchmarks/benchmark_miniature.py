@@ -71,8 +71,7 @@ def main():
 
     # Stop strings and pictures off and the end token forbidden by a bias: every row decodes the same number of tokens.
     decoder = InterleavedDecoder(
-        pipe.comprehension,
-        pipe.processor,
+        pipe.reader,
         DecodingConfig(max_new_tokens=NEW_TOKENS, image_mode="never", stop_strings=()),
     )
     decoder.never.append(pipe.processor.tokenizer.eos_token_id)

@@ -96,7 +96,7 @@ def main():
         for size in (1, 2, 4):
             pipe = open_golden(variant)
             # Lengths like the recorded ones: captions without pictures, then stories with one.
-            batch = pipe.processor.training_batch(conversations(size, read="AB".index(variant)))
+            batch = pipe.reader.training_batch(conversations(size, read="AB".index(variant)))
             captions = ["a picture"] * size if variant == "A" else None
             seconds = step_seconds(pipe, batch, captions, lora, 10)
             theirs = told[f"train_step_batch{size}_seconds"] + told["optimizer_step_seconds"]
@@ -110,7 +110,7 @@ def main():
             figures[f"{variant}, batch {size}"] = row
     for size in arguments.batches:
         pipe = random_pipeline(arguments.scale)
-        batch = pipe.processor.training_batch(conversations(size))
+        batch = pipe.reader.training_batch(conversations(size))
         plain = step_seconds(pipe, batch, None, LoraSettings(), 1)
         with tempfile.TemporaryDirectory() as folder:
             cached = step_seconds(random_pipeline(arguments.scale), batch, None, LoraSettings(), 1, Path(folder))

@@ -11,20 +11,19 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin, UNet2DConditionModel
 from diffusers.guiders.guider_utils import BaseGuidance
 from diffusers.pipelines import pipeline_loading_utils
-from transformers import BatchFeature, Blip2ForConditionalGeneration, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import BatchFeature, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 from minigpt5.output import MiniGPT5PipelineOutput, Segment
 from minigpt5.painters import PARTS, TrainablePainter, build_painter, painter_of
+from minigpt5.readers import Reader, ReaderCache, reader_of
 from minigpt5.readers.lora import base_state
-from minigpt5.readers.minigpt4 import context_length
-from minigpt5.readers.processor import MiniGPT5Processor
-from minigpt5.readers.prompts import Prompt, as_batch
+from minigpt5.readers.prompts import Message, Prompt, as_batch
 from minigpt5.utils.agreement import disagreements
 from minigpt5.utils.checks import check_tensor, one_of, real_number, whole_number, yes_or_no
 from minigpt5.utils.integrity import load_whole_pipeline
@@ -33,6 +32,9 @@ from minigpt5.vokens.adapters import fuse_adapter, is_adapted, load_adapter
 from minigpt5.vokens.connector import Connector
 from minigpt5.vokens.decoding import DecodingConfig, Generators, InterleavedDecoder, TextEvent, VokenEvent
 from minigpt5.weights import shipped_model
+
+if TYPE_CHECKING:
+    from minigpt5.chat import Chat
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 # Pictures of more times the size that a painter was trained for would take all memory before they showed anything.
@@ -57,8 +59,8 @@ class MiniGPT5Pipeline(DiffusionPipeline):
     """Reads interleaved text and pictures, and replies with interleaved text and pictures.
 
     Args:
-        processor: prompts to ids and pixels.
-        comprehension: ViT, Q-Former, projection and language model.
+        processor: of the model that reads; a tokenizer, if it reads no pictures.
+        comprehension: the model that reads and speaks, MiniGPT-4 or any vision-language or causal language model.
         mapper: voken features to text features.
         unet or transformer, vae, scheduler: a diffusion model conditioned on text features.
         text_encoder and tokenizer, and their second and third: the diffusion model's own, for training and baselines;
@@ -77,8 +79,8 @@ class MiniGPT5Pipeline(DiffusionPipeline):
 
     def __init__(
         self,
-        processor: MiniGPT5Processor,
-        comprehension: Blip2ForConditionalGeneration,
+        processor: ProcessorMixin | PreTrainedTokenizerBase,
+        comprehension: PreTrainedModel,
         mapper: Connector,
         unet: UNet2DConditionModel | None = None,
         vae: ModelMixin | None = None,
@@ -127,6 +129,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         self._painter: DiffusionPipeline | None = None
         self._null: tuple[Any, dict[str, torch.Tensor]] | None = None
         self._own_card: str | None = None
+        self._reader: Reader | None = None
         self._guidance_scale, self._num_timesteps, self._interrupt = guidance_scale, 0, False
 
     @classmethod
@@ -220,6 +223,20 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         """
         fuse_adapter(self.comprehension)
 
+    def chat(self, messages: Sequence[Message] = ()) -> Chat:
+        """A conversation in which nothing that was read before is read again; see `Chat`."""
+        from minigpt5.chat import Chat
+
+        return Chat(self, messages)
+
+    @property
+    def reader(self) -> Reader:
+        """Processor and comprehension as that which reads and speaks."""
+        reader = self._reader
+        if reader is None or (reader.model, reader.processor) != (self.comprehension, self.processor):
+            reader = self._reader = reader_of(self.comprehension, self.processor)
+        return reader
+
     @property
     def painter(self) -> DiffusionPipeline:
         """The diffusers pipeline of the painting parts, over the very same modules: what paints every picture.
@@ -267,7 +284,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         own = {name: getattr(folder, name, None) for name in DecodingConfig.__dataclass_fields__}
         settings = own | {name: value for name, value in given.items() if value is not None}
         if given.get("max_new_tokens") is not None:
-            whole_number("max_new_tokens", given["max_new_tokens"], 1, context_length(self.comprehension))
+            whole_number("max_new_tokens", given["max_new_tokens"], 1, self.reader.context_length)
         return DecodingConfig(**{name: value for name, value in settings.items() if value is not None})
 
     def check_inputs(
@@ -318,18 +335,31 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         if unknown:
             raise ValueError(f"callback_on_step_end_tensor_inputs may name {', '.join(known)}, got {unknown}")
 
-    def encode_prompt(self, prompts: Sequence[Prompt], images: Sequence[Any] | None = None) -> BatchFeature:
+    def encode_prompt(
+        self, prompts: Sequence[Prompt], images: Sequence[Any] | None = None, prompt_cache: ReaderCache | None = None
+    ) -> BatchFeature:
         """Prompts and their pictures as a left-padded batch on the pipeline's device; a string is a user's turn.
 
+        Args:
+            prompt_cache: what was read of a single prompt; the batch is what stands behind it.
+
         Raises:
-            ValueError: where pictures and marks do not match, or a prompt is longer than the model's context.
+            ValueError: where pictures and marks do not match, for several prompts with one cache, or if a prompt is
+                longer than the model's context.
         """
-        inputs = self.processor(list(prompts), images)
-        length, context = inputs["input_ids"].shape[1], context_length(self.comprehension)
-        if length + self.processor.n_vokens > context:
+        reader, read = self.reader, 0
+        if prompt_cache is None:
+            inputs = reader.encode(prompts, images)
+        elif len(prompts) == 1:
+            inputs = reader.unread(prompts[0], images[0] if images else None, prompt_cache)
+            read = len(prompt_cache)
+        else:
+            raise ValueError(f"a prompt_cache is of one prompt, got {len(prompts)}")
+        length, context = read + inputs["input_ids"].shape[1], reader.context_length
+        if length + reader.n_vokens > context:
             raise ValueError(
                 f"the prompt is {length} tokens long, but the model's context holds {context}, "
-                f"of which {self.processor.n_vokens} are kept for a picture; shorten it"
+                f"of which {reader.n_vokens} are kept for a picture; shorten it"
             )
         return inputs.to(self._execution_device)
 
@@ -363,7 +393,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         weights = tuple((parameter.data_ptr(), parameter._version) for parameter in self.mapper.parameters())
         key = (self.mapper, weights, painter_of(self.painter).denoiser.dtype, self._execution_device)
         if self._null is None or self._null[0] != key:
-            zeros = torch.zeros(1, self.processor.n_vokens, self.mapper.config.voken_dim)
+            zeros = torch.zeros(1, self.reader.n_vokens, self.mapper.config.voken_dim)
             self._null = (key, self.conditioning(zeros))
         return self._null[1]
 
@@ -433,6 +463,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         width: int | None = None,
         generator: Generators = None,
         latents: torch.Tensor | None = None,
+        prompt_cache: ReaderCache | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callable[[Any, int, int, dict], dict] | None = None,
@@ -450,6 +481,8 @@ class MiniGPT5Pipeline(DiffusionPipeline):
             height, width: of the pictures, in pixels.
             generator: one for all prompts, or a list with one a prompt, which makes the replies independent.
             latents: noise to start from, `(pictures, channels, height / f, width / f)` for all pictures of all replies.
+            prompt_cache: keeps what is read of a single prompt from call to call, so that what the next one has in
+                common with it from the beginning on, pictures and all, is not read again. Start with `ReaderCache()`.
             output_type: "pil", "np", "pt" or "latent".
             return_dict: whether to return an output object or a tuple of its fields.
             callback_on_step_end: called as `(pipeline, step, timestep, tensors)` after each denoising step; what it
@@ -483,11 +516,11 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         )
         self._set_guidance(guidance_scale)
 
-        inputs = self.encode_prompt(prompts, image_lists)
-        decoder = InterleavedDecoder(self.comprehension, self.processor, config, generator)
+        inputs = self.encode_prompt(prompts, image_lists, prompt_cache)
+        decoder = InterleavedDecoder(self.reader, config, generator)
         replies: list[list[Segment]] = [[] for _ in prompts]
         blocks: list[VokenEvent] = []
-        for event in decoder.events(inputs):
+        for event in decoder.events(inputs, prompt_cache):
             if isinstance(event, VokenEvent):
                 blocks.append(event)
                 replies[event.row].append(event)
@@ -530,6 +563,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         height: int | None = None,
         width: int | None = None,
         generator: Generators = None,
+        prompt_cache: ReaderCache | None = None,
         output_type: str = "pil",
         **decoding: Any,
     ) -> Iterator[TextEvent | ImageEvent]:
@@ -546,13 +580,14 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         self.check_inputs(len(prompts), generator, None, height, width, output_type)
         config = self.decoding_config(**decoding)
         self._set_guidance(guidance_scale)
-        inputs = self.encode_prompt(prompts, image_lists)
-        return self._stream(inputs, config, generator, height, width, steps, output_type)
+        inputs = self.encode_prompt(prompts, image_lists, prompt_cache)
+        return self._stream(inputs, prompt_cache, config, generator, height, width, steps, output_type)
 
     @torch.no_grad()
     def _stream(
         self,
         inputs: BatchFeature,
+        prompt_cache: ReaderCache | None,
         config: DecodingConfig,
         generator: Generators,
         height: int,
@@ -560,9 +595,9 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         steps: int,
         output_type: str,
     ) -> Iterator[TextEvent | ImageEvent]:
-        decoder = InterleavedDecoder(self.comprehension, self.processor, config, generator)
+        decoder = InterleavedDecoder(self.reader, config, generator)
         try:
-            for event in decoder.events(inputs):
+            for event in decoder.events(inputs, prompt_cache):
                 if isinstance(event, TextEvent):
                     yield event
                     continue

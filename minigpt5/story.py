@@ -77,8 +77,11 @@ def _tell(
     import torch
 
     from minigpt5.data.tasks import illustrate
+    from minigpt5.readers import ReaderCache
 
     generation |= {"image_mode": "always", "max_images": 1, "generator": torch.Generator().manual_seed(seed)}
+    # Each step begins as the one before it did, and so reads no picture that was read then.
+    generation["prompt_cache"] = ReaderCache()
     prompt = _user_turn(illustrate([None], [image], opening))
     texts, pictures = [opening], pipe(prompt, **generation).images[0]
     yield StoryStep(1, opening, pictures[0])

@@ -27,33 +27,16 @@ def listen():
             print(error)
 
 
-def shorten(pipe, messages):
-    """The talk without its oldest exchanges, so that it fits the model's context."""
-    for start in range(0, len(messages), 2):
-        try:
-            pipe.encode_prompt([messages[start:]])
-            return messages[start:]
-        except ValueError as error:
-            too_long = error
-    raise too_long
-
-
-def answer(pipe, messages, generator, out):
-    """The model's turn: printed and saved while it comes, returned as the content of a message."""
-    content = []
-    for event in pipe.stream(messages, generator=generator):
+def answer(chat, content, generator, out):
+    """The model's turn, printed and saved while it comes."""
+    for event in chat.stream(content, generator=generator):
         if isinstance(event, TextEvent):
             print(event.text, end="", flush=True)
-            if not content or content[-1]["type"] == "image":
-                content.append({"type": "text", "text": ""})
-            content[-1]["text"] += event.text
         else:
             path = out / f"{len(list(out.glob('*.png'))) + 1:03}.png"
             event.image.save(path)
             print(f" [{path}] ", end="", flush=True)
-            content.append({"type": "image", "image": event.image})
     print()
-    return content
 
 
 def main():
@@ -68,14 +51,12 @@ def main():
     pipe.to("cuda" if torch.cuda.is_available() else "cpu")
     pipe.set_progress_bar_config(disable=True)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    messages, generator = [], torch.Generator().manual_seed(0)
+    chat, generator = pipe.chat(), torch.Generator().manual_seed(0)
     while content := listen():
         try:
-            talk = shorten(pipe, [*messages, {"role": "user", "content": content}])
+            answer(chat, content, generator, arguments.out)
         except ValueError as error:
             print(error)
-            continue
-        messages = [*talk, {"role": "assistant", "content": answer(pipe, talk, generator, arguments.out)}]
 
 
 if __name__ == "__main__":

@@ -116,10 +116,10 @@ def script(monkeypatch, tiny_processor):
     A row is a list of ids, of words ("+###" goes on without a space, a token a character) and of `None`, which leaves a
     choice to the model.
     """
-    from minigpt5.vokens import decoding
+    from minigpt5.vokens.decoding import InterleavedDecoder
 
     tokenizer = tiny_processor.tokenizer
-    genuine = decoding.next_token_logits
+    genuine = InterleavedDecoder._choose
 
     def ids(row):
         spoken = []
@@ -133,17 +133,16 @@ def script(monkeypatch, tiny_processor):
         return spoken
 
     def write(*rows):
-        lines, steps = [ids(row) for row in rows], iter(range(10_000))
+        lines = [ids(row) for row in rows]
 
-        def forced(model, hidden):
-            logits, step = genuine(model, hidden), next(steps)
-            for scores, line in zip(logits, lines, strict=True):
-                token = line[step] if step < len(line) else tokenizer.eos_token_id
+        def forced(decoder, logits, rows):
+            for scores, line, row in zip(logits, lines, rows, strict=True):
+                token = line[row.choices] if row.choices < len(line) else tokenizer.eos_token_id
                 if token is not None:
                     scores[token] += 10_000
-            return logits
+            return genuine(decoder, logits, rows)
 
-        monkeypatch.setattr(decoding, "next_token_logits", forced)
+        monkeypatch.setattr(InterleavedDecoder, "_choose", forced)
         return lines
 
     return write

@@ -113,7 +113,7 @@ def test_output_that_cannot_be_printed(tiny_folder, monkeypatch, capsys):
 def test_marks_place_the_pictures(tiny_folder, tiny_pipe, monkeypatch):
     seen = []
     monkeypatch.setattr(cli, "load_pipeline", lambda *_: tiny_pipe)
-    monkeypatch.setattr(type(tiny_pipe), "encode_prompt", lambda self, prompts, images: seen.append(prompts) or 1 / 0)
+    monkeypatch.setattr(type(tiny_pipe), "encode_prompt", lambda self, prompts, *rest: seen.append(prompts) or 1 / 0)
     for prompt in ("Hello", "Hello <ImageHere>!"):
         with pytest.raises(ZeroDivisionError):
             cli.main(["reply", prompt, "--image", "fox.png", "--model", str(tiny_folder)])

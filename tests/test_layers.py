@@ -17,7 +17,8 @@ PROGRAMS = sorted(path for folder in ("training", "evaluation", "pipelines") for
 MAY_IMPORT = {"utils": set(), "weights": set()}
 MAY_IMPORT |= {name: {"utils"} for name in ("output", "metrics", "readers", "painters")}
 MAY_IMPORT["vokens"] = {"readers", "painters", "utils"}
-MAY_IMPORT["pipeline"] = {"vokens", "readers", "painters", "utils", "weights", "output"}
+# A pipeline starts chats.
+MAY_IMPORT["pipeline"] = {"chat", "vokens", "readers", "painters", "utils", "weights", "output"}
 MAY_IMPORT["data"] = MAY_IMPORT["published"] = MAY_IMPORT["pipeline"] | {"pipeline"}
 MAY_IMPORT["training"] = MAY_IMPORT["data"] | {"data"}
 MAY_IMPORT["evaluation"] = MAY_IMPORT["service"] = MAY_IMPORT["training"] | {"training", "metrics"}

@@ -54,7 +54,7 @@ def main(config: AlignConfig):
     def batches(index, source=draw):
         drawn = source(index)
         captions = [one.caption for one in drawn if one.paints]
-        return pipe.processor.training_batch([one.item for one in drawn]), captions
+        return pipe.reader.training_batch([one.item for one in drawn]), captions
 
     # Until the mapper speaks roughly like the text encoder, the costly diffusion loss teaches nothing.
     full, warm = config.weights, dataclasses.replace(config.weights, diffusion=0.0)

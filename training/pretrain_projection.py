@@ -50,7 +50,7 @@ def main(config: ProjectionConfig):
     draw, held_back = (open_mixture(config, split) for split in ("train", "validation"))
 
     def batches(index, source=draw):
-        return pipe.processor.training_batch([one.item for one in source(index)])
+        return pipe.reader.training_batch([one.item for one in source(index)])
 
     def losses(batch, step):
         return model(batch)

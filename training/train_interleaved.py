@@ -62,7 +62,7 @@ def main(config: InterleavedConfig):
     def batches(index, source=draw):
         drawn = source(index)
         captions = [one.caption for one in drawn if one.paints]
-        return pipe.processor.training_batch([one.item for one in drawn]), captions
+        return pipe.reader.training_batch([one.item for one in drawn]), captions
 
     # The diffusion loss costs more than all else together, and teaches little before the caption loss is low.
     full, warm = config.weights, dataclasses.replace(config.weights, diffusion=0.0)

@@ -48,14 +48,14 @@ def main(config: InstructionConfig):
     draw, held_back = (open_mixture(config, split) for split in ("train", "validation"))
 
     def batches(index, source=draw):
-        return pipe.processor.training_batch([one.item for one in source(index)])
+        return pipe.reader.training_batch([one.item for one in source(index)])
 
     def losses(batch, step):
         return model(batch)
 
     def evaluate():
         questions = [one.item[:-1] for one in held_back(0)[: config.told]]
-        for reply in decode_texts(model.comprehension, pipe.processor, questions, max_new_tokens=60):
+        for reply in decode_texts(pipe.reader, questions, max_new_tokens=60):
             print(f"{config.out.name}: told {reply!r}")
         return {
             "minus_loss": -validation_loss(losses, lambda index: batches(index, held_back), config.judged, config.steps)

@@ -1,15 +1,21 @@
-"""The seam towards the comprehension stack: all that the library asks of a `Blip2ForConditionalGeneration`."""
+"""MiniGPT-4: BLIP-2 with another language model and MiniGPT-4's own prompt (arXiv 2304.10592)."""
 
 from __future__ import annotations
 
 import os
-import sys
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
-from transformers import Blip2Config, Blip2ForConditionalGeneration, Cache, DynamicCache, PreTrainedConfig
+from transformers import BatchFeature, Blip2Config, Blip2ForConditionalGeneration, Cache
 
+from minigpt5.readers.cache import ReaderCache
+from minigpt5.readers.generic import Reader, States, cache_argument
 from minigpt5.readers.lora import base_state, has_lora, load_lora, save_lora
+from minigpt5.readers.prefix import behind_prefix
+from minigpt5.readers.processor import MiniGPT5Processor
+from minigpt5.readers.prompts import Example, Message, Prompt
 
 
 class MiniGPT4ForConditionalGeneration(Blip2ForConditionalGeneration):
@@ -45,30 +51,6 @@ class MiniGPT4ForConditionalGeneration(Blip2ForConditionalGeneration):
         self.requires_grad_(False)
 
 
-class KeyValuePrefix(nn.Module):
-    """Trainable keys and values that every layer of the language model attends to before the prompt.
-
-    `states` is `(layers, 2, key-value heads, length, head width)`. They stand at no position: the prompt's positions
-    stay what they were.
-    """
-
-    def __init__(self, config: PreTrainedConfig, length: int):
-        super().__init__()
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        self.states = nn.Parameter(0.02 * torch.randn(config.num_hidden_layers, 2, heads, length, width))
-
-    @property
-    def length(self) -> int:
-        """Number of keys before the prompt."""
-        return self.states.shape[3]
-
-    def fill(self, cache: Cache, batch_size: int, dtype: torch.dtype) -> None:
-        """Put the prefix into an empty cache."""
-        for layer, (keys, values) in enumerate(self.states.to(dtype)):
-            cache.update(keys.expand(batch_size, -1, -1, -1), values.expand(batch_size, -1, -1, -1), layer)
-
-
 def image_features(model: Blip2ForConditionalGeneration, pixel_values: torch.Tensor) -> torch.Tensor:
     """Projected Q-Former features `(pictures, queries, hidden)` of pictures `(pictures, 3, height, width)`."""
     return model.get_image_features(pixel_values.to(model.dtype), return_dict=True).pooler_output
@@ -102,41 +84,78 @@ def last_hidden_states(
     position_ids: torch.Tensor | None = None,
     past_key_values: Cache | None = None,
 ) -> torch.Tensor:
-    """The last layer's states `(batch, length, hidden)`, after the final norm; extends `past_key_values` in place.
-
-    A prefix, where the model has one, comes in front of an empty cache.
-    """
-    prefix: KeyValuePrefix | None = getattr(model, "prefix", None)
-    if prefix is not None:
-        batch_size, length = inputs_embeds.shape[:2]
-        if position_ids is None:
-            position_ids = torch.arange(length, device=inputs_embeds.device).expand(batch_size, -1)
-        past_key_values = DynamicCache() if past_key_values is None else past_key_values
-        if past_key_values.get_seq_length() == 0:
-            prefix.fill(past_key_values, batch_size, inputs_embeds.dtype)
-        ahead = attention_mask.new_ones(batch_size, prefix.length)
-        attention_mask = torch.cat([ahead, attention_mask], dim=1)
-    return model.language_model.base_model(
+    """The last layer's states `(batch, length, hidden)`, after the final norm; extends `past_key_values` in place."""
+    past_key_values, attention_mask = behind_prefix(model, past_key_values, attention_mask)
+    if position_ids is None:
+        # Said, because a prefix stands at no position.
+        position_ids = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device).expand(len(inputs_embeds), -1)
+    body = model.language_model.base_model
+    return body(
         inputs_embeds=inputs_embeds,
         attention_mask=attention_mask,
         position_ids=position_ids,
-        past_key_values=past_key_values,
         use_cache=past_key_values is not None,
+        **{cache_argument(body): past_key_values},
     ).last_hidden_state
 
 
-def next_token_logits(model: Blip2ForConditionalGeneration, hidden: torch.Tensor) -> torch.Tensor:
-    """Vocabulary logits of hidden states, in fp32, with what some language models do behind their head."""
-    logits = model.get_output_embeddings()(hidden).float()
-    config = model.config.text_config
-    if hasattr(config, "logit_scale"):  # Cohere
-        logits = logits * config.logit_scale
-    if hasattr(config, "logits_scaling"):  # Granite
-        logits = logits / config.logits_scaling
-    cap = getattr(config, "final_logit_softcapping", None)  # Gemma
-    return logits if cap is None else cap * torch.tanh(logits / cap)
+class MiniGPT4Reader(Reader):
+    """MiniGPT-4, or any BLIP-2 around a decoder-only language model, with a `MiniGPT5Processor`."""
 
+    processor: MiniGPT5Processor
 
-def context_length(model: Blip2ForConditionalGeneration) -> int:
-    """The number of positions that the language model has; one without positions, such as Bloom, has no end."""
-    return getattr(model.config.text_config, "max_position_embeddings", sys.maxsize)
+    @property
+    def body(self) -> nn.Module:
+        """The language model without its head."""
+        return self.model.language_model.base_model
+
+    @property
+    def _takes(self) -> set[str]:
+        return {"pixel_values"}
+
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        """The mark of the next turn."""
+        return ("###",)
+
+    @property
+    def eos_token_ids(self) -> set[int]:
+        """The end of the text."""
+        return {self.tokenizer.eos_token_id}
+
+    def encode(self, prompts: Sequence[Prompt], images: Sequence[Any] | None = None) -> BatchFeature:
+        """See `Reader.encode`; turns that a string has written out already are taken as they are."""
+        return self.processor(list(prompts), images)
+
+    def training_batch(self, items: Sequence[list[Message] | Example]) -> BatchFeature:
+        """See `MiniGPT5Processor.training_batch`."""
+        return self.processor.training_batch(items)
+
+    @property
+    def picture_parts(self) -> list[nn.Module | torch.Tensor]:
+        """Everything from the pixels to the language model's width."""
+        model = self.model
+        return [model.vision_model, model.qformer, model.language_projection, model.query_tokens]
+
+    def picture_features(self, inputs: BatchFeature) -> torch.Tensor:
+        """What the Q-Former makes of the pictures, projected: `(pictures, queries, hidden)`."""
+        return image_features(self.model, inputs["pixel_values"])
+
+    def prefill(
+        self, inputs: BatchFeature, cache: ReaderCache | None = None, features: torch.Tensor | None = None
+    ) -> States:
+        """See `Reader.prefill`."""
+        if features is None and "pixel_values" in inputs:
+            features = self.picture_features(inputs)
+        embeds = embed_prompt(self.model, inputs["input_ids"], features=features)
+        return self.extend(inputs["input_ids"], inputs["attention_mask"], cache, embeds)
+
+    def extend(
+        self,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        cache: ReaderCache | None,
+        embeds: torch.Tensor | None = None,
+    ) -> States:
+        """See `Reader.extend`."""
+        return super().extend(ids, mask, cache, embed_prompt(self.model, ids) if embeds is None else embeds)

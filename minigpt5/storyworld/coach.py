@@ -26,7 +26,7 @@ class Coach(nn.Module):
     def __init__(self, pipe: MiniGPT5Pipeline, naming_weight: float, judge: Path | None = None):
         super().__init__()
         self.naming_weight = naming_weight
-        self.namer = NamingHead(pipe.processor.n_vokens * pipe.mapper.config.voken_dim)
+        self.namer = NamingHead(pipe.reader.n_vokens * pipe.mapper.config.voken_dim)
         # In a list, so that it is not a part that trains.
         self._judge = [load_judge(judge)]
 

@@ -82,7 +82,7 @@ def examine_captions(pipe: MiniGPT5Pipeline, scenes: Sequence[Scene]) -> float:
     questions = [
         one_turn(caption_task("", draw(scene), random.Random(i))[0]["content"]) for i, scene in enumerate(scenes)
     ]
-    replies = decode_texts(pipe.comprehension, pipe.processor, questions)
+    replies = decode_texts(pipe.reader, questions)
     return sum(map(describes, replies, scenes)) / len(scenes)
 
 

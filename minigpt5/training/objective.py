@@ -21,7 +21,6 @@ from minigpt5.data.mixture import CAPTIONED_TASKS, TEXT_TASKS
 from minigpt5.painters import PARTS, painter_of, trainable
 from minigpt5.pipeline import MiniGPT5Pipeline
 from minigpt5.published.shapes import random_pipeline
-from minigpt5.readers.minigpt4 import embed_prompt, image_features, last_hidden_states, next_token_logits
 from minigpt5.readers.processor import IGNORE_INDEX
 from minigpt5.training.losses import caption_loss, drop_for_guidance
 from minigpt5.training.mixture import MixtureConfig
@@ -93,7 +92,7 @@ class VokenModel(nn.Module):
     def __init__(self, pipe: MiniGPT5Pipeline, weights: LossWeights):
         super().__init__()
         self.comprehension, self.mapper = pipe.comprehension, pipe.mapper
-        self.processor, self.painter, self.weights = pipe.processor, painter_of(pipe.painter), weights
+        self.reader, self.painter, self.weights = pipe.reader, painter_of(pipe.painter), weights
         self._caches: dict[str, FeatureCache] = {}
         self.image_size = self.painter.default_size[0]
         for name in PARTS:
@@ -115,9 +114,9 @@ class VokenModel(nn.Module):
     def train(self, mode: bool = True) -> VokenModel:
         """Frozen parts stay in evaluation mode."""
         super().train(mode)
-        reader = (self.comprehension.vision_model, self.comprehension.qformer)
-        for part in (*self._frozen(), *reader):
+        for part in (*self._frozen(), self.comprehension):
             part.eval()
+        self.reader.language_model.train(mode)
         return self
 
     def parameter_groups(self, config: VokenConfig) -> list[dict]:
@@ -132,8 +131,8 @@ class VokenModel(nn.Module):
 
     def voken_features(self, hidden: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
         """The states that predict the vokens of each block: `(blocks, n_vokens, hidden)`."""
-        rows, starts = (input_ids == self.processor.voken_ids[0]).nonzero(as_tuple=True)
-        steps = torch.arange(self.processor.n_vokens, device=hidden.device)
+        rows, starts = (input_ids == self.reader.voken_ids[0]).nonzero(as_tuple=True)
+        steps = torch.arange(self.reader.n_vokens, device=hidden.device)
         return hidden[rows.unsqueeze(1), starts.unsqueeze(1) - 1 + steps]
 
     def cache_features(self, folder: Path) -> None:
@@ -142,9 +141,9 @@ class VokenModel(nn.Module):
         Raises:
             ValueError: if one of these parts is being trained.
         """
-        model = self.comprehension
-        reader = (model.vision_model, model.qformer, model.language_projection, model.query_tokens)
-        keys = {"pictures": part_key(*reader), "moments": part_key(self.vae)}
+        keys = {"moments": part_key(self.vae)}
+        if self.reader.picture_parts:
+            keys["pictures"] = part_key(*self.reader.picture_parts)
         encoders = [part for name, part in self.named_children() if name.startswith("text_encoder")]
         if encoders:
             tokenizers = [p for name, p in self.painter.pipeline.components.items() if name.startswith("tokenizer")]
@@ -170,11 +169,11 @@ class VokenModel(nn.Module):
 
     @torch.no_grad()
     def read_pictures(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Projected Q-Former features `(pictures, queries, hidden)`."""
+        """What the reader's frozen parts make of pictures, one entry a picture: `(pictures, queries, hidden)`."""
         return self._cached(
             "pictures",
             _content_keys(pixel_values),
-            lambda places: image_features(self.comprehension, pixel_values[places]),
+            lambda places: self.reader.picture_features({"pixel_values": pixel_values[places]}),
         )
 
     @torch.no_grad()
@@ -228,14 +227,13 @@ class VokenModel(nn.Module):
         """
         weights = self.weights
         device = batch["input_ids"].device
-        pixels = batch.get("pixel_values")
-        features = None if pixels is None else self.read_pictures(pixels)
-        embeds = embed_prompt(self.comprehension, batch["input_ids"], features=features)
-        hidden = last_hidden_states(self.comprehension, embeds, batch["attention_mask"])
-        logits = next_token_logits(self.comprehension, hidden[:, :-1])
+        pixels = batch.get("pixel_values") if self.reader.picture_parts else None
+        seen = None if pixels is None else self.read_pictures(pixels)
+        states = self.reader.prefill(batch, features=seen)
+        logits = self.reader.logits(states.last[:, :-1])
         labels = batch["labels"][:, 1:]
         text = cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE_INDEX)
-        features = self.voken_features(hidden, batch["input_ids"])
+        features = self.voken_features(states.features, batch["input_ids"])
         if self.training:
             # Every process asks for both, also one whose share has no picture to paint.
             text = text * share_of_batch(int((labels != IGNORE_INDEX).sum()))
@@ -293,7 +291,7 @@ def open_for_training(config: VokenConfig) -> MiniGPT5Pipeline:
     pipe.set_progress_bar_config(disable=True)
     pipe.mapper.float().requires_grad_(True)
     if config.gradient_checkpointing:
-        pipe.comprehension.language_model.gradient_checkpointing_enable()
+        pipe.reader.language_model.gradient_checkpointing_enable()
         painter_of(pipe.painter).denoiser.enable_gradient_checkpointing()
     return pipe
 

@@ -7,7 +7,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from transformers import BatchFeature, Blip2ForConditionalGeneration
 
-from minigpt5.readers.minigpt4 import embed_prompt, last_hidden_states, next_token_logits
+from minigpt5.readers.generic import next_token_logits
+from minigpt5.readers.minigpt4 import embed_prompt, last_hidden_states
 from minigpt5.readers.processor import IGNORE_INDEX
 from minigpt5.utils.processes import share_of_batch
 

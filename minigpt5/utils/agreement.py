@@ -35,8 +35,10 @@ def _told_twice(parts: Mapping[str, Any]) -> Iterator[tuple[str, Any, str, Any]]
 
     queries = _get(reader, "num_query_tokens")
     yield "the processor's num_query_tokens", _get(processor, "num_query_tokens"), "comprehension's", queries
-    mark = _get(reader, "image_token_id")
-    yield "the processor's image_token_id", _get(processor, "image_token_id"), "comprehension's", mark
+    if _get(processor, "n_vokens") is not None:
+        # Other processors name by it what stands for a picture in a text, and models what stands for its features.
+        mark = _get(reader, "image_token_id")
+        yield "the processor's image_token_id", _get(processor, "image_token_id"), "comprehension's", mark
     vokens = _vokens(_get(processor, "tokenizer"))
     yield "the processor's n_vokens", _get(processor, "n_vokens"), "the number of vokens in its tokenizer", vokens
     if _get(reader, "qformer_config") is not None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,11 +27,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.functional import linear
-from transformers import Blip2ForConditionalGeneration
+from transformers import PreTrainedModel
 
 from minigpt5.painters import painter_of
+from minigpt5.readers.generic import language_model_name
 from minigpt5.readers.lora import attach_lora, fuse_lora, has_lora, load_lora, save_lora
-from minigpt5.readers.minigpt4 import KeyValuePrefix
+from minigpt5.readers.prefix import KeyValuePrefix
 from minigpt5.utils.settings import Settings, setting
 
 
@@ -56,8 +58,9 @@ class VokenEmbedding(VokenRows):
         embeds = self.frozen(input_ids)
         place = input_ids - self.first
         here = (place >= 0) & (place < len(self.rows))
-        rows = self.rows[place.clamp(0, len(self.rows) - 1)].to(embeds.dtype)
-        return torch.where(here.unsqueeze(-1), rows, embeds)
+        # Some tables scale what they give (Gemma).
+        rows = self.rows[place.clamp(0, len(self.rows) - 1)] * getattr(self.frozen, "embed_scale", 1.0)
+        return torch.where(here.unsqueeze(-1), rows.to(embeds.dtype), embeds)
 
 
 class VokenHead(VokenRows):
@@ -82,7 +85,7 @@ class LoraSettings(Settings):
     targets: tuple[str, ...] = setting(("q_proj", "v_proj"), help="names of the layers that are adapted")
 
 
-def add_voken_rows(model: Blip2ForConditionalGeneration, voken_ids: Sequence[int]) -> None:
+def add_voken_rows(model: PreTrainedModel, voken_ids: Sequence[int]) -> None:
     """Freeze the comprehension stack and make the vokens' rows of embedding table and head trainable.
 
     Raises:
@@ -95,20 +98,20 @@ def add_voken_rows(model: Blip2ForConditionalGeneration, voken_ids: Sequence[int
     model.set_output_embeddings(VokenHead(model.get_output_embeddings(), voken_ids))
 
 
-def add_lora(model: Blip2ForConditionalGeneration, settings: LoraSettings) -> None:
+def add_lora(model: PreTrainedModel, settings: LoraSettings) -> None:
     """Give the language model trainable low-rank adapters, in fp32."""
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=rf".*language_model.*\.({'|'.join(settings.targets)})",
+        target_modules=rf"{re.escape(language_model_name(model))}\..*\.({'|'.join(settings.targets)})",
     )
     attach_lora(model, config)
 
 
-def add_prefix(model: Blip2ForConditionalGeneration, length: int) -> None:
+def add_prefix(model: PreTrainedModel, length: int) -> None:
     """Give the language model a trainable prefix of keys and values (prefix tuning, arXiv 2101.00190)."""
-    model.prefix = KeyValuePrefix(model.config.text_config, length).to(model.device)
+    model.prefix = KeyValuePrefix(model.config.get_text_config(decoder=True), length).to(model.device)
 
 
 def train_adapter(
@@ -120,7 +123,7 @@ def train_adapter(
     """
     model = pipe.comprehension
     if not is_adapted(model):
-        add_voken_rows(model, pipe.processor.voken_ids)
+        add_voken_rows(model, pipe.reader.voken_ids)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.endswith(".rows") or "lora_" in name or name.startswith("prefix."))
     with torch.random.fork_rng():
@@ -131,14 +134,16 @@ def train_adapter(
             add_prefix(model, prefix_length)
 
 
-def is_adapted(model: Blip2ForConditionalGeneration) -> bool:
+def is_adapted(model: PreTrainedModel) -> bool:
     """Whether something of this module is attached to the model."""
     return isinstance(model.get_input_embeddings(), VokenEmbedding)
 
 
 @torch.no_grad()
-def fuse_adapter(model: Blip2ForConditionalGeneration) -> None:
+def fuse_adapter(model: PreTrainedModel) -> None:
     """Fold voken rows and low-rank adapters into the weights, and take them off.
+
+    A head that shares its matrix with the embedding table gets one of its own.
 
     Raises:
         ValueError: if the model has a prefix, which no weight can take up.
@@ -148,10 +153,12 @@ def fuse_adapter(model: Blip2ForConditionalGeneration) -> None:
     fuse_lora(model)
     if not is_adapted(model):
         return
-    for layer, put_back in (
-        (model.get_input_embeddings(), model.set_input_embeddings),
-        (model.get_output_embeddings(), model.set_output_embeddings),
-    ):
+    table, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head.frozen.weight is table.frozen.weight:
+        # A voken's two rows were trained apart, so one matrix cannot hold both.
+        head.frozen.weight = nn.Parameter(table.frozen.weight.clone(), requires_grad=False)
+        model.config.tie_word_embeddings = model.config.get_text_config(decoder=True).tie_word_embeddings = False
+    for layer, put_back in ((table, model.set_input_embeddings), (head, model.set_output_embeddings)):
         layer.frozen.weight[layer.first : layer.first + len(layer.rows)] = layer.rows.to(layer.frozen.weight.dtype)
         put_back(layer.frozen)
 
@@ -196,7 +203,7 @@ def save_adapter(pipe: DiffusionPipeline, folder: str | os.PathLike, base: str) 
     if has_lora(model):
         save_lora(model, temporary / "lora")
     pipe.mapper.save_pretrained(temporary / "mapper")
-    told = {"base": base, "base_sha256": names, "n_vokens": pipe.processor.n_vokens, "lora": has_lora(model)}
+    told = {"base": base, "base_sha256": names, "n_vokens": pipe.reader.n_vokens, "lora": has_lora(model)}
     told["prefix_length"] = 0 if prefix is None else prefix.length
     (temporary / "adapter.json").write_text(json.dumps(told, indent=2) + "\n")
     (temporary / "README.md").write_text(_card(told))
@@ -247,11 +254,11 @@ def load_adapter(pipe: DiffusionPipeline, folder: str | os.PathLike) -> None:
     names, samples = fingerprint(pipe)
     # Bases in fp32, bf16 and fp16 are one base.
     same = names == told["base_sha256"] and torch.allclose(samples, there, rtol=0.02, atol=1e-4)
-    if not same or told["n_vokens"] != pipe.processor.n_vokens:
+    if not same or told["n_vokens"] != pipe.reader.n_vokens:
         why = "weights differ" if names == told["base_sha256"] else "sizes differ"
         raise ValueError(f"{folder} is an adapter of another base, {told['base']}: the {why} from this pipeline's")
     device = model.device
-    add_voken_rows(model, pipe.processor.voken_ids)
+    add_voken_rows(model, pipe.reader.voken_ids)
     for layer, name in ((model.get_input_embeddings(), "embedding"), (model.get_output_embeddings(), "head")):
         layer.rows.copy_(rows[name])
     if told["lora"]:

@@ -4,8 +4,9 @@ When a row chooses `[IMG0]`, its other vokens are known: all of them go through 
 states that predict the vokens (the one that chose `[IMG0]`, then those at all vokens but the last) are the picture's
 features. Then the row goes on with text. A row of T text tokens and B pictures takes T + B forwards.
 
-Rows of a batch differ in what they feed in a step, one token or a block; shorter ones are padded on the left and the
-padding is masked for good, so every row decodes as if it were alone.
+All rows of a batch read equally many tokens in a step, so that nothing but a row's end is ever padded, and every row
+decodes as if it were alone, whatever its language model remembers by. While one row speaks, the blocks of others
+therefore go through voken by voken, in the same forwards as its words; what they give is the same.
 """
 
 from __future__ import annotations
@@ -17,8 +18,6 @@ from typing import Literal
 import torch
 from transformers import (
     BatchFeature,
-    Blip2ForConditionalGeneration,
-    DynamicCache,
     LogitsProcessorList,
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
@@ -26,13 +25,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from minigpt5.readers.minigpt4 import (
-    context_length,
-    embed_prompt,
-    last_hidden_states,
-    next_token_logits,
-)
-from minigpt5.readers.processor import MiniGPT5Processor
+from minigpt5.readers import Reader, ReaderCache
 from minigpt5.utils.checks import one_of, real_number, some_text, whole_number, yes_or_no
 from minigpt5.utils.offload import bring_to_device, take_off_device
 
@@ -48,7 +41,7 @@ class DecodingConfig:
         max_new_tokens: choices a reply may take; a picture counts as one.
         image_mode: auto leaves pictures to the model, always ends a reply without one with one, never forbids them.
         max_images: pictures a reply may hold.
-        stop_strings: text that ends a reply, and is not part of it.
+        stop_strings: text that ends a reply, and is not part of it; `None` is the reader's own.
 
     Raises:
         TypeError, ValueError: for a setting of another kind or out of its range; names it.
@@ -62,7 +55,7 @@ class DecodingConfig:
     repetition_penalty: float = 1.0
     image_mode: Literal["auto", "always", "never"] = "auto"
     max_images: int = 1
-    stop_strings: tuple[str, ...] = ("###",)
+    stop_strings: tuple[str, ...] | None = None
 
     def __post_init__(self):
         self.max_new_tokens = whole_number("max_new_tokens", self.max_new_tokens, 1)
@@ -76,6 +69,8 @@ class DecodingConfig:
         self.max_images = whole_number("max_images", self.max_images, 0)
         if self.image_mode == "always" and self.max_images < 1:
             raise ValueError("image_mode 'always' needs max_images of at least 1")
+        if self.stop_strings is None:
+            return
         stops = (self.stop_strings,) if isinstance(self.stop_strings, str) else self.stop_strings
         if not isinstance(stops, (list, tuple)):
             raise TypeError(f"stop_strings must be strings, got {type(stops).__name__}")
@@ -94,7 +89,7 @@ class TextEvent:
 
 @dataclass(frozen=True)
 class VokenEvent:
-    """A picture of a row's reply as voken features `(n_vokens, hidden)`."""
+    """A picture of a row's reply as voken features `(n_vokens, width)`, of the states that the reader's layers give."""
 
     row: int
     features: torch.Tensor
@@ -107,6 +102,7 @@ class _Row:
     index: int
     length: int
     pending: list[int] = field(default_factory=list)
+    states: list[torch.Tensor] = field(default_factory=list)
     history: list[int] = field(default_factory=list)
     run: list[int] = field(default_factory=list)
     said: str = ""
@@ -132,68 +128,63 @@ def logits_processors(config: DecodingConfig) -> LogitsProcessorList:
 class InterleavedDecoder:
     """Decodes the replies to one batch of prompts; `events` is the whole of it."""
 
-    def __init__(
-        self,
-        model: Blip2ForConditionalGeneration,
-        processor: MiniGPT5Processor,
-        config: DecodingConfig,
-        generator: Generators = None,
-    ):
-        self.model, self.processor, self.config, self.generator = model, processor, config, generator
+    def __init__(self, reader: Reader, config: DecodingConfig, generator: Generators = None):
+        self.reader, self.config, self.generator = reader, config, generator
+        self.stops = reader.stop_strings if config.stop_strings is None else config.stop_strings
         self.warp = logits_processors(config)
-        self.never = [*processor.voken_ids[1:], processor.image_token_id]
-        self.img0 = processor.voken_ids[0]
+        self.never = list(reader.never_said)
+        self.img0 = reader.voken_ids[0]
 
     @torch.no_grad()
-    def events(self, inputs: BatchFeature) -> Iterator[TextEvent | VokenEvent]:
+    def events(self, inputs: BatchFeature, cache: ReaderCache | None = None) -> Iterator[TextEvent | VokenEvent]:
         """Decode, yielding pieces of text and voken features as they come.
 
         Args:
-            inputs: a batch of the processor, padded on the left.
+            inputs: a batch of the reader, padded on the left.
+            cache: what stands before it and was read already; it is extended.
         """
-        bring_to_device(self.model)
+        model = self.reader.model
+        bring_to_device(model)
         try:
-            for event in self._decode(inputs):
+            for event in self._decode(inputs, self.reader.new_cache() if cache is None else cache):
                 if isinstance(event, VokenEvent):
                     # Who takes the features may bring another model to the device in this one's place.
-                    take_off_device(self.model)
+                    take_off_device(model)
                     yield event
-                    bring_to_device(self.model)
+                    bring_to_device(model)
                 else:
                     yield event
         finally:
-            take_off_device(self.model)
+            take_off_device(model)
 
-    def _decode(self, inputs: BatchFeature) -> Iterator[TextEvent | VokenEvent]:
-        model = self.model
-        cache = DynamicCache()
-        mask = inputs["attention_mask"]
-        rows = [_Row(i, length) for i, length in enumerate(mask.sum(1).tolist())]
-        embeds = embed_prompt(model, inputs["input_ids"], inputs.get("pixel_values"))
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        hidden = last_hidden_states(model, embeds, mask, positions, cache)
-        lengths = mask.sum(1)
+    def _decode(self, inputs: BatchFeature, cache: ReaderCache) -> Iterator[TextEvent | VokenEvent]:
+        reader = self.reader
+        states = reader.prefill(inputs, cache)
+        rows = [_Row(i, length) for i, length in enumerate(cache.mask.sum(1).tolist())]
 
         while True:
-            last = hidden[:, -1]
-            tokens = self._choose(next_token_logits(model, last), rows)
+            tokens = self._choose(reader.logits(states.last[:, -1]), rows)
             for row, token in zip(rows, tokens, strict=True):
-                if not row.done:
-                    yield from self._take(row, token)
-            if not any(row.pending for row in rows):
+                if row.done or row.pending:
+                    continue
+                yield from self._take(row, token)
+                if row.pending == reader.voken_ids:
+                    row.states = [states.features[row.index, -1:]]
+            feeding = [row for row in rows if row.pending]
+            if not feeding:
                 return
-            fed, ids = self._pad([row.pending for row in rows], mask)
-            mask = torch.cat([mask, fed], dim=1)
-            positions = (lengths.unsqueeze(1) + fed.cumsum(1) - 1).clamp(min=0)
-            lengths = lengths + fed.sum(1)
-            hidden = last_hidden_states(model, model.get_input_embeddings()(ids), mask, positions, cache)
-            for row in rows:
-                if row.pending == self.processor.voken_ids:
-                    inner = hidden[row.index, -len(row.pending) : -1]
-                    yield VokenEvent(row.index, torch.cat([last[row.index : row.index + 1], inner]))
-                    row.run, row.said = [], ""
+            width = min(len(row.pending) for row in feeding)
+            ids, mask = self._next(rows, width, inputs["attention_mask"])
+            states = reader.extend(ids, mask, cache)
+            for row in feeding:
+                row.pending = row.pending[width:]
+                if not row.states:
+                    continue
+                row.states.append(states.features[row.index])
+                if not row.pending:
+                    yield VokenEvent(row.index, torch.cat(row.states)[:-1])
+                    row.run, row.said, row.states = [], "", []
                     row.done = row.done or self._spent(row)
-                row.pending = []
             if all(row.done for row in rows):
                 return
 
@@ -207,31 +198,31 @@ class InterleavedDecoder:
             full = [row.index for row in rows if row.images >= config.max_images]
             logits[full, self.img0] = -torch.inf
         if self.warp:
-            bos = self.processor.tokenizer.bos_token_id
             longest = max(len(row.history) for row in rows)
-            history = [[bos] * (1 + longest - len(row.history)) + row.history for row in rows]
+            begin = self.reader.reply_begin_id
+            history = [[begin] * (1 + longest - len(row.history)) + row.history for row in rows]
             logits = self.warp(torch.tensor(history, device=logits.device), logits)
         if not config.do_sample:
             return logits.argmax(-1).tolist()
         shares = logits.softmax(-1)
         if not isinstance(self.generator, (list, tuple)):
             return _multinomial(shares, self.generator).tolist()
-        # A finished row leaves its generator alone: what it paints must not depend on how long the others talk.
+        # A row that has nothing to choose leaves its generator alone: what it paints must not depend on the others.
         return [
-            self.img0 if row.done else _multinomial(share, generator).item()
+            self.img0 if row.done or row.pending else _multinomial(share, generator).item()
             for row, share, generator in zip(rows, shares, self.generator, strict=True)
         ]
 
     def _take(self, row: _Row, token: int) -> Iterator[TextEvent]:
         """Add a chosen token to its row: as text, as the start of a picture, or as its end."""
         row.choices += 1
-        tokenizer, stops = self.processor.tokenizer, self.config.stop_strings
+        tokenizer, stops = self.reader.tokenizer, self.stops
         paints = token == self.img0
         if not paints:
             row.run.append(token)
         text = tokenizer.decode(row.run, skip_special_tokens=True)
         stop = min((text.find(stop) for stop in stops if stop in text), default=None)
-        stopped = token == tokenizer.eos_token_id or stop is not None
+        stopped = token in self.reader.eos_token_ids or stop is not None
         row.done = not paints and (stopped or self._spent(row))
         if row.done and self.config.image_mode == "always" and row.images == 0:
             # The picture that the reply owes takes the place of the token that ended it.
@@ -244,7 +235,7 @@ class InterleavedDecoder:
             row.said = text
         if paints:
             row.images += 1
-            row.pending = self.processor.voken_ids
+            row.pending = list(self.reader.voken_ids)
         elif not row.done:
             row.pending = [token]
         # Of a block only what was chosen counts as said (published code).
@@ -253,16 +244,15 @@ class InterleavedDecoder:
 
     def _spent(self, row: _Row) -> bool:
         """Whether a row has made all its choices, or its context would not hold one more token and a picture."""
-        full = row.length + 1 + self.processor.n_vokens > context_length(self.model)
+        full = row.length + 1 + self.reader.n_vokens > self.reader.context_length
         return full or row.choices >= self.config.max_new_tokens
 
-    def _pad(self, rows: list[list[int]], like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mask and ids `(batch, width)` of what each row feeds, padded on the left."""
-        width = max(len(ids) for ids in rows)
-        pad = self.processor.tokenizer.pad_token_id
-        mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in rows]
-        ids = [[pad] * (width - len(ids)) + ids for ids in rows]
-        return torch.tensor(mask, device=like.device, dtype=like.dtype), torch.tensor(ids, device=like.device)
+    def _next(self, rows: list[_Row], width: int, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ids and mask `(batch, width)` of what each row reads next; nothing, where its reply is over."""
+        nothing = [self.reader.pad_token_id] * width
+        ids = [row.pending[:width] or nothing for row in rows]
+        mask = [[int(bool(row.pending))] * width for row in rows]
+        return torch.tensor(ids, device=like.device), torch.tensor(mask, device=like.device, dtype=like.dtype)
 
 
 def _multinomial(shares: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
@@ -282,20 +272,14 @@ def _settled(text: str, stop_strings: Sequence[str]) -> int:
     return len(text[:end].rstrip())
 
 
-def decode_texts(
-    model: Blip2ForConditionalGeneration,
-    processor: MiniGPT5Processor,
-    prompts: Sequence,
-    batch_size: int = 50,
-    **options,
-) -> list[str]:
+def decode_texts(reader: Reader, prompts: Sequence, batch_size: int = 50, **options) -> list[str]:
     """Greedy text replies to any number of prompts, without pictures; `options` go to `DecodingConfig`."""
-    decoder = InterleavedDecoder(model, processor, DecodingConfig(image_mode="never", **options))
+    decoder = InterleavedDecoder(reader, DecodingConfig(image_mode="never", **options))
     replies = []
     for start in range(0, len(prompts), batch_size):
         batch = prompts[start : start + batch_size]
         texts = [""] * len(batch)
-        for event in decoder.events(processor(batch).to(model.device)):
+        for event in decoder.events(reader.encode(batch).to(reader.model.device)):
             texts[event.row] += event.text
         replies += texts
     return replies

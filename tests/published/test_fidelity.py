@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from transformers import BatchFeature
 
 from minigpt5.published.checkpoints import load_official, rename
-from minigpt5.readers.minigpt4 import embed_prompt, last_hidden_states, next_token_logits
+from minigpt5.readers.generic import next_token_logits
+from minigpt5.readers.minigpt4 import MiniGPT4Reader, embed_prompt, last_hidden_states
 from minigpt5.readers.prompts import Example, split_marks
 from minigpt5.training import objective
 from minigpt5.training.losses import caption_loss
@@ -367,16 +368,19 @@ class Replay:
     def __init__(self, monkeypatch, script):
         self.hidden, self.shares = [], []
 
-        def forward(*arguments, **options):
-            self.hidden.append(last_hidden_states(*arguments, **options))
-            return self.hidden[-1]
+        genuine = MiniGPT4Reader._forward
+
+        def forward(*arguments):
+            states = genuine(*arguments)
+            self.hidden.append(states.last)
+            return states
 
         def choose(shares, generator):
             self.shares.append(shares)
             step = len(self.shares) - 1
             return torch.tensor([script[step]]) if script.get(step) is not None else shares.argmax(-1)
 
-        monkeypatch.setattr(decoding, "last_hidden_states", forward)
+        monkeypatch.setattr(MiniGPT4Reader, "_forward", forward)
         monkeypatch.setattr(decoding, "_multinomial", choose)
 
 
@@ -387,7 +391,7 @@ def decode(monkeypatch, pipe, variant, facts, **settings):
         script[0] = pipe.processor.voken_ids[0]
     replay = Replay(monkeypatch, script)
     config = pipe.decoding_config(max_new_tokens=facts["max_new_tokens"], max_images=9, **settings)
-    decoder = InterleavedDecoder(pipe.comprehension, pipe.processor, config)
+    decoder = InterleavedDecoder(pipe.reader, config)
     decoder.never = []
     inputs, _ = prompt_of(pipe, variant, facts)
     return replay, list(decoder.events(inputs))

@@ -20,7 +20,8 @@ from transformers import (
 )
 
 from minigpt5 import MiniGPT4ForConditionalGeneration, MiniGPT5Pipeline, VokenMapper
-from minigpt5.readers.minigpt4 import embed_prompt, last_hidden_states, next_token_logits
+from minigpt5.readers.generic import next_token_logits
+from minigpt5.readers.minigpt4 import embed_prompt, last_hidden_states
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 512}
 WIDE = SIZES | {"intermediate_size": 64}

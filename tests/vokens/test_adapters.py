@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from minigpt5 import MiniGPT5Pipeline
-from minigpt5.readers.minigpt4 import embed_prompt, last_hidden_states, next_token_logits
+from minigpt5.readers.generic import next_token_logits
+from minigpt5.readers.minigpt4 import embed_prompt, last_hidden_states
 from minigpt5.training.cost import cost_table, training_cost
 from minigpt5.vokens.adapters import LoraSettings, fuse_adapter, is_adapted, save_adapter, train_adapter
 

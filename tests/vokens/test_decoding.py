@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from minigpt5 import DecodingConfig
+from minigpt5.readers import reader_of
 from minigpt5.readers.minigpt4 import embed_prompt, last_hidden_states
 from minigpt5.vokens.decoding import InterleavedDecoder, TextEvent, VokenEvent, _Row, decode_texts
 
@@ -33,7 +34,7 @@ def decode(model, processor):
 
     def run(prompts, images=None, generator=None, **settings):
         prompts = [prompts] if isinstance(prompts, str) else prompts
-        decoder = InterleavedDecoder(model, processor, DecodingConfig(**settings), generator)
+        decoder = InterleavedDecoder(reader_of(model, processor), DecodingConfig(**settings), generator)
         events = list(decoder.events(processor(prompts, images)))
         rows = []
         for row in range(len(prompts)):
@@ -197,11 +198,11 @@ def test_narrow_sampling_is_greedy(decode, narrow):
     assert sampled(decode, **narrow) == [decode("go on", max_new_tokens=8)[0][0]]
 
 
-def test_repetition_penalty_forbids_what_was_said(processor):
+def test_repetition_penalty_forbids_what_was_said(model, processor):
     a, b = processor.tokenizer.encode("ab", add_special_tokens=False)[-2:]
 
     def ids(penalty):
-        decoder = InterleavedDecoder(None, processor, DecodingConfig(repetition_penalty=penalty))
+        decoder = InterleavedDecoder(reader_of(model, processor), DecodingConfig(repetition_penalty=penalty))
         logits = torch.full((1, len(processor.tokenizer)), 0.0)
         logits[0, a], logits[0, b] = 2.0, 1.5
         return decoder._choose(logits, [_Row(0, length=1, history=[a])])
@@ -261,7 +262,7 @@ def test_a_row_that_ended_says_no_more(decode, script):
 
 def test_text_replies_come_in_order_whatever_the_batch_size(model, processor):
     prompts = [[{"role": "user", "content": word}] for word in ("fox", "a red cat", "in the forest")]
-    small, large = (decode_texts(model, processor, prompts, size, max_new_tokens=6) for size in (2, 50))
+    small, large = (decode_texts(reader_of(model, processor), prompts, size, max_new_tokens=6) for size in (2, 50))
     assert small == large
 
 

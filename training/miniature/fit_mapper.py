@@ -13,7 +13,6 @@ import torch
 from minigpt5 import MiniGPT5Pipeline
 from minigpt5.data.readers import read_cc3m
 from minigpt5.data.tasks import draw_task
-from minigpt5.readers.minigpt4 import embed_prompt, last_hidden_states
 from minigpt5.storyworld.examine import examine_painting, sample_scenes
 from minigpt5.storyworld.judge import load_judge
 from minigpt5.storyworld.language import imagine, plain_caption
@@ -52,11 +51,10 @@ def main(config: MapperConfig):
     def features_and_targets(start):
         rows = pairs[start : start + 100]
         chats = [draw_task(*pair, rng) for pair in zip(rows["caption"], rows["image"], strict=True)]
-        batch = pipe.processor.training_batch(chats).to(pipe.device)
-        embeds = embed_prompt(pipe.comprehension, batch["input_ids"])
-        hidden = last_hidden_states(pipe.comprehension, embeds, batch["attention_mask"])
+        batch = pipe.reader.training_batch(chats).to(pipe.device)
+        features = pipe.reader.prefill(batch).features
         captions = [plain_caption(imagine(caption)) for caption in rows["caption"]]
-        return model.voken_features(hidden, batch["input_ids"]), model.encode_captions(captions)
+        return model.voken_features(features, batch["input_ids"]), model.encode_captions(captions)
 
     columns = zip(*(features_and_targets(start) for start in range(0, len(pairs), 100)), strict=True)
     features, told = (list(column) for column in columns)

@@ -12,6 +12,7 @@ from torch import nn
 
 from minigpt5.data.readers import read_cc3m, read_mmdialog, read_vist
 from minigpt5.data.tasks import caption_task, dialogue_task, story_tasks
+from minigpt5.readers import reader_of
 from minigpt5.readers.processor import MiniGPT5Processor
 from minigpt5.storyworld.judge import NamingHead
 from minigpt5.storyworld.language import describes, imagine
@@ -117,7 +118,7 @@ def main(config: ComprehensionConfig):
 
     def evaluate():
         questions = [caption_task("", image, random.Random(0))[:1] for image in held_back["image"]]
-        replies = decode_texts(model, processor, questions)
+        replies = decode_texts(reader_of(model, processor), questions)
         truths = [imagine(caption) for caption in held_back["caption"]]
         right = [describes(reply, truth) for reply, truth in zip(replies, truths, strict=True)]
         lone = [ok for ok, truth in zip(right, truths, strict=True) if truth.companion is None]

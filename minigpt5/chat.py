@@ -1,0 +1,97 @@
+"""A conversation with a pipeline that remembers what it has read.
+
+chat = pipe.chat()
+reply = chat.reply("Draw this: a red fox.")
+reply = chat.reply("What is in front of it? <ImageHere>", photo)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from minigpt5.output import MiniGPT5PipelineOutput
+from minigpt5.readers import ReaderCache
+from minigpt5.readers.conversation import conversation
+from minigpt5.readers.prompts import Message, as_batch
+from minigpt5.vokens.decoding import TextEvent
+
+if TYPE_CHECKING:
+    from minigpt5.pipeline import ImageEvent, MiniGPT5Pipeline
+
+
+class Chat:
+    """Turns of a user and replies to them; each reply is that of the pipeline to all `messages` so far.
+
+    No picture or text is read twice as long as all turns fit into the model's context. Where they do not, the oldest
+    are forgotten, and what is left is read again.
+
+    Args:
+        pipe: what answers.
+        messages: what was said before, such as a system message.
+    """
+
+    def __init__(self, pipe: MiniGPT5Pipeline, messages: Sequence[Message] = ()):
+        self.pipe, self.messages, self.cache = pipe, list(messages), ReaderCache()
+
+    def reply(self, prompt: str | list[dict], images: Any = None, **options: Any) -> MiniGPT5PipelineOutput:
+        """The reply to a user's next turn.
+
+        Args:
+            prompt: a string with `<ImageHere>` where a picture stands, or the content of a message.
+            images: the prompt's pictures, one or a list.
+            options: of the pipeline's call.
+
+        Raises:
+            ValueError: as the call does; the conversation is then as it was.
+        """
+        messages = self._next(prompt, images, options)
+        output = self.pipe(messages, prompt_cache=self.cache, **options)
+        self._said(messages, output.segments[0])
+        return output
+
+    def stream(self, prompt: str | list[dict], images: Any = None, **options: Any) -> Iterator[TextEvent | ImageEvent]:
+        """The reply as it comes; it is remembered once it is whole. Arguments as for `reply`."""
+        messages = self._next(prompt, images, options)
+        segments: list[Any] = []
+        for event in self.pipe.stream(messages, prompt_cache=self.cache, **options):
+            yield event
+            if not isinstance(event, TextEvent):
+                segments.append(event.image)
+            elif segments and isinstance(segments[-1], str):
+                segments[-1] += event.text
+            else:
+                segments.append(event.text)
+        self._said(messages, segments)
+
+    def _next(self, prompt: str | list[dict], images: Any, options: dict[str, Any]) -> list[Message]:
+        """What was said and a user's turn, the oldest turns left out until it fits the context."""
+        if options.get("output_type") == "latent":
+            raise ValueError("a chat reads the pictures that it painted, so output_type cannot be 'latent'")
+        asked = prompt if isinstance(prompt, str) else [_message("user", prompt)]
+        (asked,), (images,) = as_batch(asked, images)
+        turn, pictures = conversation(asked, images)
+        rest = iter(pictures)
+        content = [{**part, "image": next(rest)} if part["type"] == "image" else part for part in turn[0]["content"]]
+        system = [message for message in self.messages[:1] if message["role"] == "system"]
+        said = self.messages[len(system) :]
+        for start in range(0, len(said) + 1, 2):
+            messages = [*system, *said[start:], _message("user", content)]
+            try:
+                self.pipe.encode_prompt([messages])
+                return messages
+            except ValueError as error:
+                too_long = error
+        raise too_long
+
+    def _said(self, messages: list[Message], segments: Sequence[Any]) -> None:
+        content = [
+            {"type": "text", "text": part.strip()} if isinstance(part, str) else {"type": "image", "image": part}
+            for part in segments
+            if not isinstance(part, str) or part.strip()
+        ]
+        self.messages = [*messages, _message("assistant", content)]
+
+
+def _message(role: str, content: list[dict]) -> Message:
+    return {"role": role, "content": content}

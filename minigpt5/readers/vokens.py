@@ -1,0 +1,61 @@
+"""Vokens in a reader's vocabulary: `[IMG0]`, `[IMG1]` and so on."""
+
+from __future__ import annotations
+
+import torch
+from tokenizers import AddedToken
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+
+from minigpt5.readers.processor import MiniGPT5Processor
+
+
+def voken_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids of the vokens that a tokenizer has, in order."""
+    vocabulary, ids = tokenizer.get_added_vocab(), []
+    while f"[IMG{len(ids)}]" in vocabulary:
+        ids.append(vocabulary[f"[IMG{len(ids)}]"])
+    return ids
+
+
+@torch.no_grad()
+def add_vokens(
+    model: PreTrainedModel,
+    processor: ProcessorMixin | PreTrainedTokenizerBase,
+    n_vokens: int,
+    seed: int = 0,
+) -> ProcessorMixin | PreTrainedTokenizerBase:
+    """Give a model and its processor vokens, untrained; both are changed.
+
+    Their rows in embedding table and head are drawn from a normal distribution with the mean and deviation of the
+    words' rows, so that a first voken is as likely as a word.
+
+    Returns:
+        The processor to go on with: the same, but for BLIP-2, which has no prompt of its own, a `MiniGPT5Processor`.
+
+    Raises:
+        ValueError: for fewer than one voken, or if the tokenizer has some already.
+    """
+    if n_vokens < 1:
+        raise ValueError(f"a picture needs at least one voken, got {n_vokens}")
+    tokenizer = getattr(processor, "tokenizer", processor)
+    if voken_ids(tokenizer):
+        raise ValueError(f"the tokenizer has {len(voken_ids(tokenizer))} vokens already")
+    if getattr(model.config.get_text_config(decoder=True), "is_encoder_decoder", False):
+        raise ValueError(f"{type(model).__name__} is an encoder-decoder; what reads must be a decoder-only model")
+    words = len(tokenizer)
+    if model.config.model_type == "blip-2":
+        queries = model.config.num_query_tokens
+        processor = MiniGPT5Processor(processor.image_processor, tokenizer, queries, n_vokens)
+        model.config.image_token_id = model.config.image_token_index = processor.image_token_id
+    else:
+        tokenizer.add_tokens([AddedToken(f"[IMG{i}]", special=True, normalized=False) for i in range(n_vokens)])
+    # Many tables have more rows than there are words.
+    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    generator = torch.Generator().manual_seed(seed)
+    weights = [model.get_input_embeddings().weight, model.get_output_embeddings().weight]
+    for weight in weights[: 1 if weights[0] is weights[1] else 2]:
+        known = weight[:words].float()
+        noise = torch.randn(len(tokenizer) - words, weight.shape[1], generator=generator).to(weight.device)
+        weight[words : len(tokenizer)] = (known.mean(0) + known.std(0) * noise).to(weight.dtype)
+    return processor
