@@ -49,7 +49,7 @@ def commands(path: Path) -> list[list[str]]:
 @cache
 def help_of(program: str, *subcommand: str) -> str:
     """What a program says for `--help`, run in this process: its imports are there already."""
-    before, printed = sys.argv, io.StringIO()
+    before, printed = sys.argv, io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     sys.argv = [program, *subcommand, "--help"]
     try:
         with contextlib.redirect_stdout(printed), pytest.raises(SystemExit) as end:
@@ -59,8 +59,10 @@ def help_of(program: str, *subcommand: str) -> str:
                 runpy.run_path(str(ROOT / program), run_name="__main__")
     finally:
         sys.argv = before
-    assert end.value.code in (0, None), printed.getvalue()
-    return printed.getvalue()
+    printed.seek(0)
+    told = printed.read()
+    assert end.value.code in (0, None), told
+    return told
 
 
 def options_of(program: str, words: list[str]) -> set[str]:
