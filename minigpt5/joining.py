@@ -1,0 +1,204 @@
+"""Any reader joined with any painter: fresh vokens, and a connector between them that is to be trained.
+
+    pipe = MiniGPT5Pipeline.join("Qwen/Qwen2.5-VL-3B-Instruct", "Efficient-Large-Model/Sana_600M_512px_diffusers")
+
+What reads and what paints stay as they are; only the rows of the vokens and the connector are new.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from huggingface_hub import ModelCard
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+)
+
+from minigpt5.painters import painter_of, take_apart
+from minigpt5.pipeline import MiniGPT5Pipeline
+from minigpt5.readers import add_vokens, reader_of
+from minigpt5.readers.vokens import voken_ids
+from minigpt5.vokens.connector import Connector
+from minigpt5.vokens.mapper import VokenMapper
+from minigpt5.weights import shipped_model
+
+Processor = ProcessorMixin | PreTrainedTokenizerBase
+Source = str | os.PathLike
+CONNECTORS: dict[str, Callable[..., Connector]] = {"mapper": VokenMapper}
+# Tokens that a prompt needs beside the vokens of its picture.
+SHORTEST_PROMPT = 32
+
+
+def new_pipeline(
+    comprehension: PreTrainedModel,
+    processor: Processor,
+    painter: DiffusionPipeline,
+    n_vokens: int = 8,
+    connector: str = "mapper",
+    seed: int = 0,
+    guidance_scale: float | None = None,
+    num_inference_steps: int | None = None,
+    **sizes: Any,
+) -> MiniGPT5Pipeline:
+    """An untrained pipeline of a model that reads and a pipeline that paints; both are used, not copied.
+
+    Args:
+        comprehension, processor: a vision-language or causal language model of transformers, and its processor or
+            tokenizer, to which vokens are added. One that has as many already keeps them.
+        painter: a pipeline of diffusers whose call takes embeddings.
+        n_vokens: vokens that make a picture.
+        connector: "mapper", the published one, or "queries", a bidirectional encoder.
+        seed: of all that is new.
+        guidance_scale, num_inference_steps: defaults of the pipeline's call; by default the painter's own.
+        sizes: further arguments of the connector, such as `num_layers`.
+
+    Raises:
+        ValueError: if the two cannot be joined; says why.
+    """
+    if connector not in CONNECTORS:
+        raise ValueError(f"connector must be one of {', '.join(CONNECTORS)}, got {connector!r}")
+    paints, (parts, settings) = painter_of(painter), take_apart(painter)
+    shapes = paints.shapes()
+    length, width = shapes.pop("prompt_embeds")
+    there = len(voken_ids(getattr(processor, "tokenizer", processor)))
+    if not there:
+        processor = add_vokens(comprehension, processor, n_vokens, seed)
+    elif there != n_vokens:
+        raise ValueError(f"the reader has {there} vokens already; join it with n_vokens={there}")
+    reader = reader_of(comprehension, processor)
+    if reader.context_length < n_vokens + SHORTEST_PROMPT:
+        name, context = type(comprehension).__name__, reader.context_length
+        raise ValueError(f"{name} reads {context} tokens, too few for {n_vokens} vokens and a prompt")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        made = CONNECTORS[connector](
+            voken_dim=reader.feature_width,
+            text_dim=width,
+            text_length=length,
+            pooled_dims={name: shape[-1] for name, shape in shapes.items()} or None,
+            **sizes,
+        )
+    scale = paints.default("guidance_scale") if guidance_scale is None else guidance_scale
+    steps = paints.default("num_inference_steps") if num_inference_steps is None else num_inference_steps
+    return MiniGPT5Pipeline(
+        processor,
+        comprehension,
+        made.to(comprehension.device),
+        guidance_scale=scale,
+        num_inference_steps=steps,
+        painter_class=type(painter).__name__,
+        painter_settings=settings,
+        **parts,
+    )
+
+
+def join(
+    reader: Any, painter: Any, n_vokens: int = 8, dtype: torch.dtype = torch.float32, **options: Any
+) -> MiniGPT5Pipeline:
+    """An untrained pipeline of what is named or given; see `new_pipeline` for the other options.
+
+    Args:
+        reader: a model's folder or hub id, a pipeline's folder or shipped name, whose reader is taken, or a model with
+            its processor `(model, processor)`.
+        painter: a pipeline's folder, hub id or shipped name, or a pipeline of diffusers.
+        dtype: of what is opened here.
+
+    Raises:
+        ValueError: if one of them cannot be what it is to be, or the two cannot be joined.
+        OSError: if one is not there.
+    """
+    model, processor = open_reader(reader, dtype) if isinstance(reader, (str, os.PathLike)) else reader
+    pipeline = open_painter(painter, dtype) if isinstance(painter, (str, os.PathLike)) else painter
+    return new_pipeline(model, processor, pipeline, n_vokens, **options)
+
+
+def _is_pipeline(source: Source) -> bool:
+    return Path(shipped_model(source), "model_index.json").exists()
+
+
+def open_reader(source: Source, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, Processor]:
+    """A model that reads, and its processor or tokenizer.
+
+    Raises:
+        ValueError: if the model there is neither a vision-language nor a causal language model, or has no tokenizer.
+        OSError: if there is none.
+    """
+    if _is_pipeline(source):
+        pipe = MiniGPT5Pipeline.from_pretrained(source, dtype=dtype)
+        return pipe.comprehension, pipe.processor
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    kinds = (
+        (MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoModelForImageTextToText, AutoProcessor),
+        (MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, AutoTokenizer),
+    )
+    for mapping, model_class, processor_class in kinds:
+        if type(config) in mapping:
+            try:
+                processor = processor_class.from_pretrained(source, trust_remote_code=False)
+            except (OSError, ValueError) as error:
+                raise ValueError(f"{source} has no processor or tokenizer that opens ({error})") from error
+            model = model_class.from_pretrained(source, dtype=dtype, trust_remote_code=False)
+            return model.eval(), processor
+    raise ValueError(
+        f"{source} is a {config.model_type}, which is neither a vision-language nor a causal language model"
+    )
+
+
+def open_painter(source: Source, dtype: torch.dtype = torch.float32) -> DiffusionPipeline:
+    """A pipeline that paints; of one of MiniGPT-5 its painter.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    config = DiffusionPipeline.load_config(shipped_model(source))
+    if config["_class_name"] == "MiniGPT5Pipeline":
+        return MiniGPT5Pipeline.from_pretrained(source, dtype=dtype).painter
+    # Saved without a part, a pipeline only opens if it is said again that there is none.
+    absent = {name: None for name, recorded in config.items() if recorded == [None, None]}
+    return DiffusionPipeline.from_pretrained(source, dtype=dtype, **absent)
+
+
+def licence(source: Source) -> str:
+    """What a model's card says of its licence."""
+    try:
+        card = Path(shipped_model(source), "README.md")
+        data = ModelCard.load(card if card.parent.is_dir() else str(source), ignore_metadata_errors=True).data
+    except (OSError, ValueError):
+        return "its card is not there"
+    return data.get("license_name") or data.get("license") or "its card does not say"
+
+
+def describe(pipe: MiniGPT5Pipeline) -> str:
+    """A table of the parts: how many parameters, how many bytes, and what of each is to be trained."""
+    rows = [("part", "class", "parameters", "bytes", "trains")]
+    tables = (pipe.comprehension.get_input_embeddings(), pipe.comprehension.get_output_embeddings())
+    rows_of_vokens = pipe.reader.n_vokens * sum(table.weight.shape[1] for table in tables)
+    for name, part in pipe.components.items():
+        if not isinstance(part, torch.nn.Module):
+            continue
+        count = sum(parameter.numel() for parameter in part.parameters())
+        size = sum(parameter.numel() * parameter.element_size() for parameter in part.parameters())
+        learns = {"mapper": count, "comprehension": rows_of_vokens}.get(name, 0)
+        rows.append((name, type(part).__name__, f"{count:,}", f"{size / 1e9:,.3f} GB", f"{learns:,}"))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
