@@ -224,7 +224,52 @@ def build_parser() -> Parser:
             "--adapter", type=adapter_folder, metavar="FOLDER", help="what training made beside that model"
         )
     add_import(commands)
+    add_join(commands)
     return parser
+
+
+def add_join(commands) -> None:
+    """`minigpt5 join`."""
+    joining = commands.add_parser(
+        "join",
+        help="join a model that reads with one that paints",
+        description="Make an untrained pipeline folder of any model of transformers that reads and any pipeline of "
+        "diffusers that takes embeddings. Prints the parts, their sizes, what trains, and the licences.",
+        epilog="example: minigpt5 join Qwen/Qwen2.5-VL-3B-Instruct Efficient-Large-Model/Sana_600M_512px_diffusers "
+        "--n-vokens 64 --out joined/",
+    )
+    joining.set_defaults(run=run_join, model=None)
+    joining.add_argument("reader", metavar="READER", help="a model's or pipeline's folder, hub id or shipped name")
+    joining.add_argument("painter", metavar="PAINTER", help="a pipeline's folder, hub id or shipped name")
+    joining.add_argument("--n-vokens", type=whole_number(1), default=8, metavar="N", help="a picture's (default: 8)")
+    joining.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="of all weights (default: float32)",
+    )
+    joining.add_argument("--seed", type=whole_number(0, LARGEST_SEED), default=0, help="of what is new (default: 0)")
+    joining.add_argument("--out", type=Path, metavar="DIR", required=True, help="the new pipeline folder")
+
+
+def run_join(arguments: argparse.Namespace) -> None:
+    """Join, write and report."""
+    import torch
+
+    from minigpt5.joining import describe, join, licence
+
+    quiet_libraries()
+    if arguments.out.exists() and (not arguments.out.is_dir() or any(arguments.out.iterdir())):
+        raise UserError(f"{arguments.out} is there already; name a new folder")
+    with as_user_error((OSError, ValueError)):
+        dtype = getattr(torch, arguments.dtype)
+        pipe = join(arguments.reader, arguments.painter, arguments.n_vokens, dtype=dtype, seed=arguments.seed)
+        pipe.save_pretrained(arguments.out)
+    say(describe(pipe))
+    for kind in ("reader", "painter"):
+        source = getattr(arguments, kind)
+        say(f"licence of {source}: {licence(source)}")
+    say(arguments.out)
 
 
 def add_import(commands) -> None:

@@ -207,6 +207,19 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         (Path(working_dir) / "README.md").write_text(card, encoding="utf-8")
         return super()._upload_folder(working_dir, repo_id, *args, **kwargs)
 
+    @classmethod
+    def join(cls, reader: Any, painter: Any, n_vokens: int = 8, **options: Any) -> MiniGPT5Pipeline:
+        """An untrained pipeline of any reader and any painter: folders, hub ids or open objects.
+
+        Vokens and connector are fresh and are to be trained; see `minigpt5.joining.join` for all that may be said.
+
+        Raises:
+            ValueError: if the two cannot be joined; says why.
+        """
+        from minigpt5.joining import join
+
+        return join(reader, painter, n_vokens, **options)
+
     def load_adapter(self, folder: str | os.PathLike) -> None:
         """Attach what training made beside this base: voken rows, LoRA or prefix, mapper.
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from diffusers.utils import make_image_grid
 from PIL import Image
 from torch import nn
 
 from minigpt5.data.mixture import PAIR_TASKS
+from minigpt5.joining import open_painter
 from minigpt5.painters import painter_of, trainable
 from minigpt5.training.fit import BEST, fit
 from minigpt5.training.losses import drop_for_guidance
@@ -55,8 +55,9 @@ class PainterModel(nn.Module):
 
     def __init__(self, model: str | Path, config: FinetuneConfig):
         super().__init__()
-        self.painter = trainable(painter_of(_open(model)))
+        self.painter = trainable(painter_of(open_painter(model)))
         self.painter.require_text_encoder()
+        self.painter.pipeline.set_progress_bar_config(disable=True)
         self.config, pipeline = config, self.painter.pipeline
         self.parts = nn.ModuleDict({n: p for n, p in pipeline.components.items() if isinstance(p, nn.Module)})
         self.learning = [self.painter.denoiser_name]
@@ -91,19 +92,6 @@ class PainterModel(nn.Module):
             conditioning = painter.encode_captions(shown)
         loss = painter.loss(latents.float(), conditioning, self.config.snr_gamma)
         return {"loss": loss * share_of_batch(len(pixels)) if self.training else loss}
-
-
-def _open(model: str | Path) -> DiffusionPipeline:
-    """A pipeline of diffusers; of MiniGPT-5's the part that paints."""
-    config = DiffusionPipeline.load_config(model)
-    if config["_class_name"] == "MiniGPT5Pipeline":
-        pipeline = StableDiffusionPipeline.from_pretrained(model, safety_checker=None, dtype=torch.float32)
-    else:
-        # Saved without a part, a pipeline only opens if it is said again that there is none.
-        absent = {name: None for name, recorded in config.items() if recorded == [None, None]}
-        pipeline = DiffusionPipeline.from_pretrained(model, dtype=torch.float32, **absent)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 def main(config: FinetuneConfig):

@@ -1,0 +1,107 @@
+"""Any reader joined with any painter, as a user joins them."""
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+from transformers import AutoModelForImageTextToText
+
+from minigpt5 import MiniGPT5Pipeline, cli
+from minigpt5.joining import licence, new_pipeline, open_reader
+from minigpt5.storyworld import others
+from minigpt5.training.objective import LossWeights, VokenModel
+from minigpt5.vokens.adapters import train_adapter
+from minigpt5.weights import SHIPPED
+
+MINIATURE = SHIPPED / "storyworld-mini"
+CAPTIONS = ["a red fox in the forest", "two blue dogs on the beach at night"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A reader in the shape of Qwen2.5-VL and a painter in that of Stable Diffusion 3, both untrained."""
+    root = tmp_path_factory.mktemp("parts")
+    torch.manual_seed(0)
+    processor = others.build_qwen_processor(CAPTIONS)
+    others.build_qwen(processor).save_pretrained(root / "reader")
+    processor.save_pretrained(root / "reader")
+    others.build_flow_painter(MINIATURE).save_pretrained(root / "painter")
+    return root
+
+
+def paint(pipe):
+    noise = torch.Generator().manual_seed(0)
+    reply = pipe(
+        "Draw a fox", image_mode="always", max_new_tokens=3, num_inference_steps=1, output_type="pt", generator=noise
+    )
+    return reply.text[0], reply.images[0][0]
+
+
+def test_the_command_writes_a_pipeline_that_replies(folders, tmp_path, capsys):
+    out = tmp_path / "joined"
+    argv = ["join", str(folders / "reader"), str(folders / "painter"), "--n-vokens", "4", "--out", str(out)]
+    assert cli.main(argv) == 0
+    told = capsys.readouterr().out
+    assert "SD3Transformer2DModel" in told
+    assert "1,536" in told  # 4 vokens of width 192 in two tables
+    assert "licence" in told
+
+    pipe = MiniGPT5Pipeline.from_pretrained(out)
+    assert type(pipe.painter).__name__ == "StableDiffusion3Pipeline"
+    assert pipe.reader.n_vokens == 4
+    text, picture = paint(pipe)
+    again = MiniGPT5Pipeline.join(folders / "reader", folders / "painter", n_vokens=4)
+    assert paint(again)[0] == text
+    torch.testing.assert_close(paint(again)[1], picture)
+
+    assert cli.main(argv) == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_a_joined_pipeline_trains_only_what_is_new(folders):
+    pipe = MiniGPT5Pipeline.join(folders / "reader", folders / "painter", n_vokens=4)
+    pipe.comprehension.requires_grad_(False)
+    train_adapter(pipe)
+    pipe.mapper.requires_grad_(True)
+    model = VokenModel(pipe, LossWeights()).train()
+    picture = torch.rand(3, 64, 64)
+    item = [
+        {"role": "user", "content": "Draw this: a red fox"},
+        {"role": "assistant", "content": [{"type": "image", "image": picture}]},
+    ]
+    losses = model(pipe.reader.training_batch([item, item]), CAPTIONS)
+    losses["loss"].backward()
+    assert {"text", "caption", "ldm"} <= losses.keys()
+    learnt = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert {name.split(".")[0] for name in learnt} == {"comprehension", "mapper"}
+    assert all(name.endswith(".rows") for name in learnt if name.startswith("comprehension"))
+
+
+def test_parts_of_pipelines_are_joined_by_name():
+    pipe = MiniGPT5Pipeline.join("storyworld-mini", "storyworld-mini")
+    assert pipe.mapper.config.text_dim == pipe.unet.config.cross_attention_dim
+    assert licence("storyworld-mini") == "apache-2.0"
+    with pytest.raises(ValueError, match="8 vokens already; join it with n_vokens=8"):
+        MiniGPT5Pipeline.join("storyworld-mini", "storyworld-mini", n_vokens=4)
+
+
+def test_what_does_not_fit_is_one_line(folders, tmp_path, capsys):
+    with pytest.raises(ValueError, match="connector must be one of"):
+        MiniGPT5Pipeline.join(folders / "reader", folders / "painter", connector="magic")
+    with pytest.raises(ValueError, match="too few for 500 vokens"):
+        MiniGPT5Pipeline.join(folders / "reader", folders / "painter", n_vokens=500)
+    AutoModelForImageTextToText.from_pretrained(folders / "reader").save_pretrained(tmp_path / "no tokenizer")
+    with pytest.raises(ValueError, match="no processor or tokenizer"):
+        open_reader(tmp_path / "no tokenizer")
+    argv = ["join", str(tmp_path / "nothing"), str(folders / "painter"), "--out", str(tmp_path / "out")]
+    assert cli.main(argv) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_pipeline_without_embeddings_is_refused(folders):
+    class Words(DiffusionPipeline):
+        def __call__(self, prompt):
+            return prompt
+
+    with pytest.raises(ValueError, match="takes no prompt_embeds"):
+        new_pipeline(*open_reader(folders / "reader"), Words())
