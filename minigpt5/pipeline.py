@@ -418,7 +418,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         """The `prompt_embeds` `(1, text_length, text_dim)` of `null_conditioning`."""
         return self.null_conditioning()["prompt_embeds"]
 
-    def paint(
+    def _paint(
         self,
         voken_features: torch.Tensor,
         latents: torch.Tensor | None = None,
@@ -543,7 +543,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         if blocks:
             # In the order of the prompts, so that latents and generators do not depend on who finished first.
             blocks.sort(key=lambda block: block.row)
-            pictures = self.paint(
+            pictures = self._paint(
                 torch.stack([block.features for block in blocks]),
                 latents,
                 output_type,
@@ -614,7 +614,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
                 if isinstance(event, TextEvent):
                     yield event
                     continue
-                pictures = self.paint(
+                pictures = self._paint(
                     event.features.unsqueeze(0),
                     output_type=output_type,
                     num_inference_steps=steps,

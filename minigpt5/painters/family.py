@@ -97,7 +97,12 @@ class TrainablePainter(Painter):
         return {name: value for name, value in zip(self.encoded, outputs, strict=True) if name and value is not None}
 
     @property
-    def sequence_length(self) -> int | None:
+    def text_length(self) -> int:
+        """Number of features that the pipeline's own text encoders make of a caption."""
+        return self.sequence_length
+
+    @property
+    def sequence_length(self) -> int:
         """Tokens of a caption: as many as the call takes, or the tokenizer where that is fewer."""
         parts = self.pipeline.components.items()
         lengths = [part.model_max_length for name, part in parts if name.startswith("tokenizer") and part is not None]

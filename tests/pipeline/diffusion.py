@@ -103,5 +103,5 @@ class DiffusionMixin:
         assert all(torch.equal(value, before[name]) for name, value in pipe.unet.state_dict().items())
 
     def test_painting_keeps_no_graph(self, pipe):
-        embeds, (picture,) = pipe.encode_vokens(torch.zeros(1, 8, 192)), pipe.paint(torch.zeros(1, 8, 192), None, "pt")
+        embeds, picture = pipe.encode_vokens(torch.zeros(1, 8, 192)), paint(pipe, output_type="pt").images[0][0]
         assert not embeds.requires_grad and not picture.requires_grad
