@@ -23,6 +23,7 @@ _HOME = {
     "MiniGPT5Pipeline": "minigpt5.pipeline",
     "MiniGPT5PipelineOutput": "minigpt5.output",
     "MiniGPT5Processor": "minigpt5.readers.processor",
+    "QueryConnector": "minigpt5.vokens.query_connector",
     "TextEvent": "minigpt5.vokens.decoding",
     "VokenMapper": "minigpt5.vokens.mapper",
 }
@@ -34,6 +35,7 @@ __all__ = [
     "MiniGPT5Pipeline",
     "MiniGPT5PipelineOutput",
     "MiniGPT5Processor",
+    "QueryConnector",
     "TextEvent",
     "VokenMapper",
     "__version__",
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from minigpt5.readers.processor import MiniGPT5Processor
     from minigpt5.vokens.decoding import DecodingConfig, TextEvent
     from minigpt5.vokens.mapper import VokenMapper
+    from minigpt5.vokens.query_connector import QueryConnector
 
 
 def __getattr__(name: str):

@@ -12,6 +12,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from diffusers.hooks.group_offloading import ModuleGroup
 
 from minigpt5 import MiniGPT5Pipeline, MiniGPT5Processor
 from minigpt5.published.checkpoints import import_official
@@ -162,3 +163,31 @@ def count_calls(monkeypatch):
     yield count
     for handle in handles:
         handle.remove()
+
+
+@pytest.fixture
+def weights_leave(monkeypatch):
+    """Group offload that needs no accelerator: weights become NaN where they would leave the device.
+
+    Gives a list that grows by the groups that come back.
+    """
+    came, away = [], {}
+
+    def tensors_of(group):
+        tensors = [tensor for module in group.modules for tensor in (*module.parameters(), *module.buffers())]
+        return dict.fromkeys([*tensors, *group.parameters, *group.buffers])
+
+    def take_away(group):
+        for tensor in tensors_of(group):
+            if tensor not in away:
+                away[tensor], nothing = tensor.data, torch.nan if tensor.is_floating_point() else -1
+                tensor.data = torch.full_like(tensor, nothing)
+
+    def bring(group):
+        came.append(group)
+        for tensor in tensors_of(group):
+            tensor.data = away.pop(tensor, tensor.data)
+
+    monkeypatch.setattr(ModuleGroup, "_offload_to_memory", take_away)
+    monkeypatch.setattr(ModuleGroup, "_onload_from_memory", bring)
+    return came

@@ -50,8 +50,8 @@ def main(config: InterleavedConfig):
     if config.adapter:
         pipe.load_adapter(config.adapter)
     train_adapter(pipe, config.lora, config.prefix_length, config.seed)
-    pipe.mapper.fc.requires_grad_(False)
-    pipe.mapper.queries.requires_grad_(False)
+    for name in pipe.mapper.fixed_in_stage_two:
+        getattr(pipe.mapper, name).requires_grad_(False)
     model = VokenModel(pipe, config.weights)
     end_dry_run(model, config)
     draw, held_back = (open_mixture(config, split) for split in ("train", "validation"))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from torch import nn
+
+from minigpt5.utils.offload import bring_to_device, take_off_device
 
 
 class Connector(ModelMixin, ConfigMixin):
@@ -16,6 +19,9 @@ class Connector(ModelMixin, ConfigMixin):
     `(blocks, text_length, text_dim)` in `forward`, and calls `add_pooled` in `__init__`.
     """
 
+    # Parts that the second stage of training leaves as the first made them.
+    fixed_in_stage_two: ClassVar[tuple[str, ...]] = ()
+
     def add_pooled(self, text_dim: int, pooled_dims: Mapping[str, int] | None) -> None:
         """Make room for pooled vectors of these widths, each a linear map of the mean of the sequence features."""
         self.pooled = nn.ModuleDict({name: nn.Linear(text_dim, width) for name, width in (pooled_dims or {}).items()})
@@ -23,5 +29,10 @@ class Connector(ModelMixin, ConfigMixin):
     def conditioning(self, voken_features: torch.Tensor) -> dict[str, torch.Tensor]:
         """The painter's tensors by its own names, one row a block: `prompt_embeds`, and pooled vectors if any."""
         features = self(voken_features)
+        if not self.pooled:
+            return {"prompt_embeds": features}
         mean = features.mean(1)
-        return {"prompt_embeds": features} | {name: head(mean) for name, head in self.pooled.items()}
+        bring_to_device(self)
+        pooled = {name: head(mean) for name, head in self.pooled.items()}
+        take_off_device(self)
+        return {"prompt_embeds": features, **pooled}

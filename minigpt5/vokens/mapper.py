@@ -31,6 +31,7 @@ class VokenMapper(Connector):
         ValueError: if the heads do not divide the width.
     """
 
+    fixed_in_stage_two = ("fc", "queries")
     _supports_gradient_checkpointing = True
     _group_offload_block_modules = ("transformer", "encoder", "decoder")
     _repeated_blocks: ClassVar[list[str]] = ["EncoderLayer", "DecoderLayer"]

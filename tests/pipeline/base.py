@@ -44,6 +44,7 @@ class PipelineConfig:
     picture_prompt: ClassVar[str] = "what is <ImageHere>?"
     latents_shape: ClassVar[tuple] = (4, 16, 16)
     size: ClassVar[tuple] = (64, 64)
+    connector: ClassVar[str] = "VokenMapper"
 
     @pytest.fixture
     def IMAGE(self, tiny_processor):
