@@ -19,9 +19,9 @@ from torch import nn
 from minigpt5.data.mixture import PAIR_TASKS
 from minigpt5.joining import open_painter
 from minigpt5.painters import painter_of, trainable
-from minigpt5.training.fit import BEST, fit
+from minigpt5.training.fit import BEST, end_dry_run, fit
 from minigpt5.training.losses import drop_for_guidance
-from minigpt5.training.mixture import MixtureConfig, open_mixture
+from minigpt5.training.mixture import MixtureConfig, check_splits, open_mixture
 from minigpt5.training.objective import validation_loss
 from minigpt5.training.results import save_result
 from minigpt5.utils.images import pad_to_square, to_tensor
@@ -95,10 +95,12 @@ class PainterModel(nn.Module):
 
 
 def main(config: FinetuneConfig):
+    check_splits(config)
     with opening(f"the model {config.model}"):
         model = PainterModel(shipped_model(config.model), config).to(pick_device())
     pipeline = model.painter.pipeline
-    draw, held_back = (open_mixture(config, split) for split in ("train", "validation"))
+    end_dry_run(model, config)
+    draw, held_back = (open_mixture(config, role) for role in ("train", "validation"))
 
     def batches(index):
         return model.prepare(draw(index))

@@ -14,8 +14,8 @@ import torch
 
 from minigpt5 import MiniGPT5Pipeline
 from minigpt5.data.mixture import PAIR_TASKS
-from minigpt5.training.fit import BEST, fit
-from minigpt5.training.mixture import MixtureConfig, open_mixture
+from minigpt5.training.fit import BEST, end_dry_run, fit
+from minigpt5.training.mixture import MixtureConfig, check_splits, open_mixture
 from minigpt5.training.objective import validation_loss
 from minigpt5.training.projection import ProjectionModel
 from minigpt5.training.results import save_result
@@ -42,15 +42,17 @@ class ProjectionConfig(MixtureConfig):
 
 
 def main(config: ProjectionConfig):
+    check_splits(config)
     with opening(f"the model {config.model}"):
         pipe = MiniGPT5Pipeline.from_pretrained(config.model, dtype=getattr(torch, config.dtype))
     model = ProjectionModel(pipe.comprehension, config.gradient_checkpointing).to(pick_device())
     if config.fresh:
         model.projection.reset_parameters()
-    draw, held_back = (open_mixture(config, split) for split in ("train", "validation"))
+    end_dry_run(model, config)
+    draw, held_back = (open_mixture(config, role, pipe.reader) for role in ("train", "validation"))
 
     def batches(index, source=draw):
-        return pipe.reader.training_batch([one.item for one in source(index)])
+        return source.batch(index)[1]
 
     def losses(batch, step):
         return model(batch)

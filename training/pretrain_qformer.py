@@ -17,8 +17,8 @@ from transformers import AutoTokenizer, BertForMaskedLM, Blip2ForImageTextRetrie
 from minigpt5 import MiniGPT5Pipeline, MiniGPT5Processor
 from minigpt5.data.mixture import PAIR_TASKS
 from minigpt5.readers.qformer import QFormerPretraining, add_decode_token, build_retrieval_model, encode_texts
-from minigpt5.training.fit import BEST, fit
-from minigpt5.training.mixture import MixtureConfig, open_mixture
+from minigpt5.training.fit import BEST, end_dry_run, fit
+from minigpt5.training.mixture import MixtureConfig, check_splits, open_mixture
 from minigpt5.training.results import save_result
 from minigpt5.utils.images import to_rgb, trim_strip
 from minigpt5.utils.processes import is_main_process, pick_device, process_state
@@ -55,6 +55,7 @@ class QFormerConfig(MixtureConfig):
 
 
 def main(config: QFormerConfig):
+    check_splits(config)
     start = shipped_model(config.model)
     with opening(f"the model {config.model}"):
         image_processor = MiniGPT5Processor.from_pretrained(start, subfolder="processor").image_processor
@@ -71,7 +72,8 @@ def main(config: QFormerConfig):
         with opening(f"the model {config.bert}"):
             model.initialise_from(BertForMaskedLM.from_pretrained(config.bert, dtype=torch.float32))
     model.to(pick_device())
-    draw, held_back = (open_mixture(config, split) for split in ("train", "validation"))
+    end_dry_run(model, config)
+    draw, held_back = (open_mixture(config, role) for role in ("train", "validation"))
 
     def encode(drawn):
         pictures = [trim_strip(to_rgb(one.item.images[0])) for one in drawn]

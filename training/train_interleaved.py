@@ -10,7 +10,7 @@ from pathlib import Path
 
 from minigpt5.storyworld.coach import Coach
 from minigpt5.training.fit import BEST, end_dry_run, fit
-from minigpt5.training.mixture import open_mixture
+from minigpt5.training.mixture import check_splits, open_mixture
 from minigpt5.training.objective import (
     LossWeights,
     VokenConfig,
@@ -46,6 +46,7 @@ class InterleavedConfig(VokenConfig):
 
 
 def main(config: InterleavedConfig):
+    check_splits(config)
     pipe = open_for_training(config)
     if config.adapter:
         pipe.load_adapter(config.adapter)
@@ -54,15 +55,14 @@ def main(config: InterleavedConfig):
         getattr(pipe.mapper, name).requires_grad_(False)
     model = VokenModel(pipe, config.weights)
     end_dry_run(model, config)
-    draw, held_back = (open_mixture(config, split) for split in ("train", "validation"))
+    draw, held_back = (open_mixture(config, role, pipe.reader) for role in ("train", "validation"))
     if config.cache_features:
         model.cache_features(config.cache_features)
     model.coach = Coach(pipe, config.naming_weight, config.judge).to(pipe.device) if config.coached else None
 
     def batches(index, source=draw):
-        drawn = source(index)
-        captions = [one.caption for one in drawn if one.paints]
-        return pipe.reader.training_batch([one.item for one in drawn]), captions
+        drawn, inputs = source.batch(index)
+        return inputs, [one.caption for one in drawn if one.paints]
 
     # The diffusion loss costs more than all else together, and teaches little before the caption loss is low.
     full, warm = config.weights, dataclasses.replace(config.weights, diffusion=0.0)

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 from minigpt5 import MiniGPT5Pipeline
-from minigpt5.training.fit import BEST, fit
-from minigpt5.training.mixture import MixtureConfig, open_mixture
+from minigpt5.training.fit import BEST, end_dry_run, fit
+from minigpt5.training.mixture import MixtureConfig, check_splits, open_mixture
 from minigpt5.training.objective import validation_loss
 from minigpt5.training.projection import ProjectionModel
 from minigpt5.training.results import save_result
@@ -42,19 +42,21 @@ class InstructionConfig(MixtureConfig):
 
 
 def main(config: InstructionConfig):
+    check_splits(config)
     with opening(f"the model {config.model}"):
         pipe = MiniGPT5Pipeline.from_pretrained(config.model, dtype=getattr(torch, config.dtype))
     model = ProjectionModel(pipe.comprehension, config.gradient_checkpointing).to(pick_device())
-    draw, held_back = (open_mixture(config, split) for split in ("train", "validation"))
+    end_dry_run(model, config)
+    draw, held_back = (open_mixture(config, role, pipe.reader) for role in ("train", "validation"))
 
     def batches(index, source=draw):
-        return pipe.reader.training_batch([one.item for one in source(index)])
+        return source.batch(index)[1]
 
     def losses(batch, step):
         return model(batch)
 
     def evaluate():
-        questions = [one.item[:-1] for one in held_back(0)[: config.told]]
+        questions = [one.item[:-1] for one in held_back.batch(0)[0][: config.told]]
         for reply in decode_texts(pipe.reader, questions, max_new_tokens=60):
             print(f"{config.out.name}: told {reply!r}")
         return {

@@ -7,18 +7,20 @@ each time.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from transformers import BatchFeature
 
 from minigpt5.data.instructions import instruct_task, pair_example
 from minigpt5.data.published import cc3m_examples, mmdialog_examples, vist_examples
 from minigpt5.data.readers import open_dataset
-from minigpt5.data.tasks import caption_task, dialogue_task, draw_task, story_tasks
-from minigpt5.data.tolerant import tolerate
+from minigpt5.data.tasks import NothingToLearn, caption_task, dialogue_task, draw_task, story_tasks
+from minigpt5.data.tolerant import TolerantDataset, tolerate
 from minigpt5.readers.prompts import Example, Message
 from minigpt5.utils.processes import shard
 
@@ -42,12 +44,12 @@ Row = dict[str, Any]
 
 
 def _published(make: Callable) -> Callable[[Row, random.Random], Drawn]:
-    """One of the published examples of a row; a row that gives none is told so."""
+    """One of the published examples of a row."""
 
-    def draw(row: Row, rng: random.Random) -> Drawn | None:
+    def draw(row: Row, rng: random.Random) -> Drawn:
         examples = list(make([row], rng))
         if not examples:
-            return None
+            raise NothingToLearn("no published example can be made of it")
         example = rng.choice(examples)
         return Drawn(example, example.caption)
 
@@ -56,11 +58,13 @@ def _published(make: Callable) -> Callable[[Row, random.Random], Drawn]:
 
 def _step(row: Row, rng: random.Random) -> Drawn:
     """A step of a story as a picture and its caption."""
+    if not row["texts"]:
+        raise NothingToLearn("a story without a step")
     step = rng.randrange(len(row["texts"]))
     return Drawn(pair_example(row["texts"][step], row["images"][step]), row["texts"][step])
 
 
-TASKS: dict[str, tuple[str, Callable[[Row, random.Random], Drawn | None]]] = {
+TASKS: dict[str, tuple[str, Callable[[Row, random.Random], Drawn]]] = {
     "pair": ("cc3m", lambda row, rng: Drawn(pair_example(row["caption"], row["image"]), row["caption"])),
     "story_pair": ("vist", _step),
     "instruct": ("cc3m", lambda row, rng: Drawn(instruct_task(row["caption"], row["image"], rng))),
@@ -89,60 +93,138 @@ def _order(length: int, seed: int) -> torch.Tensor:
     return torch.randperm(length, generator=torch.Generator().manual_seed(seed))
 
 
+def _texts(row: Row) -> list[str]:
+    """All texts of a row of any data set."""
+    if "messages" in row:
+        return [part["text"] or "" for message in row["messages"] for part in message["content"]]
+    return row["texts"] if "texts" in row else [row["caption"]]
+
+
+def _learnt(make: Callable[[Row, random.Random], Drawn], row: Row, rng: random.Random) -> Drawn:
+    """What a task makes of a row, if there is a reply in it."""
+    if not any(text.strip() for text in _texts(row)):
+        raise NothingToLearn("there is no word in it")
+    drawn = make(row, rng)
+    if isinstance(drawn.item, Example):
+        said = "".join(piece for piece in drawn.item.target if isinstance(piece, str)).strip(" #")
+    else:
+        reply = drawn.item[-1]["content"]
+        said = reply if isinstance(reply, str) else "".join(part.get("text") or "" for part in reply)
+    if not said.strip() and not drawn.paints:
+        raise NothingToLearn("the reply is empty")
+    return drawn
+
+
 class Mixture:
     """Draws batches of conversations.
+
+    A row that gives a task nothing to learn, or that cannot be encoded or is longer than the model's context, is passed
+    over and counted as one with a broken picture is; the next row takes its place.
 
     Args:
         root: folder with the data sets, each in a folder by its name (cc3m, vist, mmdialog, chat), laid out as the
             reader of that name, or of `layouts`, expects it.
         mix: conversations a batch, by task; see `TASKS`.
-        split: of the data sets.
+        split: of the data sets, or of each by its name.
         layouts: another layout for a data set's folder, as `{"vist": "vist-raw"}`.
-        max_bad_share: share of rows with bad pictures that stops the run.
+        max_bad_share: share of the rows read that cannot be used that stops the run.
+        encode: makes a batch of conversations, as `training_batch` of a processor or reader; for `batch`.
+        context: tokens of a conversation that the model has positions for.
 
+    Raises:
+        FileNotFoundError, ValueError: see `open_dataset`; or if there are no rows.
     """
 
     def __init__(
         self,
         root: Path,
-        mix: dict[str, int],
-        split: str = "train",
-        layouts: dict[str, str] | None = None,
+        mix: Mapping[str, int],
+        split: str | Mapping[str, str] = "train",
+        layouts: Mapping[str, str] | None = None,
         seed: int = 0,
         max_bad_share: float = 0.01,
+        encode: Callable[[list[list[Message] | Example]], BatchFeature] | None = None,
+        context: int = sys.maxsize,
     ):
-        self.mix, self.seed = mix, seed
-        kinds = sorted({TASKS[task][0] for task in mix})
-        self.rows = {
-            kind: tolerate(open_dataset((layouts or {}).get(kind, kind), root / kind, split), max_bad_share, seed)
-            for kind in kinds
-        }
+        self.mix, self.seed, self.encode, self.context = mix, seed, encode, context
+        self.rows: dict[str, TolerantDataset] = {}
+        for kind in sorted({TASKS[task][0] for task in mix}):
+            name = split if isinstance(split, str) else split[kind]
+            rows = open_dataset((layouts or {}).get(kind, kind), root / kind, name)
+            if not len(rows):
+                raise ValueError(f"{root / kind}: there are no rows in the split {name}")
+            self.rows[kind] = tolerate(rows, max_bad_share, seed)
 
     def __call__(self, index: int) -> list[Drawn]:
         """This process's share of a batch."""
-        places = [(task, index * count + i) for task, count in self.mix.items() for i in range(count)]
-        return [self._draw(*place) for place in shard(places)]
+        return self._usable(self._places(index))[0]
+
+    def batch(self, index: int) -> tuple[list[Drawn], BatchFeature]:
+        """This process's share of a batch, and the same encoded."""
+        return self._usable(self._places(index))
 
     def questions(self, count: int) -> list[list[Message] | Example]:
         """The first `count` prompts whose reply paints a picture; none where no task paints."""
         found: list[list[Message] | Example] = []
         paints = [task for task in self.mix if task not in TEXT_TASKS]
         for number in range(50 * count if paints else 0):
-            drawn = self._draw(paints[number % len(paints)], number)
+            ((drawn,), _) = self._usable([(paints[number % len(paints)], number)])
             if drawn.paints:
                 found.append(drawn.item if isinstance(drawn.item, Example) else drawn.item[:-1])
             if len(found) == count:
                 break
         return found
 
-    def _draw(self, task: str, number: int) -> Drawn:
+    def _places(self, index: int) -> Sequence[tuple[str, int]]:
+        return shard([(task, index * count + i) for task, count in self.mix.items() for i in range(count)])
+
+    def _usable(self, places: Sequence[tuple[str, int]]) -> tuple[list[Drawn], Any]:
+        """One conversation a place, and all of them encoded."""
+        rows = [self._rows(*place) for place in places]
+        taken = [next(candidates) for candidates in rows]
+        while True:
+            drawn = [one for one, _ in taken]
+            if self.encode is None:
+                return drawn, None
+            batch, refused = self._encode([one.item for one in drawn])
+            if not refused:
+                return drawn, batch
+            for place, problem in refused.items():
+                self._pass_over(places[place][0], taken[place][1], problem)
+                taken[place] = next(rows[place])
+
+    def _encode(self, items: list[list[Message] | Example]) -> tuple[BatchFeature | None, dict[int, str]]:
+        """Items as a batch, or what is wrong with which of them."""
+        try:
+            batch = self.encode(items)
+        except ValueError as error:
+            if len(items) == 1:
+                return None, {0: str(error)}
+            # One of them is at fault: which, each says for itself.
+            alone = {place: self._encode([item])[1] for place, item in enumerate(items)}
+            refused = {place: problem[0] for place, problem in alone.items() if problem}
+            if not refused:
+                raise
+            return None, refused
+        lengths = enumerate(batch["attention_mask"].sum(1).tolist())
+        told = f"tokens long, and the model's context holds {self.context}"
+        return batch, {place: f"{length} {told}" for place, length in lengths if length > self.context}
+
+    def _rows(self, task: str, number: int) -> Iterator[tuple[Drawn, Row]]:
+        """What a task makes of a row, and of those after it."""
         kind, make = TASKS[task]
         rows = self.rows[kind]
         rng = random.Random(f"{self.seed}/{task}/{number}")
-        # A talk may be too short to learn from; the next row takes its place.
         for further in range(len(rows)):
             epoch, place = divmod(number + further, len(rows))
-            drawn = make(rows[int(_order(len(rows), self.seed * 1_000_003 + epoch)[place])], rng)
-            if drawn is not None:
-                return drawn
+            row = rows[int(_order(len(rows), self.seed * 1_000_003 + epoch)[place])]
+            try:
+                yield _learnt(make, row, rng), row
+            except NothingToLearn as error:
+                self._pass_over(task, row, str(error))
         raise ValueError(f"no row of {kind} gives anything to learn for the task {task}")
+
+    def _pass_over(self, task: str, row: Row, problem: str) -> None:
+        kind = TASKS[task][0]
+        beginning = next((text for text in _texts(row) if text.strip()), "")
+        self.rows[kind].count.add(f"{kind}, the row that begins {beginning[:40]!r}: {problem}")

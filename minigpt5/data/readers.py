@@ -95,7 +95,7 @@ def _open(
     # In chunks: millions of rows as Python objects would take many times the memory of their table.
     chunks = iter(lambda: list(islice(items, 20_000)), [])
     tables = [Dataset.from_list(chunk, features=features) for chunk in chunks]
-    return concatenate_datasets(tables) if tables else Dataset.from_list([], features=features)
+    return concatenate_datasets(tables) if tables else Dataset.from_dict({name: [] for name in features}, features)
 
 
 def read_cc3m(root: str | Path, split: str, streaming: bool = False) -> Dataset | IterableDataset:

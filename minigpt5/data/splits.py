@@ -57,6 +57,8 @@ def choose_split(root: Path, layout: str, role: str, named: str | None = None, s
         ValueError: if several could be it.
     """
     setting = setting or f"{role}_split"
+    if layout not in SPLIT_FILES:
+        raise ValueError(f"no data set layout {layout!r}; the layouts are {', '.join(SPLIT_FILES)}")
     splits = find_splits(root, SPLIT_FILES[layout])
     if not splits:
         raise FileNotFoundError(f"{root} is missing, or no folder in the layout {layout}")

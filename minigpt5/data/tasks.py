@@ -14,6 +14,10 @@ CONTINUE = ("What happens next?", "Tell me the next scene with a picture.", "How
 NARRATE = ("Tell what happens here.", "Go on with this picture.")
 
 
+class NothingToLearn(ValueError):
+    """A row that is too short or too empty for a task; the message says why."""
+
+
 def _picture(image: Any) -> dict:
     return {"type": "image", "image": image}
 
@@ -63,7 +67,12 @@ def story_tasks(texts: Sequence[str], images: Sequence[Any], rng: random.Random,
 
     The context shows its pictures, or not, where its text tells enough (arXiv 2310.02239, section 3.3); `paint=False`
     asks for text alone.
+
+    Raises:
+        NothingToLearn: from a story of one step.
     """
+    if len(texts) < 2:
+        raise NothingToLearn(f"a story needs two steps, this one has {len(texts)}")
     step = rng.randrange(1, len(texts))
     shown = rng.random() < 0.7
     context_images = list(images[:step]) if shown else [None] * step
@@ -82,8 +91,15 @@ def story_tasks(texts: Sequence[str], images: Sequence[Any], rng: random.Random,
 
 
 def dialogue_task(texts: Sequence[str], images: Sequence[Any], rng: random.Random, paint: bool = True) -> list[Message]:
-    """A random turn of the second speaker in the light of all turns before."""
-    turn = rng.randrange(1, len(texts), 2)
+    """A random turn of the second speaker in the light of all turns before.
+
+    Raises:
+        NothingToLearn: from a talk in which the second speaker says and shows nothing.
+    """
+    said = [i for i in range(1, len(texts), 2) if texts[i].strip() or (paint and images[i] is not None)]
+    if not said:
+        raise NothingToLearn(f"a talk needs a reply, and the second speaker's turns are empty among its {len(texts)}")
+    turn = rng.choice(said)
     messages = []
     for i in range(turn + 1):
         parts = [_text(texts[i])]

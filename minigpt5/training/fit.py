@@ -24,7 +24,7 @@ from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from PIL import Image
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 from tqdm import tqdm
 
 from minigpt5.training.checkpoints import (
@@ -137,7 +137,13 @@ class Batches(Dataset):
 
     def __getitem__(self, index: int) -> Any:
         torch.manual_seed(self.seed(index))
-        return self.batches(index)
+        if get_worker_info() is None:
+            return self.batches(index)
+        try:
+            return self.batches(index)
+        except (ValueError, OSError) as error:
+            # Raised in a worker, it would come with the worker's traceback for its message.
+            return error
 
 
 def as_it_is(batch: Any) -> Any:
@@ -315,7 +321,10 @@ def fit(
         for step in range(start, config.steps):
             finite = True
             for index in range(step * passes, (step + 1) * passes):
-                batch = send_to_device(next(ahead), accelerator.device)
+                batch = next(ahead)
+                if isinstance(batch, Exception):
+                    raise batch
+                batch = send_to_device(batch, accelerator.device)
                 torch.manual_seed(seed(index))
                 with accelerator.accumulate(objective):
                     parts = objective(batch, step)

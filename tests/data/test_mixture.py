@@ -1,11 +1,15 @@
 """Batches drawn from several data sets by task."""
 
+import json
+import shutil
 from collections import Counter
 
 import pytest
+import torch
 
 from minigpt5.data import mixture
 from minigpt5.data.mixture import TASKS, TEXT_TASKS, Mixture
+from minigpt5.data.tolerant import TooManyBadRows
 from minigpt5.readers.prompts import Example
 from minigpt5.storyworld.export import export_cc3m, export_mmdialog, export_vist
 
@@ -77,3 +81,129 @@ def test_questions_are_prompts_whose_reply_paints(world):
     questions = Mixture(world, {"caption": 1, "draw": 1, "published_vist": 1}).questions(3)
     assert len(questions) == 3
     assert all(question.outputs if isinstance(question, Example) else question for question in questions)
+
+
+def write(root, kind, split, rows):
+    """Stories of texts, or talks of (text, whether it shows a picture); one picture serves all."""
+    folder = root / kind
+    picture = str(
+        next((folder / "train_images").iterdir()) if kind == "vist" else next((folder / "train").glob("*.png"))
+    )
+    if kind == "vist":
+        told = [[{"caption": text, "image_id": "1", "sequence_index": i} for i, text in enumerate(row)] for row in rows]
+        (folder / f"{split}_cleaned.json").write_text(json.dumps(dict(enumerate(told))))
+        (folder / f"{split}_image_mapping.json").write_text(json.dumps({"1": picture}))
+        return
+    lines = []
+    for row in rows:
+        turns = [
+            {"turn": [{"__TEXT__": text}, *([{"__MEDIA__": "1", "path": picture}] if shown else [])]}
+            for text, shown in row
+        ]
+        lines.append(json.dumps({"conversation": turns}) + "\n")
+    (folder / split).mkdir(exist_ok=True)
+    (folder / split / f"{split}_conversations.txt").write_text("".join(lines))
+
+
+@pytest.fixture
+def own(world, tmp_path):
+    """A copy of the world, to be added to."""
+    shutil.copytree(world, tmp_path / "world")
+    return tmp_path / "world"
+
+
+def heard(drawn):
+    return [word for word in ("good", "bad") if word in words(drawn)]
+
+
+@pytest.mark.parametrize(
+    ("task", "bad"),
+    [
+        ("story", ["bad"]),
+        ("story", []),
+        ("story_text", ["bad"]),
+        ("story_text", ["", ""]),
+        ("story_pair", []),
+        ("published_vist", []),
+        ("talk", [("bad", True)]),
+        ("talk", [("bad", False), ("", False)]),
+        ("talk_text", [("bad", False), ("", True)]),
+        ("talk_text", []),
+        ("published_mmdialog", [("bad", True)]),
+        ("published_mmdialog", [("", True), ("bad", True)]),
+    ],
+)
+def test_a_row_that_gives_nothing_to_learn_is_passed_over_and_counted(own, task, bad):
+    kind = TASKS[task][0]
+    good = ["good", "good"] if kind == "vist" else [("good", True), ("good", True)]
+    write(own, kind, "some", [good, bad, good])
+    draw = Mixture(own, {task: 6}, "some", max_bad_share=0.5)
+    assert [heard(one) for one in draw(0)] == [["good"]] * 6
+    assert draw.rows[kind].count.bad >= 2 and kind in draw.rows[kind].count.first[0]
+    # What stands in for it is a matter of the index alone.
+    again = Mixture(own, {task: 6}, "some", max_bad_share=0.5)
+    again(1)
+    assert [words(one) for one in again(0)] == [words(one) for one in draw(0)]
+
+
+def test_too_many_of_them_stop_the_run(own):
+    write(own, "vist", "some", [["one step"], ["another"], ["good", "good"]])
+    with pytest.raises(
+        TooManyBadRows, match=r"(?s)2 of the \d+ rows .* 1\.00% may .*begins '(one step|another)': a story needs two"
+    ):
+        Mixture(own, {"story": 9}, "some")(0)
+
+
+def test_without_any_good_row_the_task_is_named(own):
+    write(own, "vist", "some", [["one step"]])
+    with pytest.raises(ValueError, match="no row of vist gives anything to learn for the task story"):
+        Mixture(own, {"story": 1}, "some", max_bad_share=0.9)(0)
+    write(own, "vist", "none", [])
+    with pytest.raises(ValueError, match="vist: there are no rows in the split none"):
+        Mixture(own, {"story": 1}, "none")
+
+
+@pytest.fixture
+def long_story(own):
+    write(own, "vist", "some", [["good", "good"], ["bad " * 300, "bad"], ["good", "good"]])
+    return own
+
+
+def test_a_row_longer_than_the_context_is_passed_over_and_counted(long_story, tiny_processor):
+    encode, context = tiny_processor.training_batch, 128
+    draw = Mixture(long_story, {"story_text": 6}, "some", max_bad_share=0.5, encode=encode, context=context)
+    drawn, batch = draw.batch(0)
+    assert [heard(one) for one in drawn] == [["good"]] * 6
+    assert batch["input_ids"].shape[1] <= context
+    assert torch.equal(batch["input_ids"], encode([one.item for one in drawn])["input_ids"])
+    assert draw.rows["vist"].count.bad >= 2 and "context holds 128" in draw.rows["vist"].count.first[0]
+    for exact in (batch["input_ids"].shape[1], batch["input_ids"].shape[1] - 1):
+        draw = Mixture(long_story, {"story_text": 6}, "some", max_bad_share=0.5, encode=encode, context=exact)
+        assert draw.batch(0)[1]["input_ids"].shape[1] <= exact
+
+
+def test_a_row_that_cannot_be_encoded_is_passed_over_and_counted(long_story, tiny_processor):
+    def encode(items):
+        if any("bad" in str(item) for item in items):
+            raise ValueError("the chat template does not take it")
+        return tiny_processor.training_batch(items)
+
+    draw = Mixture(long_story, {"story_text": 6}, "some", max_bad_share=0.5, encode=encode)
+    assert [heard(one) for one in draw.batch(0)[0]] == [["good"]] * 6
+    assert draw.rows["vist"].count.bad >= 2 and "chat template" in draw.rows["vist"].count.first[0]
+
+
+def test_an_encoder_that_takes_no_batch_is_no_fault_of_the_rows(long_story, tiny_processor):
+    def encode(items):
+        if len(items) > 1:
+            raise ValueError("one at a time")
+        return tiny_processor.training_batch(items)
+
+    with pytest.raises(ValueError, match="one at a time"):
+        Mixture(long_story, {"story_text": 6}, "some", max_bad_share=0.5, encode=encode).batch(0)
+
+
+def test_questions_fit_the_context_too(long_story, tiny_processor):
+    settings = {"max_bad_share": 0.5, "encode": tiny_processor.training_batch, "context": 128}
+    questions = Mixture(long_story, {"story": 1}, "some", **settings).questions(4)
+    assert len(questions) == 4 and all("bad" not in str(question) for question in questions)

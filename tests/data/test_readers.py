@@ -117,6 +117,13 @@ def test_a_missing_table_is_named(tmp_path, kind, streaming):
         open_dataset(kind, tmp_path, "val", streaming)
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_an_empty_split_has_no_rows(tmp_path, streaming):
+    assert list(read_cc3m(cc3m(tmp_path), "val", streaming)) == []
+    assert list(read_mmdialog(mmdialog(tmp_path), "test", streaming=streaming)) == []
+    assert list(read_chat(chat(tmp_path), "train", streaming)) == []
+
+
 def test_an_unknown_layout_names_those_known(tmp_path):
     with pytest.raises(ValueError, match=r"'coco'; the layouts are cc3m, cc3m-shards, vist"):
         open_dataset("coco", tmp_path, "val")

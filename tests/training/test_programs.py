@@ -102,6 +102,31 @@ def test_settings_that_do_not_go_together_are_one_line(refused, name, words, tol
     assert refused(name, *LOOP, *PROGRAMS[name], *words).startswith(told)
 
 
+MIXED = [name for name, words in PROGRAMS.items() if "--mix" in words and "comprehension" not in name]
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_a_split_that_is_not_there_is_told_before_the_model_is_opened(refused, name, small_world, tmp_path):
+    words = [*LOOP, *PROGRAMS[name], "--data", small_world, "--out", tmp_path / "out", "--model", "nowhere"]
+    for role, other in (("train", "validation"), ("validation", "test")):
+        told = refused(name, *words, f"--{role}_split", f"my_{other}")
+        assert told.startswith(f"{role}_split: there is no split my_{other}; {small_world}/")
+        assert told.endswith("has train, validation\n")
+    assert "cannot open the model nowhere" in refused(name, *words, "--train_split", "validation")
+
+
+@pytest.mark.parametrize(
+    ("layouts", "told"),
+    [
+        ("{cc3m: vist}", "layouts: cc3m cannot be read as vist; it has cc3m or cc3m-shards"),
+        ("{vist: vist-rawer}", "layouts: vist cannot be read as vist-rawer; it has vist or vist-raw"),
+        ("{coco: cc3m}", "layouts: coco cannot be read as cc3m; there is no data set of that name"),
+    ],
+)
+def test_a_layout_that_is_none_of_the_data_set_is_one_line(refused, layouts, told):
+    assert refused("align_vokens", *LOOP, *PROGRAMS["align_vokens"], "--layouts", layouts).startswith(told)
+
+
 def test_yaml_s_words_mean_what_they_say(refused, tmp_path):
     file = tmp_path / "a.yaml"
     for text, told in {
@@ -116,8 +141,8 @@ def test_yaml_s_words_mean_what_they_say(refused, tmp_path):
         assert refused("align_vokens", "--config", file, *words).removeprefix(f"{file}: ").startswith(told)
 
 
-def test_a_caption_loss_needs_a_text_encoder(refused, tiny_folder, tmp_path):
-    model = ("--model", tiny_folder, "--out", tmp_path / "out")
+def test_a_caption_loss_needs_a_text_encoder(refused, tiny_folder, small_world, tmp_path):
+    model = ("--model", tiny_folder, "--data", small_world, "--out", tmp_path / "out")
     told = refused("align_vokens", *LOOP, *PROGRAMS["align_vokens"], *model)
     assert told.startswith(f"weights.caption is 0.1, but {tiny_folder} has no text encoder")
 

@@ -29,7 +29,7 @@ def build_processor(captions, stories, talks):
     """The processor, with a tokenizer made from the texts it will see."""
     rng = random.Random(0)
     rows = [caption_task(row, None, rng) for row in captions["caption"][:20000]]
-    rows += [story_tasks(texts, [None] * 5, rng) for texts in stories["texts"][:5000]]
+    rows += [story_tasks(texts, [None] * len(texts), rng) for texts in stories["texts"][:5000]]
     rows += [dialogue_task(texts, [None] * len(texts), rng) for texts in talks["texts"][:5000]]
     renderer = MiniGPT5Processor(build_image_processor(), build_tokenizer([], False, CONTEXT_LENGTH))
     texts = (piece.strip() for row in rows for piece in [*renderer.render(row)[0], "###"] if isinstance(piece, str))
@@ -78,6 +78,10 @@ def main(config: ComprehensionConfig):
     captions, stories, talks = (
         reader(config.data / name, "train")
         for name, reader in (("cc3m", read_cc3m), ("vist", read_vist), ("mmdialog", read_mmdialog))
+    )
+    # There is nothing to learn from a story of one step or a talk of one turn.
+    stories, talks = (
+        rows.select([row for row, texts in enumerate(rows["texts"]) if len(texts) > 1]) for rows in (stories, talks)
     )
     folder = config.out / "processor"
     if not folder.exists():
