@@ -7,6 +7,8 @@ from transformers import AutoModelForImageTextToText
 
 from minigpt5 import MiniGPT5Pipeline, cli
 from minigpt5.joining import licence, new_pipeline, open_reader
+from minigpt5.painters.shapes import flux_1, sana_0_6b
+from minigpt5.readers.shapes import qwen2_5_vl
 from minigpt5.storyworld import others
 from minigpt5.training.objective import LossWeights, VokenModel
 from minigpt5.vokens.adapters import train_adapter
@@ -96,6 +98,20 @@ def test_what_does_not_fit_is_one_line(folders, tmp_path, capsys):
     assert cli.main(argv) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("part", "millions"),
+    [
+        (lambda: qwen2_5_vl("3b"), 3754.62),
+        (lambda: qwen2_5_vl("7b"), 8292.17),
+        (lambda: sana_0_6b().transformer, 591.75),
+        (lambda: flux_1().transformer, 11901.41),
+    ],
+    ids=["qwen2.5-vl-3b", "qwen2.5-vl-7b", "sana-0.6b", "flux.1"],
+)
+def test_published_shapes_have_as_many_parameters_as_their_cards_say(part, millions):
+    assert sum(parameter.numel() for parameter in part().parameters()) / 1e6 == pytest.approx(millions, abs=0.01)
 
 
 def test_a_pipeline_without_embeddings_is_refused(folders):
