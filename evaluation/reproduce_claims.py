@@ -78,6 +78,7 @@ from minigpt5.storyworld.export import export_cc3m, export_mmdialog, export_vist
 from minigpt5.storyworld.judge import WEIGHTS, load_judge
 from minigpt5.utils.files import write_json, write_text
 from minigpt5.utils.images import open_image
+from minigpt5.utils.integrity import load_whole
 from minigpt5.utils.logs import quiet_libraries
 from minigpt5.utils.processes import pick_device
 from minigpt5.weights import shipped_model
@@ -139,7 +140,7 @@ def load(system: System):
         pipe.load_adapter(system.adapter)
     unet = None
     if system.unet:
-        unet = UNet2DConditionModel.from_pretrained(system.unet, torch_dtype=torch.float32).to(pick_device())
+        unet = load_whole(UNet2DConditionModel, system.unet, torch_dtype=torch.float32).to(pick_device())
     makers = {
         "minigpt5": lambda: pipe,
         "diffusion": lambda: ZeroShotDiffusion(pipe, unet),

@@ -32,6 +32,8 @@ from minigpt5.painters import painter_of, take_apart
 from minigpt5.pipeline import MiniGPT5Pipeline
 from minigpt5.readers import add_vokens, reader_of
 from minigpt5.readers.vokens import voken_ids
+from minigpt5.utils.integrity import load_whole, load_whole_pipeline, local_folder
+from minigpt5.utils.json_files import read_json
 from minigpt5.vokens.connector import Connector
 from minigpt5.vokens.mapper import VokenMapper
 from minigpt5.weights import shipped_model
@@ -151,7 +153,8 @@ def open_reader(source: Source, dtype: torch.dtype = torch.float32) -> tuple[Pre
                 processor = processor_class.from_pretrained(source, trust_remote_code=False)
             except (OSError, ValueError) as error:
                 raise ValueError(f"{source} has no processor or tokenizer that opens ({error})") from error
-            model = model_class.from_pretrained(source, dtype=dtype, trust_remote_code=False)
+            # What a checkpoint holds for other heads than the one here is of no use, and no fault.
+            model = load_whole(model_class, source, surplus=True, dtype=dtype)
             return model.eval(), processor
     raise ValueError(
         f"{source} is a {config.model_type}, which is neither a vision-language nor a causal language model"
@@ -162,14 +165,20 @@ def open_painter(source: Source, dtype: torch.dtype = torch.float32) -> Diffusio
     """A pipeline that paints; of one of MiniGPT-5 its painter.
 
     Raises:
-        ValueError: if there is none.
+        OSError: if there is nothing.
+        ValueError: if it is no pipeline, or not whole.
     """
-    config = DiffusionPipeline.load_config(shipped_model(source))
-    if config["_class_name"] == "MiniGPT5Pipeline":
+    folder = local_folder(DiffusionPipeline, shipped_model(source))
+    index = read_json(folder / "model_index.json")
+    if index.get("_class_name") == "MiniGPT5Pipeline":
         return MiniGPT5Pipeline.from_pretrained(source, dtype=dtype).painter
     # Saved without a part, a pipeline only opens if it is said again that there is none.
-    absent = {name: None for name, recorded in config.items() if recorded == [None, None]}
-    return DiffusionPipeline.from_pretrained(source, dtype=dtype, **absent)
+    absent = {name: None for name, recorded in index.items() if recorded == [None, None]}
+    return load_whole_pipeline(
+        lambda: DiffusionPipeline.from_pretrained(folder, dtype=dtype, trust_remote_code=False, **absent),
+        folder,
+        index.keys() - absent.keys(),
+    )
 
 
 def licence(source: Source) -> str:

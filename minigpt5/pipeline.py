@@ -26,7 +26,7 @@ from minigpt5.readers.lora import base_state
 from minigpt5.readers.prompts import Message, Prompt, as_batch
 from minigpt5.utils.agreement import disagreements
 from minigpt5.utils.checks import check_tensor, one_of, real_number, whole_number, yes_or_no
-from minigpt5.utils.integrity import load_whole_pipeline
+from minigpt5.utils.integrity import load_whole_pipeline, local_folder, without_code
 from minigpt5.utils.model_card import model_card
 from minigpt5.vokens.adapters import fuse_adapter, is_adapted, load_adapter
 from minigpt5.vokens.connector import Connector
@@ -146,14 +146,13 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         if "torch_dtype" not in kwargs:
             kwargs.setdefault("dtype", torch.float32)
         kwargs.setdefault("use_safetensors", True)
-        if kwargs.pop("trust_remote_code", False):
-            raise ValueError("trust_remote_code: the code of a repository is never run")
+        options = without_code(kwargs)
         name = shipped_model(pretrained_model_name_or_path)
-        folder = name if os.path.isdir(name) else cls.download(name, trust_remote_code=False, **kwargs)
+        folder = local_folder(cls, name, **kwargs)
         parts = [part for part in inspect.signature(cls.__init__).parameters if part not in kwargs]
         pipe = load_whole_pipeline(
-            lambda: super(MiniGPT5Pipeline, cls).from_pretrained(folder, trust_remote_code=False, **kwargs),
-            Path(folder),
+            lambda: super(MiniGPT5Pipeline, cls).from_pretrained(folder, **options),
+            folder,
             parts,
             kwargs.get("variant"),
             base_state,

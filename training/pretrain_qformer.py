@@ -60,9 +60,12 @@ def main(config: QFormerConfig):
     with opening(f"the model {config.model}"):
         image_processor = MiniGPT5Processor.from_pretrained(start, subfolder="processor").image_processor
         # Of the comprehension stack only the ViT is of use, and the language model is not even read.
-        stack = Blip2ForImageTextRetrieval.from_pretrained(start, subfolder="comprehension", dtype=torch.float32)
+        stack = Blip2ForImageTextRetrieval.from_pretrained(
+            start, subfolder="comprehension", dtype=torch.float32, trust_remote_code=False
+        )
     with opening(f"the tokenizer of {config.bert or config.model}"):
-        tokenizer = AutoTokenizer.from_pretrained(config.bert or start, subfolder="" if config.bert else "tokenizer")
+        subfolder = "" if config.bert else "tokenizer"
+        tokenizer = AutoTokenizer.from_pretrained(config.bert or start, subfolder=subfolder, trust_remote_code=False)
     decode = add_decode_token(tokenizer)
     retrieval = build_retrieval_model(
         stack.vision_model, stack.config, len(tokenizer), tokenizer.pad_token_id, config.dropout
@@ -70,7 +73,8 @@ def main(config: QFormerConfig):
     model = QFormerPretraining(retrieval, decode, config.label_smoothing)
     if config.bert:
         with opening(f"the model {config.bert}"):
-            model.initialise_from(BertForMaskedLM.from_pretrained(config.bert, dtype=torch.float32))
+            bert = BertForMaskedLM.from_pretrained(config.bert, dtype=torch.float32, trust_remote_code=False)
+        model.initialise_from(bert)
     model.to(pick_device())
     end_dry_run(model, config)
     draw, held_back = (open_mixture(config, role) for role in ("train", "validation"))

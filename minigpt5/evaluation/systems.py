@@ -21,6 +21,7 @@ from minigpt5.evaluation.generation import System, check_pictures, generate
 from minigpt5.evaluation.items import PROMPTS, Item
 from minigpt5.evaluation.measure import Weights
 from minigpt5.evaluation.replies import ReplyFolder
+from minigpt5.utils.integrity import load_whole
 from minigpt5.utils.processes import pick_device, process_state, shard
 from minigpt5.vokens.mapper import VokenMapper
 from minigpt5.weights import shipped_model
@@ -99,11 +100,11 @@ def load_system(arguments: argparse.Namespace) -> System:
     if arguments.baseline == "gill":
         mapper = None
         if arguments.mapper:
-            mapper = VokenMapper.from_pretrained(arguments.mapper, torch_dtype=dtype).to(pick_device())
+            mapper = load_whole(VokenMapper, arguments.mapper, torch_dtype=dtype).to(pick_device())
         return GILL.around(pipe, mapper)
     unet = None
     if arguments.unet:
-        unet = UNet2DConditionModel.from_pretrained(arguments.unet, torch_dtype=dtype).to(pick_device())
+        unet = load_whole(UNet2DConditionModel, arguments.unet, torch_dtype=dtype).to(pick_device())
     painter = ZeroShotDiffusion(pipe, unet)
     if arguments.baseline == "diffusion":
         return painter

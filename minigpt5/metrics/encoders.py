@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn.functional import normalize
 
 from minigpt5.metrics.weights import MissingWeights, find_file, from_hub, require
 from minigpt5.utils.images import Picture, to_rgb, trim_strip
+from minigpt5.utils.integrity import load_whole
 
 BATCH_SIZE = 64
 
@@ -109,9 +111,10 @@ class TransformersClipEncoder(ClipEncoder):
         nn.Module.__init__(self)
         from transformers import AutoModel, AutoProcessor
 
-        self.model = from_hub("CLIP", AutoModel.from_pretrained, model).eval()
+        self.model = from_hub("CLIP", partial(load_whole, AutoModel), model).eval()
         self.model.requires_grad_(False)
-        self.processor = from_hub("CLIP's processor", AutoProcessor.from_pretrained, processor or model)
+        read = partial(AutoProcessor.from_pretrained, trust_remote_code=False)
+        self.processor = from_hub("CLIP's processor", read, processor or model)
 
     def _picture_features(self, pictures: list) -> torch.Tensor:
         pixels = self.processor(images=pictures, return_tensors="pt")["pixel_values"]

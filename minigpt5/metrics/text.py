@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -122,8 +123,9 @@ class SentenceSimilarity(ItemMetric):
     def __init__(self, model: str | Path | nn.Module | None = None, **kwargs):
         super().__init__(**kwargs)
         if not isinstance(model, nn.Module):
-            load = require("sentence_transformers").SentenceTransformer
-            model = from_hub("S-BERT", lambda folder: load(folder, device="cpu"), model or _packaged_s_bert() or S_BERT)
+            library = require("sentence_transformers")
+            load = partial(library.SentenceTransformer, device="cpu", trust_remote_code=False)
+            model = from_hub("S-BERT", load, model or _packaged_s_bert() or S_BERT)
         self.model = model.eval()
 
     def update(self, texts: Sequence[str], truths: Sequence[str]) -> None:

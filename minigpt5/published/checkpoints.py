@@ -36,7 +36,7 @@ from minigpt5.readers.processor import MiniGPT5Processor
 from minigpt5.utils.checks import whole_number
 from minigpt5.utils.files import whole_folder
 from minigpt5.utils.images import published_image_processor
-from minigpt5.utils.integrity import check_counts, few, load_whole_pipeline, non_finite
+from minigpt5.utils.integrity import check_counts, few, load_whole_pipeline, local_folder, non_finite
 from minigpt5.utils.json_files import read_json
 from minigpt5.utils.reading import first_line
 from minigpt5.utils.tensors import Tensors, fetch, open_tensors, replace_parameters
@@ -514,13 +514,14 @@ def load_diffusion(path_or_id: str | Path, revision: str | None, dtype: torch.dt
     """
     names = ("unet", "vae", "scheduler", "text_encoder", "tokenizer")
     options = {"revision": revision, "safety_checker": None, "feature_extractor": None, "image_encoder": None}
-    options |= {"trust_remote_code": False}
     if Path(path_or_id).is_file():
         raise ValueError(f"{path_or_id} is a file; give the folder of Stable Diffusion in the layout of diffusers")
-    folder = path_or_id if Path(path_or_id).is_dir() else StableDiffusionPipeline.download(path_or_id, **options)
+    folder = local_folder(StableDiffusionPipeline, path_or_id, **options)
     diffusion = load_whole_pipeline(
-        lambda: StableDiffusionPipeline.from_pretrained(folder, dtype=dtype, requires_safety_checker=False, **options),
-        Path(folder),
+        lambda: StableDiffusionPipeline.from_pretrained(
+            folder, dtype=dtype, requires_safety_checker=False, trust_remote_code=False, **options
+        ),
+        folder,
         names,
     )
     return {name: getattr(diffusion, name) for name in names}

@@ -33,6 +33,7 @@ from minigpt5.readers.styles import MINIGPT4, PromptStyle
 from minigpt5.readers.text_options import TextOptions
 from minigpt5.utils.checks import some_text, whole_number
 from minigpt5.utils.images import Picture, to_rgb, trim_strip
+from minigpt5.utils.integrity import without_code
 
 IGNORE_INDEX = -100
 # That one picture may take.
@@ -82,11 +83,16 @@ class MiniGPT5Processor(ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs) -> MiniGPT5Processor:
-        """Open a saved processor. Pictures are read with PIL, as in the published code, not with torchvision."""
-        processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        """Open a saved processor. Pictures are read with PIL, as in the published code, not with torchvision.
+
+        Raises:
+            ValueError: if the folder's own code is asked for.
+        """
+        options = without_code(kwargs)
+        processor = super().from_pretrained(pretrained_model_name_or_path, **options)
         # A `backend` given above would reach the tokenizer too, and be saved with it.
         processor.image_processor = AutoImageProcessor.from_pretrained(
-            pretrained_model_name_or_path, **kwargs, backend="pil"
+            pretrained_model_name_or_path, **options, backend="pil"
         )
         return processor
 

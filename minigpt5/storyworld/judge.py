@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from minigpt5.storyworld.scene import COLOURS, KINDS, PLACES, SIDES, TIMES, Character, Scene
 from minigpt5.utils.images import Picture, to_tensor
+from minigpt5.utils.integrity import load_whole
 from minigpt5.weights import SHIPPED
 
 WEIGHTS = SHIPPED / "storyworld-judge"
@@ -151,7 +152,7 @@ class Judge(ModelMixin, ConfigMixin):
 @lru_cache(maxsize=1)
 def load_judge(folder: str | Path | None = None) -> Judge:
     """The judge in `folder`, by default the one that ships with the package, in fp32."""
-    return Judge.from_pretrained(folder or WEIGHTS).float().eval()
+    return load_whole(Judge, folder or WEIGHTS).float().eval()
 
 
 def judge_accuracy(verdicts: list[Verdict], scenes: list[Scene]) -> dict[str, float]:

@@ -27,6 +27,7 @@ from transformers import (
 )
 
 from minigpt5.storyworld.miniature import CONTEXT_LENGTH, IMAGE_SIZE, build_tokenizer
+from minigpt5.utils.integrity import load_whole
 
 CHATML = """{% for message in messages %}<|im_start|>{{ message.role }}
 {% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content %}\
@@ -95,10 +96,12 @@ def build_flow_painter(miniature: Path) -> StableDiffusion3Pipeline:
     Args:
         miniature: folder of a pipeline, whose VAE, text encoder and tokenizer are used.
     """
-    vae = AutoencoderKL.from_pretrained(miniature, subfolder="vae", dtype=torch.float32)
+    vae = load_whole(AutoencoderKL, miniature, subfolder="vae", dtype=torch.float32)
     vae.register_to_config(shift_factor=0.0)
-    tokenizer = AutoTokenizer.from_pretrained(miniature, subfolder="tokenizer")
-    clip = CLIPTextModelWithProjection.from_pretrained(miniature, subfolder="text_encoder", dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(miniature, subfolder="tokenizer", trust_remote_code=False)
+    clip = CLIPTextModelWithProjection.from_pretrained(
+        miniature, subfolder="text_encoder", dtype=torch.float32, trust_remote_code=False
+    )
     width = clip.config.hidden_size
     clip.text_projection.weight.data = torch.eye(width)
     transformer = SD3Transformer2DModel(

@@ -9,15 +9,17 @@ import importlib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import DiffusionPipeline
 from torch import nn
 
 from minigpt5.utils.json_files import read_json
 from minigpt5.utils.reading import first_line
 from minigpt5.utils.tensors import Tensors, open_tensors
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 # The libraries that parts come from. No module is imported because a folder names it.
 LIBRARIES = ("diffusers", "transformers", "minigpt5")
@@ -27,7 +29,7 @@ _LEAST_BOUND = 2**24
 # What is no fault of a folder's.
 PASSING = (ImportError, MemoryError, torch.OutOfMemoryError)
 # Loaders that tell what they found amiss, in place of drawing at random without a word.
-_TELLING = {"output_loading_info": True, "ignore_mismatched_sizes": True, "trust_remote_code": False}
+_TELLING = {"output_loading_info": True, "ignore_mismatched_sizes": True}
 
 
 def few(names: Iterable[str]) -> str:
@@ -113,23 +115,54 @@ def _counts(config: dict[str, Any]) -> Iterable[tuple[str, int]]:
             yield name, value
 
 
-def load_whole(kind: Any, folder: str | os.PathLike, **options: Any) -> Any:
+def load_whole(kind: Any, folder: str | os.PathLike, surplus: bool = False, **options: Any) -> Any:
     """`kind.from_pretrained` of a model, which refuses what is not whole.
+
+    Args:
+        surplus: whether the files may hold tensors that the model has no use for.
 
     Raises:
         OSError: if a file is missing or cannot be read.
         ValueError: if a file is broken, or tensors are missing, surplus, of another shape or not finite.
     """
     try:
-        part, found = kind.from_pretrained(folder, **_TELLING, **options)
+        part, found = kind.from_pretrained(folder, **_TELLING, **without_code(options))
     except PASSING:
         raise
     except Exception as error:
         raise _own_kind(error)(f"{folder} cannot be loaded as a {kind.__name__}: {first_line(error)}") from error
+    if surplus:
+        found["unexpected_keys"] = ()
     faults = [*_told(found), *_numbers(part.state_dict())]
     if faults:
         raise ValueError(f"{folder} is no whole {kind.__name__}: {'; '.join(faults)}")
     return part
+
+
+def without_code(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of a loader, which may not ask for the code of a repository.
+
+    Raises:
+        ValueError: if they do.
+    """
+    if options.get("trust_remote_code"):
+        raise ValueError("trust_remote_code: the code of a folder or repository is never run")
+    return options | {"trust_remote_code": False}
+
+
+def local_folder(kind: type[DiffusionPipeline], path_or_id: str | os.PathLike, **options: Any) -> Path:
+    """A pipeline's folder, or the download of that hub repository.
+
+    Args:
+        kind: the pipeline's class.
+        options: of `from_pretrained`.
+
+    Raises:
+        OSError: if there is neither.
+    """
+    if Path(path_or_id).is_dir():
+        return Path(path_or_id)
+    return Path(kind.download(path_or_id, **without_code(options)))
 
 
 def load_whole_pipeline(
@@ -217,7 +250,7 @@ def _ask(kind: Any, folder: Path, variant: str | None) -> list[str]:
     if not any(folder.glob(f"*.{variant}*")):
         variant = None
     try:
-        _, found = kind.from_pretrained(folder, device_map="meta", variant=variant, **_TELLING)
+        _, found = kind.from_pretrained(folder, device_map="meta", variant=variant, trust_remote_code=False, **_TELLING)
     except Exception as error:
         return [first_line(error)]
     return _told(found)

@@ -33,6 +33,7 @@ from minigpt5.painters import painter_of
 from minigpt5.readers.generic import language_model_name
 from minigpt5.readers.lora import attach_lora, fuse_lora, has_lora, load_lora, save_lora
 from minigpt5.readers.prefix import KeyValuePrefix
+from minigpt5.utils.integrity import load_whole
 from minigpt5.utils.settings import Settings, setting
 
 
@@ -267,5 +268,5 @@ def load_adapter(pipe: DiffusionPipeline, folder: str | os.PathLike) -> None:
         add_prefix(model, told["prefix_length"])
         model.prefix.states.copy_(rows["prefix"])
     model.requires_grad_(False).to(device)
-    mapper = type(pipe.mapper).from_pretrained(folder / "mapper")
+    mapper = load_whole(type(pipe.mapper), folder / "mapper")
     pipe.mapper = mapper.to(pipe.mapper.device, pipe.mapper.dtype)

@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, Blip2ForConditionalGeneration, CLIPTextM
 from minigpt5 import MiniGPT5Pipeline, MiniGPT5Processor
 from minigpt5.storyworld.miniature import build_mapper
 from minigpt5.training.results import save_result
+from minigpt5.utils.integrity import load_whole
 from minigpt5.utils.programs import opening, run_program
 from minigpt5.utils.settings import Settings, setting
 
@@ -32,17 +33,17 @@ class AssembleConfig(Settings):
 def main(config: AssembleConfig):
     with opening(config.comprehension):
         processor = MiniGPT5Processor.from_pretrained(config.comprehension / "processor")
-        comprehension = Blip2ForConditionalGeneration.from_pretrained(config.comprehension / "model")
+        comprehension = load_whole(Blip2ForConditionalGeneration, config.comprehension / "model")
     comprehension.generation_config.update(
         max_new_tokens=48, do_sample=False, repetition_penalty=1.0, stop_strings=["###"]
     )
     with opening(config.diffusion):
-        unet = UNet2DConditionModel.from_pretrained(config.diffusion / "unet")
-        scheduler = DDIMScheduler.from_pretrained(config.diffusion / "scheduler")
-        text_encoder = CLIPTextModel.from_pretrained(config.diffusion / "text_encoder")
-        tokenizer = AutoTokenizer.from_pretrained(config.diffusion / "tokenizer")
+        unet = load_whole(UNet2DConditionModel, config.diffusion / "unet")
+        scheduler = DDIMScheduler.from_pretrained(config.diffusion / "scheduler", trust_remote_code=False)
+        text_encoder = load_whole(CLIPTextModel, config.diffusion / "text_encoder")
+        tokenizer = AutoTokenizer.from_pretrained(config.diffusion / "tokenizer", trust_remote_code=False)
     with opening(config.vae):
-        vae = AutoencoderKL.from_pretrained(config.vae)
+        vae = load_whole(AutoencoderKL, config.vae)
     torch.manual_seed(config.seed)
     pipe = MiniGPT5Pipeline(
         processor=processor,

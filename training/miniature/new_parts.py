@@ -16,6 +16,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from minigpt5.data.readers import read_cc3m
 from minigpt5.storyworld import miniature, others
 from minigpt5.utils.files import whole_folder
+from minigpt5.utils.integrity import load_whole
 from minigpt5.utils.programs import opening, run_program
 from minigpt5.utils.settings import Settings, setting
 from minigpt5.weights import SHIPPED
@@ -56,7 +57,7 @@ def main(config: PartConfig):
         painter = others.build_flow_painter(MINIATURE)
     else:
         with opening(f"the VAE {config.vae}"):
-            vae = AutoencoderKL.from_pretrained(config.vae)
+            vae = load_whole(AutoencoderKL, config.vae)
         painter = unet_painter(captions, vae)
     with whole_folder(config.out, "model_index.json") as folder:
         painter.save_pretrained(folder)

@@ -28,6 +28,7 @@ from minigpt5.training.fit import BEST, FitConfig, fit
 from minigpt5.training.latents import encode_data_set
 from minigpt5.training.losses import drop_for_guidance
 from minigpt5.training.results import save_result
+from minigpt5.utils.integrity import load_whole
 from minigpt5.utils.processes import pick_device
 from minigpt5.utils.programs import opening, run_program
 from minigpt5.utils.settings import setting
@@ -66,7 +67,7 @@ def main(config: DiffusionConfig):
     pairs = read_cc3m(config.data / "cc3m", "train")
     captions = list(pairs["caption"])
     with opening(f"the VAE {config.vae}"):
-        vae = AutoencoderKL.from_pretrained(config.vae).float().to(device).eval()
+        vae = load_whole(AutoencoderKL, config.vae).float().to(device).eval()
     latents = encode_data_set(vae, pairs, IMAGE_SIZE, config.out / "latents.pt")
     tokenizer = build_tokenizer(captions, lowercase=True, max_length=TEXT_LENGTH)
     ids = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")["input_ids"]
