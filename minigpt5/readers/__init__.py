@@ -27,4 +27,5 @@ def reader_of(
     model: PreTrainedModel, processor: ProcessorMixin | PreTrainedTokenizerBase, layers: Sequence[int] = (-1,)
 ) -> Reader:
     """The reader that a model and its processor are; see `Reader`."""
-    return FAMILIES.get(model.config.model_type, Reader)(model, processor, layers)
+    # Of the configuration's class, whatever its file calls itself.
+    return FAMILIES.get(type(model.config).model_type, Reader)(model, processor, layers)

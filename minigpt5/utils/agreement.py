@@ -76,11 +76,11 @@ def _bounded(parts: Mapping[str, Any]) -> Iterator[tuple[str, int | None, str, i
     processor, tokenizer = parts.get("processor"), parts.get("tokenizer")
     model, text_encoder = parts.get("comprehension"), parts.get("text_encoder")
 
-    words = _get(processor, "tokenizer")
+    words = _get(processor, "tokenizer") or processor
     table = None if model is None else len(model.get_input_embeddings().weight)
-    yield "the vocabulary of the processor", words and len(words), "the rows of comprehension's embedding table", table
+    yield "the vocabulary of the processor", _size(words), "the rows of comprehension's embedding table", table
     rows = _get(text_encoder, "config", "vocab_size")
-    yield "the vocabulary of the tokenizer", tokenizer and len(tokenizer), "the text encoder's vocab_size", rows
+    yield "the vocabulary of the tokenizer", _size(tokenizer), "the text encoder's vocab_size", rows
     counts = _get(processor, "num_query_tokens"), _get(processor, "n_vokens")
     context = _get(model, "config", "text_config", "max_position_embeddings")
     yield (
@@ -108,3 +108,7 @@ def _picture_size(image_processor: Any) -> tuple[int, int] | None:
 
 def _width(model: Any) -> int | None:
     return None if model is None else model.get_input_embeddings().weight.shape[-1]
+
+
+def _size(tokenizer: Any) -> int | None:
+    return None if tokenizer is None else len(tokenizer)

@@ -118,7 +118,7 @@ def write_index(folder, weight_map):
 
 FIRST = "lm_head.weight"
 INDEXES = {
-    "no JSON": (lambda homes: "{", "not JSON that can be read"),
+    "no JSON": (lambda homes: "{", "not JSON"),
     "no object": (lambda homes: "[]", "expected an object"),
     "no weight_map": (lambda homes: "{}", "has no weight_map"),
     "an empty weight_map": (lambda homes: {}, "has no weight_map"),
@@ -130,8 +130,8 @@ INDEXES = {
     "another shard": (lambda homes: homes | {FIRST: "model-2.safetensors"}, "but in model-2.safetensors by"),
     "less": (lambda homes: {name: home for name, home in homes.items() if name != FIRST}, "and not in"),
     "more": (lambda homes: homes | {"more": "model-1.safetensors"}, "more is not in model-1.safetensors"),
-    "a name twice": (lambda homes: '{"weight_map": {"a": "b", "a": "c"}}', "says 'a' twice"),
-    "deep nesting": (lambda homes: '{"a": ' * 100_000, "not JSON that can be read"),
+    "a name twice": (lambda homes: '{"weight_map": {"a": "b", "a": "c"}}', 'says "a" twice'),
+    "deep nesting": (lambda homes: '{"a": ' * 100_000, "JSON nested too deeply"),
 }
 
 
@@ -162,7 +162,7 @@ FOLDERS = {
     "a tokenizer that is none": (lambda files: (files["llm"] / "tokenizer.model").write_bytes(b"x" * 99), "tokenizer"),
     "no tokenizer": (lambda files: (files["llm"] / "tokenizer.model").unlink(), "holds neither tokenizer.model nor"),
     "a broken config": (lambda files: (files["llm"] / "config.json").write_text("{"), "not JSON"),
-    "no config": (lambda files: (files["llm"] / "config.json").unlink(), "no such file"),
+    "no config": (lambda files: (files["llm"] / "config.json").unlink(), "No such file"),
     "an unknown model": (lambda files: edit(files["llm"] / "config.json", model_type="mine"), "no configuration that"),
     "a text for a width": (
         lambda files: edit(files["llm"] / "config.json", hidden_size="wide"),
