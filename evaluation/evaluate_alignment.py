@@ -10,14 +10,14 @@ from minigpt5.evaluation.items import alignment_items
 from minigpt5.evaluation.measure import Measurements
 from minigpt5.evaluation.report import write_report
 from minigpt5.evaluation.storyworld import judged_bounds, read_truth, storyworld_columns
-from minigpt5.evaluation.systems import answer, evaluation_arguments, metric_weights
+from minigpt5.evaluation.systems import answer, evaluation_arguments, metric_weights, read_arguments
 from minigpt5.utils.logs import quiet_libraries
 from minigpt5.utils.processes import is_main_process
 
 
 def main():
     quiet_libraries()
-    arguments = evaluation_arguments(__doc__.splitlines()[0], "cc3m", clip="ViT-L/14").parse_args()
+    arguments = read_arguments(evaluation_arguments(__doc__.splitlines()[0], "cc3m", clip="ViT-L/14"))
     columns = storyworld_columns(read_truth(arguments.data, arguments.split)) if arguments.judge else {}
     items = alignment_items(arguments.data, arguments.split, arguments.count, arguments.prompts)
     replies = answer(arguments, items)

@@ -11,14 +11,14 @@ from minigpt5.evaluation.items import dialogue_items
 from minigpt5.evaluation.measure import Measurements
 from minigpt5.evaluation.report import write_report
 from minigpt5.evaluation.storyworld import judged_bounds, read_truth, storyworld_columns
-from minigpt5.evaluation.systems import answer, evaluation_arguments, metric_weights
+from minigpt5.evaluation.systems import answer, evaluation_arguments, metric_weights, read_arguments
 from minigpt5.utils.logs import quiet_libraries
 from minigpt5.utils.processes import is_main_process
 
 
 def main():
     quiet_libraries()
-    arguments = evaluation_arguments(__doc__.splitlines()[0], "mmdialog", clip="ViT-B/32").parse_args()
+    arguments = read_arguments(evaluation_arguments(__doc__.splitlines()[0], "mmdialog", clip="ViT-B/32"))
     columns = storyworld_columns(read_truth(arguments.data, arguments.split)) if arguments.judge else {}
     items = dialogue_items(arguments.data, arguments.split, arguments.count, arguments.prompts)
     replies = answer(arguments, items)

@@ -12,7 +12,7 @@ from minigpt5.evaluation.items import STORY_TASKS, story_items
 from minigpt5.evaluation.measure import Measurements
 from minigpt5.evaluation.report import write_report
 from minigpt5.evaluation.storyworld import judged_bounds, read_truth, storyworld_columns
-from minigpt5.evaluation.systems import answer, evaluation_arguments, metric_weights
+from minigpt5.evaluation.systems import answer, evaluation_arguments, metric_weights, read_arguments
 from minigpt5.utils.logs import quiet_libraries
 from minigpt5.utils.processes import is_main_process
 
@@ -21,7 +21,7 @@ def main():
     quiet_libraries()
     parser = evaluation_arguments(__doc__.splitlines()[0], "vist", clip="ViT-L/14")
     parser.add_argument("--tasks", nargs="+", choices=STORY_TASKS, default=STORY_TASKS, help="default: all")
-    arguments = parser.parse_args()
+    arguments = read_arguments(parser)
     columns = storyworld_columns(read_truth(arguments.data, arguments.split)) if arguments.judge else {}
     items = story_items(arguments.data, arguments.split, arguments.count, arguments.prompts, arguments.tasks)
     replies = answer(arguments, items)

@@ -16,6 +16,7 @@ from huggingface_hub import try_to_load_from_cache
 
 from minigpt5 import MiniGPT5Pipeline, __version__
 from minigpt5.cli import whole_number
+from minigpt5.data.splits import choose_split
 from minigpt5.evaluation.baselines import GILL, Divter, TwoStage, ZeroShotDiffusion
 from minigpt5.evaluation.generation import System, check_pictures, generate
 from minigpt5.evaluation.items import PROMPTS, Item
@@ -41,7 +42,7 @@ def evaluation_arguments(description: str, layout: str, clip: str) -> argparse.A
     parser = argparse.ArgumentParser(description=description)
     parser.set_defaults(layout=layout)
     parser.add_argument("--data", type=Path, required=True, help="the data set's folder")
-    parser.add_argument("--split", default="validation", help="default: %(default)s")
+    parser.add_argument("--split", help="default: the one whose name says it: validation, val, …")
     parser.add_argument("--count", type=whole_number(1), help="only the first captions, stories or talks of the split")
     parser.add_argument("--out", type=Path, required=True, help="folder for replies and results; what is there is kept")
     parser.add_argument("--prompts", choices=PROMPTS, default="chat", help="default: %(default)s")
@@ -73,6 +74,16 @@ def evaluation_arguments(description: str, layout: str, clip: str) -> argparse.A
     metrics.add_argument("--pick-score", type=Path, help="folder of PickScore's model, to compute it")
     metrics.add_argument("--judge", choices=("storyworld",), help="add the judge's figures, for StoryWorld's own data")
     return parser
+
+
+def read_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The arguments of the command line, with a split that is there; what cannot be is one line and exit code 2."""
+    arguments = parser.parse_args()
+    try:
+        arguments.split = choose_split(arguments.data, arguments.layout, "validation", arguments.split, "--split")
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    return arguments
 
 
 def metric_weights(arguments: argparse.Namespace) -> Weights:

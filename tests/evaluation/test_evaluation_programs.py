@@ -69,3 +69,25 @@ def test_replies_of_other_settings_are_not_mixed(data, tmp_path, program):
     program("evaluate_alignment", *given)
     with pytest.raises(ValueError, match="seed 0, not 1"):
         program("evaluate_alignment", *given, "--seed", 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "layout", "file"),
+    [
+        ("evaluate_alignment", "cc3m", "cc3m_{}.tsv"),
+        ("evaluate_stories", "vist", "{}_cleaned.json"),
+        ("evaluate_dialogue", "mmdialog", "{0}/{0}_conversations.txt"),
+    ],
+)
+def test_a_split_is_found_by_its_name_or_told(tmp_path, program, capsys, name, layout, file):
+    for split in ("train", "val"):
+        path = tmp_path / "data" / file.format(split)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    given = ("--data", tmp_path / "data", "--out", tmp_path / "out")
+    with pytest.raises((ValueError, OSError, SystemExit), match="val"):
+        program(name, *given)
+    with pytest.raises(SystemExit) as stop:
+        program(name, *given, "--split", "test")
+    assert stop.value.code == 2
+    assert f"--split: there is no split test; {tmp_path}/data has train, val" in capsys.readouterr().err
