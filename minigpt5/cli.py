@@ -243,6 +243,12 @@ def add_join(commands) -> None:
     joining.add_argument("painter", metavar="PAINTER", help="a pipeline's folder, hub id or shipped name")
     joining.add_argument("--n-vokens", type=whole_number(1), default=8, metavar="N", help="a picture's (default: 8)")
     joining.add_argument(
+        "--connector",
+        choices=("mapper", "queries"),
+        default="mapper",
+        help="the published mapper, or a bidirectional encoder of 64 to 256 vokens (default: mapper)",
+    )
+    joining.add_argument(
         "--dtype",
         choices=("float32", "bfloat16", "float16"),
         default="float32",
@@ -263,7 +269,8 @@ def run_join(arguments: argparse.Namespace) -> None:
         raise UserError(f"{arguments.out} is there already; name a new folder")
     with as_user_error((OSError, ValueError)):
         dtype = getattr(torch, arguments.dtype)
-        pipe = join(arguments.reader, arguments.painter, arguments.n_vokens, dtype=dtype, seed=arguments.seed)
+        options = {"dtype": dtype, "connector": arguments.connector, "seed": arguments.seed}
+        pipe = join(arguments.reader, arguments.painter, arguments.n_vokens, **options)
         pipe.save_pretrained(arguments.out)
     say(describe(pipe))
     for kind in ("reader", "painter"):

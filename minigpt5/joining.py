@@ -28,7 +28,7 @@ from transformers import (
     ProcessorMixin,
 )
 
-from minigpt5.painters import painter_of, take_apart
+from minigpt5.painters import painter_of, take_apart, trainable
 from minigpt5.pipeline import MiniGPT5Pipeline
 from minigpt5.readers import add_vokens, reader_of
 from minigpt5.readers.vokens import voken_ids
@@ -36,11 +36,12 @@ from minigpt5.utils.integrity import load_whole, load_whole_pipeline, local_fold
 from minigpt5.utils.json_files import read_json
 from minigpt5.vokens.connector import Connector
 from minigpt5.vokens.mapper import VokenMapper
+from minigpt5.vokens.query_connector import QueryConnector, measure_scale
 from minigpt5.weights import shipped_model
 
 Processor = ProcessorMixin | PreTrainedTokenizerBase
 Source = str | os.PathLike
-CONNECTORS: dict[str, Callable[..., Connector]] = {"mapper": VokenMapper}
+CONNECTORS: dict[str, Callable[..., Connector]] = {"mapper": VokenMapper, "queries": QueryConnector}
 # Tokens that a prompt needs beside the vokens of its picture.
 SHORTEST_PROMPT = 32
 
@@ -90,10 +91,13 @@ def new_pipeline(
         made = CONNECTORS[connector](
             voken_dim=reader.feature_width,
             text_dim=width,
-            text_length=length,
+            # The mapper makes as many features as the text encoder does, the other one of each voken.
+            text_length=n_vokens if connector == "queries" else length,
             pooled_dims={name: shape[-1] for name, shape in shapes.items()} or None,
             **sizes,
         )
+    if connector == "queries" and parts.get("text_encoder") is not None:
+        measure_scale(made, trainable(paints))
     scale = paints.default("guidance_scale") if guidance_scale is None else guidance_scale
     steps = paints.default("num_inference_steps") if num_inference_steps is None else num_inference_steps
     return MiniGPT5Pipeline(

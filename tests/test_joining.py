@@ -7,6 +7,7 @@ from transformers import AutoModelForImageTextToText
 
 from minigpt5 import MiniGPT5Pipeline, cli
 from minigpt5.joining import licence, new_pipeline, open_reader
+from minigpt5.painters import painter_of, trainable
 from minigpt5.painters.shapes import flux_1, sana_0_6b
 from minigpt5.readers.shapes import qwen2_5_vl
 from minigpt5.storyworld import others
@@ -76,6 +77,19 @@ def test_a_joined_pipeline_trains_only_what_is_new(folders):
     learnt = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
     assert {name.split(".")[0] for name in learnt} == {"comprehension", "mapper"}
     assert all(name.endswith(".rows") for name in learnt if name.startswith("comprehension"))
+
+
+def test_the_other_connector_begins_at_the_scale_of_the_text_features(folders, tmp_path):
+    pipe = MiniGPT5Pipeline.join(
+        folders / "reader", folders / "painter", n_vokens=16, connector="queries", num_layers=1
+    )
+    assert type(pipe.mapper).__name__ == "QueryConnector"
+    made = pipe.conditioning(torch.randn(2, 16, pipe.reader.feature_width))["prompt_embeds"]
+    aimed_at = trainable(painter_of(pipe.painter)).encode_captions(CAPTIONS)["prompt_embeds"]
+    assert made.shape == (2, 16, aimed_at.shape[-1])
+    assert made.std().item() == pytest.approx(aimed_at.std().item(), rel=0.5)
+    pipe.save_pretrained(tmp_path)
+    assert paint(MiniGPT5Pipeline.from_pretrained(tmp_path))[0] == paint(pipe)[0]
 
 
 def test_parts_of_pipelines_are_joined_by_name():
