@@ -76,7 +76,7 @@ def test_layers_hold_rooms_apart():
     assert not may_import("minigpt5.readers.generic", "minigpt5.painters.base")
     assert not may_import("minigpt5.painters.base", "minigpt5.readers.generic")
     assert not may_import("minigpt5.story", "minigpt5.storyworld.scene")
-    assert may_import("minigpt5.evaluation.claims.figures", "minigpt5.storyworld.scene")
+    assert may_import("minigpt5.evaluation.claims.rows", "minigpt5.storyworld.scene")
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -1,6 +1,7 @@
 """The parts of reproduce_claims.py, and a run of the whole in two steps of everything."""
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -14,19 +15,25 @@ from torch import nn
 from minigpt5 import MiniGPT5Pipeline
 from minigpt5.data.readers import read_chat
 from minigpt5.evaluation.claims.divter import write_divter_chats
-from minigpt5.evaluation.claims.figures import Rows, frechet_distance, measure
-from minigpt5.evaluation.claims.paper import vokens_system
+from minigpt5.evaluation.claims.jobs import Job, run_jobs
+from minigpt5.evaluation.claims.paper import check_claims, vokens_system
+from minigpt5.evaluation.claims.plan import FEW, TRAININGS, Counts, evaluations
 from minigpt5.evaluation.claims.report import Heading, Paragraph, Plot, Table, html, markdown
+from minigpt5.evaluation.claims.rows import FIGURES, Rows, frechet_distance, measure
+from minigpt5.evaluation.claims.runner import ClaimsRun, Timed, train_in_process
 from minigpt5.evaluation.claims.verdicts import Claim, Statement, counts, flat, more, no_less
 from minigpt5.evaluation.claims.vokens import with_fresh_vokens
 from minigpt5.evaluation.items import dialogue_items, story_items
 from minigpt5.evaluation.replies import ReplyFolder
 from minigpt5.evaluation.storyworld import read_truth
-from minigpt5.metrics import FrechetInceptionDistance
+from minigpt5.metrics import FrechetInceptionDistance, intervals
 from minigpt5.metrics.intervals import Interval
 from minigpt5.storyworld.export import export_mmdialog
 from minigpt5.storyworld.judge import load_judge
+from minigpt5.utils.files import write_text
 from minigpt5.utils.images import open_image
+from minigpt5.utils.programs import read_config
+from minigpt5.utils.settings import Settings
 from minigpt5.vokens.adapters import add_voken_rows
 
 ROOT = Path(__file__).parents[2]
@@ -195,6 +202,87 @@ def test_report_as_markdown_and_as_one_page(tmp_path):
     assert "<b>Two</b> &amp; <code>three</code>" in page
     assert '<td>a &lt; b</td><td><span class="FAIL">FAIL</span></td>' in page
     assert "data:image/png;base64," in page and "images/a.png" not in page
+
+
+@pytest.fixture
+def run(tmp_path):
+    folders = {name: Path("/models") / name for name in ("base", "aligned", "shipped", "judge")}
+    folders |= {"work": tmp_path, "data": tmp_path / "data"}
+    return ClaimsRun(folders, ROOT / "training", ROOT / "configs/storyworld-claims", FEW, quick=True)
+
+
+def test_jobs_wait_for_what_they_read(run):
+    jobs = {job.name: job for job in run.jobs()}
+    assert next(iter(jobs)) == "data" and jobs["data"].needs == ()
+    assert jobs["divter-data"].needs == ("data",) and jobs["base-8"].needs == ()
+    assert jobs["align-no-ldm"].needs == ("base-8", "captions")
+    assert jobs["interleaved-full"].needs == ("data",)
+    assert jobs["divter"].needs == ("base-8", "divter-data")
+    assert jobs["two-stage--stories"].needs == ("data", "finetuned-diffusion", "text")
+    assert jobs["minigpt-5--prefix-tuning--stories"].needs == ("data", "interleaved-prefix")
+    seen = set()
+    for name, job in jobs.items():
+        assert set(job.needs) <= seen
+        seen.add(name)
+
+
+def test_every_claim_finds_its_systems_and_tasks_in_the_plan(monkeypatch):
+    monkeypatch.setattr(intervals, "RESAMPLES", 2)
+    asked = {(name.rpartition(":")[0], task) for name, one in evaluations(Counts()).items() for task in one.tasks}
+    read = set()
+
+    class Noted(dict):
+        def __init__(self, system=None):
+            self.system = system
+
+        def __missing__(self, name):
+            if self.system is None:
+                return Noted(name)
+            read.add((self.system, name))
+            rng, parts = np.random.default_rng(0), {figure.part for figure in FIGURES.values()}
+            return Rows({part: rng.normal(size=(4, 1, 2 if part == "decision" else 4)) for part in parts})
+
+    claims = check_claims(Noted())
+    assert all(claim.statements for claim in claims) and len(claims) == 9
+    assert read <= asked
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_a_training_s_settings_are_those_of_its_program(name, run, monkeypatch):
+    """Each option is known and in its range: the program would not end after an hour with a line."""
+    command = run.command(name, TRAININGS[name])
+    schema = runpy.run_path(command[1])
+    (config,) = {
+        value
+        for value in schema.values()
+        if isinstance(value, type) and issubclass(value, Settings) and value.__module__ == schema["__name__"]
+    }
+    settings = read_config(config, "", command[2:])
+    assert settings.steps == 2 and settings.out == run.work / name
+
+
+def test_a_training_that_fails_ends_the_run_with_its_last_line(tmp_path):
+    command = [sys.executable, "-c", "print('no room'); raise SystemExit(2)"]
+    with pytest.raises(RuntimeError, match=r"exit code 2.*no room"):
+        train_in_process(command, tmp_path / "logs/x.log")
+
+
+def test_jobs_are_done_once_and_in_order(tmp_path):
+    done = []
+
+    def job(name, *needs):
+        return Job(name, lambda: done.append(name), lambda: name in done, needs)
+
+    jobs = [job("a"), job("b", "a"), job("c", "a", "b")]
+    run_jobs(jobs)
+    run_jobs(jobs)
+    assert done == ["a", "b", "c"]
+
+
+def test_a_job_apart_is_timed(tmp_path):
+    work = Timed(write_text, (tmp_path / "written", "done"), tmp_path / "jobs/a.json")
+    run_jobs([Job("a", work, work.note.exists, apart=True)])
+    assert (tmp_path / "written").read_text() == "done" and "seconds" in work.note.read_text()
 
 
 @pytest.mark.slow

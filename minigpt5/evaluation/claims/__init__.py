@@ -1,1 +1,1 @@
-"""What `evaluation/reproduce_claims.py` is built from: other numbers of vokens, figures, verdicts and their report."""
+"""The paper's claims on StoryWorld: the plan as data, what carries it out, rows, verdicts and their page."""

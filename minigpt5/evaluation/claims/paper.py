@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from minigpt5.evaluation.claims.figures import FIGURES, Rows
 from minigpt5.evaluation.claims.report import Block, Heading, Paragraph, Plot, Table, cell
+from minigpt5.evaluation.claims.rows import FIGURES, Rows
 from minigpt5.evaluation.claims.verdicts import Claim, Statement, counts, flat, more, no_less
 from minigpt5.evaluation.items import CONTEXTS
 from minigpt5.metrics.intervals import bootstrap_interval
