@@ -11,7 +11,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from minigpt5.utils.registry import lend_to_diffusers
+from minigpt5.utils.registry import lend
 
 __version__ = "0.1.0"
 
@@ -61,5 +61,12 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *_HOME])
 
 
-# So that `DiffusionPipeline.from_pretrained` opens our folders wherever this package is imported.
-lend_to_diffusers("MiniGPT5Pipeline", lambda: __getattr__("MiniGPT5Pipeline"))
+# So that `DiffusionPipeline` and `AutoProcessor` open our folders wherever this package is imported.
+lend("diffusers", "MiniGPT5Pipeline", lambda: __getattr__("MiniGPT5Pipeline"))
+# transformers executes itself a second time when its processors are imported.
+lend(
+    "transformers",
+    "MiniGPT5Processor",
+    lambda: __getattr__("MiniGPT5Processor"),
+    after="transformers.processing_utils",
+)

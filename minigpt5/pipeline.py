@@ -74,6 +74,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         ValueError: if counts or widths of the parts contradict each other.
     """
 
+    input_modalities, output_modalities = ("image", "text"), ("image", "text")
     model_cpu_offload_seq = "comprehension->mapper->unet->vae"
     _optional_components: ClassVar[list[str]] = list(PARTS)
 

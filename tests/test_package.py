@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 
 import minigpt5
-from minigpt5.utils.registry import lend_to_diffusers
+from minigpt5.utils.registry import lend
 
 
 def test_importing_alone_loads_neither_torch_nor_diffusers():
@@ -56,5 +56,22 @@ def test_names_are_lent_to_a_module_that_looks_up_some_itself(monkeypatch):
     module = ModuleType("diffusers")
     module.__getattr__ = {"own": 1}.__getitem__
     monkeypatch.setitem(sys.modules, "diffusers", module)
-    lend_to_diffusers("ours", lambda: 2)
+    lend("diffusers", "ours", lambda: 2)
     assert (module.own, module.ours) == (1, 2)
+
+
+@pytest.mark.parametrize("imports", ["minigpt5, transformers", "transformers, minigpt5"])
+def test_auto_processor_opens_ours_whichever_is_imported_first(imports):
+    code = (
+        f"import {imports}; from transformers import AutoProcessor\n"
+        "from minigpt5.weights import shipped_model\n"
+        "processor = AutoProcessor.from_pretrained(shipped_model('storyworld-mini'), subfolder='processor')\n"
+        "print(type(processor).__name__, type(processor.image_processor).__name__)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "MiniGPT5Processor BlipImageProcessorPil\n"
+
+
+def test_modalities_are_told_as_any_to_any_models_tell_them():
+    for kind in (minigpt5.MiniGPT5Pipeline, minigpt5.MiniGPT4ForConditionalGeneration):
+        assert set(kind.input_modalities) == set(kind.output_modalities) == {"image", "text"}

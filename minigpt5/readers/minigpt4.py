@@ -25,6 +25,9 @@ class MiniGPT4ForConditionalGeneration(Blip2ForConditionalGeneration):
     `ln_vision`). A configuration without it takes the ViT's own, 1e-6, as BLIP-2 of transformers does.
     """
 
+    # As any-to-any models of transformers tell it; a picture is said in vokens, which the pipeline paints.
+    output_modalities = ("image", "text")
+
     def __init__(self, config: Blip2Config):
         super().__init__(config)
         vision = config.vision_config

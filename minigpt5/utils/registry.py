@@ -1,7 +1,8 @@
-"""Lets diffusers find this package's pipeline, without importing either before it is used.
+"""Lets diffusers and transformers find this package's classes, without importing any of them before it is used.
 
-`DiffusionPipeline.from_pretrained` looks for the class that a folder names among diffusers' own names. So diffusers is
-given one more, when it is imported or if it was: what it does not know, it looks up here (PEP 562).
+`DiffusionPipeline.from_pretrained` and `AutoProcessor.from_pretrained` look for the class that a folder names among
+their library's own names. So each library is given one more, when it is imported or if it was: what it does not know,
+it looks up here (PEP 562).
 """
 
 from __future__ import annotations
@@ -15,31 +16,37 @@ from types import ModuleType
 from typing import Any
 
 
-def lend_to_diffusers(name: str, find: Callable[[], Any]) -> None:
-    """Make `diffusers.<name>` what `find` returns."""
+def lend(library: str, name: str, find: Callable[[], Any], after: str | None = None) -> None:
+    """Make `library.<name>` what `find` returns.
 
-    def lend(diffusers: ModuleType) -> None:
-        own = vars(diffusers).get("__getattr__")
+    Args:
+        after: the module of the library with whose import its own names are settled.
+    """
+    settled = after or library
+
+    def add() -> None:
+        module = sys.modules[library]
+        own = vars(module).get("__getattr__")
 
         def look_up(attribute: str) -> Any:
             if attribute == name:
                 return find()
             if own is not None:
                 return own(attribute)
-            raise AttributeError(f"module 'diffusers' has no attribute {attribute!r}")
+            raise AttributeError(f"module {library!r} has no attribute {attribute!r}")
 
-        diffusers.__getattr__ = look_up
+        module.__getattr__ = look_up
 
-    if "diffusers" in sys.modules:
-        lend(sys.modules["diffusers"])
+    if settled in sys.modules:
+        add()
     else:
-        sys.meta_path.insert(0, _WhenImported("diffusers", lend))
+        sys.meta_path.insert(0, _WhenImported(settled, add))
 
 
 class _WhenImported(MetaPathFinder):
     """Finds a module as everybody does, and has something done when it is executed."""
 
-    def __init__(self, name: str, act: Callable[[ModuleType], None]):
+    def __init__(self, name: str, act: Callable[[], None]):
         self.name, self.act, self.searching = name, act, False
 
     def find_spec(self, fullname: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
@@ -55,8 +62,7 @@ class _WhenImported(MetaPathFinder):
 
             def exec_module(module: ModuleType) -> None:
                 execute(module)
-                # diffusers puts another object in its own place.
-                self.act(sys.modules[fullname])
+                self.act()
 
             spec.loader.exec_module = exec_module
         return spec
