@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from minigpt5.data.mixture import CAPTIONED_TASKS, TEXT_TASKS
 from minigpt5.storyworld.coach import Coach
-from minigpt5.training.fit import BEST, end_dry_run, fit
+from minigpt5.training.fit import best_of, end_dry_run, fit
 from minigpt5.training.mixture import check_splits, open_mixture
 from minigpt5.training.objective import (
     VokenConfig,
@@ -30,7 +30,7 @@ class AlignConfig(VokenConfig):
     """The first stage."""
 
     mapper_rate: float = setting(10.0, above=0, help="the mapper's learning rate over the vokens'")
-    best: str | None = setting(None, choices=("one", "two", "minus_loss"), help=f"{BEST}; null for the first there is")
+    best: str | None = best_of(None, "one", "two", "minus_loss")
 
     def __post_init__(self):
         super().__post_init__()
@@ -73,7 +73,7 @@ def main(config: AlignConfig):
         figures["minus_loss"] = -validation_loss(losses, lambda index: batches(index, held_back), 2, config.steps)
         return figures | {"painted": sample_grid(pipe, held_back.questions(4))}
 
-    fit(model, batches, losses, config, config.out, evaluate, model.parameter_groups(config))
+    fit(model, batches, losses, config, config.out, evaluate, model.parameter_groups(config), draw.sizes)
     if is_main_process():
         save_trained(pipe, config)
 

@@ -19,7 +19,7 @@ from torch import nn
 from minigpt5.data.mixture import PAIR_TASKS
 from minigpt5.joining import open_painter
 from minigpt5.painters import painter_of, trainable
-from minigpt5.training.fit import BEST, end_dry_run, fit
+from minigpt5.training.fit import best_of, end_dry_run, fit
 from minigpt5.training.losses import drop_for_guidance
 from minigpt5.training.mixture import MixtureConfig, check_splits, open_mixture
 from minigpt5.training.objective import validation_loss
@@ -38,16 +38,16 @@ class FinetuneConfig(MixtureConfig):
     tasks = PAIR_TASKS
 
     model: Path = setting(help="pipeline to start from, of diffusers or MiniGPT-5")
-    out: Path = setting(help="folder for checkpoints and the result")
+    out: Path = setting(help="folder for checkpoints and the result", passing=True)
     guidance_dropout: float = setting(0.1, least=0, most=1, help="share of captions replaced by the empty one")
-    snr_gamma: float | None = setting(5.0, above=0, help="of Min-SNR weighting, null for none")
+    snr_gamma: float | None = setting(5.0, above=0, help="of Min-SNR weighting, null for none", rejudge=True)
     gradient_checkpointing: bool = setting(False, help="compute the denoiser's activations twice to keep fewer")
-    train_text_encoder: bool = setting(False, help="train the text encoders too")
-    judged: int = setting(4, least=1, help="validation batches of an evaluation")
+    train_text_encoder: bool = setting(False, help="train the text encoders too", fixed="what trains depends on it")
+    judged: int = setting(4, least=1, help="validation batches of an evaluation", rejudge=True)
     painted: int = setting(4, least=1, help="validation captions of the sample grid")
     num_inference_steps: int = setting(50, least=1, most=1000, help="of the sample grid")
     guidance_scale: float = setting(7.5, least=0, help="of the sample grid")
-    best: str = setting("minus_loss", choices=("minus_loss",), help=BEST)
+    best: str = best_of("minus_loss")
 
 
 class PainterModel(nn.Module):
@@ -122,7 +122,7 @@ def main(config: FinetuneConfig):
             "painted": make_image_grid(pictures, rows=1, cols=len(pictures)),
         }
 
-    fit(model, batches, losses, config, config.out, evaluate)
+    fit(model, batches, losses, config, config.out, evaluate, rows=draw.sizes)
     if is_main_process():
         save_result(pipeline, config.out / "model")
 

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, BertForMaskedLM, Blip2ForImageTextRetrie
 from minigpt5 import MiniGPT5Pipeline, MiniGPT5Processor
 from minigpt5.data.mixture import PAIR_TASKS
 from minigpt5.readers.qformer import QFormerPretraining, add_decode_token, build_retrieval_model, encode_texts
-from minigpt5.training.fit import BEST, end_dry_run, fit
+from minigpt5.training.fit import best_of, end_dry_run, fit
 from minigpt5.training.mixture import MixtureConfig, check_splits, open_mixture
 from minigpt5.training.results import save_result
 from minigpt5.utils.images import to_rgb, trim_strip
@@ -34,17 +34,22 @@ class QFormerConfig(MixtureConfig):
     tasks = PAIR_TASKS
 
     model: Path = setting(help="pipeline whose ViT is read and whose Q-Former's shape is taken")
-    out: Path = setting(help="folder for checkpoints and the result")
+    out: Path = setting(help="folder for checkpoints and the result", passing=True)
     bert: str | None = setting(
         None,
         help="BERT that the Q-Former begins as, its tokenizer included; null begins with random weights, and with the "
         "tokenizer of the pipeline's text encoder",
+        fixed="it says how a run begins",
     )
-    max_text_length: int = setting(32, least=3, most=512, help="tokens of a caption, of which the rest is cut off")
+    max_text_length: int = setting(
+        32, least=3, most=512, help="tokens of a caption, of which the rest is cut off", rejudge=True
+    )
     dropout: float = setting(0.1, least=0, below=1, help="of the Q-Former in this stage")
     label_smoothing: float = setting(0.1, least=0, below=1, help="of contrast and generation")
-    judged: int = setting(100, least=1, help="validation pairs whose partners are looked for among each other")
-    best: str = setting("text_found", choices=("text_found", "image_found"), help=BEST)
+    judged: int = setting(
+        100, least=1, help="validation pairs whose partners are looked for among each other", rejudge=True
+    )
+    best: str = best_of("text_found", "image_found")
 
     def __post_init__(self):
         super().__post_init__()
@@ -106,7 +111,7 @@ def main(config: QFormerConfig):
 
         return {"text_found": found(scores.argmax(dim=1)), "image_found": found(scores.argmax(dim=0))}
 
-    fit(model, batches, losses, config, config.out, evaluate)
+    fit(model, batches, losses, config, config.out, evaluate, rows=draw.sizes)
     if is_main_process():
         pipe = MiniGPT5Pipeline.from_pretrained(config.model)
         model.copy_to(pipe.comprehension)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minigpt5.storyworld.coach import Coach
-from minigpt5.training.fit import BEST, end_dry_run, fit
+from minigpt5.training.fit import best_of, end_dry_run, fit
 from minigpt5.training.mixture import check_splits, open_mixture
 from minigpt5.training.objective import (
     LossWeights,
@@ -31,13 +31,14 @@ class InterleavedConfig(VokenConfig):
     """The second stage."""
 
     adapter: Path | None = setting(None, help="adapter folder of the first stage, where `model` is the base")
-    prefix_length: int = setting(0, least=0, help="keys and values of prefix tuning, in place of LoRA; 0 for none")
-    weights: LossWeights = setting(factory=lambda: LossWeights(caption=0.0), help="of the losses")
-    best: str | None = setting(
-        None,
-        choices=("all_five", "said", "shown", "agrees", "one", "minus_loss"),
-        help=f"{BEST}; null for the first there is",
+    prefix_length: int = setting(
+        0,
+        least=0,
+        help="keys and values of prefix tuning, in place of LoRA; 0 for none",
+        fixed="what trains depends on it",
     )
+    weights: LossWeights = setting(factory=lambda: LossWeights(caption=0.0), help="of the losses")
+    best: str | None = best_of(None, "all_five", "said", "shown", "agrees", "one", "minus_loss")
 
     def __post_init__(self):
         super().__post_init__()
@@ -78,7 +79,7 @@ def main(config: InterleavedConfig):
         questions = held_back.questions(4)
         return figures | ({"painted": sample_grid(pipe, questions)} if questions else {})
 
-    fit(model, batches, losses, config, config.out, evaluate, model.parameter_groups(config))
+    fit(model, batches, losses, config, config.out, evaluate, model.parameter_groups(config), draw.sizes)
     if is_main_process():
         save_trained(pipe, config)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from minigpt5 import MiniGPT5Pipeline
-from minigpt5.training.fit import BEST, end_dry_run, fit
+from minigpt5.training.fit import best_of, end_dry_run, fit
 from minigpt5.training.mixture import MixtureConfig, check_splits, open_mixture
 from minigpt5.training.objective import validation_loss
 from minigpt5.training.projection import ProjectionModel
@@ -33,12 +33,12 @@ class InstructionConfig(MixtureConfig):
     tasks = ("instruct", "caption", "chat", "story_text", "talk_text")
 
     model: Path = setting(help="pipeline to start from")
-    out: Path = setting(help="folder for checkpoints and the result")
+    out: Path = setting(help="folder for checkpoints and the result", passing=True)
     dtype: str = setting("float32", choices=DTYPES, help="of the frozen weights; the projection is float32")
     gradient_checkpointing: bool = setting(False, help="compute the language model's activations twice to keep fewer")
-    judged: int = setting(4, least=1, help="validation batches of an evaluation")
+    judged: int = setting(4, least=1, help="validation batches of an evaluation", rejudge=True)
     told: int = setting(4, least=0, help="replies to validation questions that an evaluation prints")
-    best: str = setting("minus_loss", choices=("minus_loss",), help=BEST)
+    best: str = best_of("minus_loss")
 
 
 def main(config: InstructionConfig):
@@ -63,7 +63,7 @@ def main(config: InstructionConfig):
             "minus_loss": -validation_loss(losses, lambda index: batches(index, held_back), config.judged, config.steps)
         }
 
-    fit(model, batches, losses, config, config.out, evaluate)
+    fit(model, batches, losses, config, config.out, evaluate, rows=draw.sizes)
     if is_main_process():
         save_result(pipe, config.out / "model")
 

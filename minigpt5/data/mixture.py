@@ -155,6 +155,11 @@ class Mixture:
                 raise ValueError(f"{root / kind}: there are no rows in the split {name}")
             self.rows[kind] = tolerate(rows, max_bad_share, seed)
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many rows each data set has."""
+        return {kind: len(rows) for kind, rows in self.rows.items()}
+
     def __call__(self, index: int) -> list[Drawn]:
         """This process's share of a batch."""
         return self._usable(self._places(index))[0]

@@ -6,10 +6,11 @@ depend on their index alone and every step has its own seed, so a run that was s
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,15 +33,27 @@ from minigpt5.training.checkpoints import (
     load_training_state,
     read_checkpoint,
     save_checkpoint,
+    set_aside,
     training_state,
 )
 from minigpt5.training.cost import cost_table, training_cost
+from minigpt5.training.resuming import ROWS, check_resumable, frozen_samples
+from minigpt5.utils.files import write_picture
+from minigpt5.utils.integrity import check_finite
 from minigpt5.utils.processes import process_state
-from minigpt5.utils.programs import ProgramError
+from minigpt5.utils.programs import ProgramError, one_line
 from minigpt5.utils.settings import Settings, plain, setting
 
-# Of the setting `best`, whose choices a program knows.
-BEST = "figure of an evaluation that tells the best checkpoint, the higher the better"
+
+def best_of(*figures: str | None) -> Any:
+    """The setting `best` of a program whose evaluations have these figures.
+
+    Args:
+        figures: the first is the default; `None` stands for the first that an evaluation has.
+    """
+    told = "figure of an evaluation that tells the best checkpoint, the higher the better"
+    choices = [figure for figure in figures if figure is not None]
+    return setting(figures[0], choices=choices, help=told + "; null for its first" * (None in figures), rejudge=True)
 
 
 @dataclass(kw_only=True)
@@ -48,7 +61,7 @@ class FitConfig(Settings):
     """The training loop."""
 
     steps: int = setting(least=1, help="optimizer steps")
-    batch_size: int = setting(least=1, help="samples of one forward pass over all processes")
+    batch_size: int = setting(least=1, fixed=ROWS, help="samples of one forward pass over all processes")
     gradient_accumulation_steps: int = setting(1, least=1, help="forward passes a step; their gradients are averaged")
     learning_rate: float = setting(above=0, help="peak rate of AdamW, reached after the warm-up")
     lr_scheduler: str = setting(
@@ -63,15 +76,15 @@ class FitConfig(Settings):
         None, above=0, below=1, help="decay of the weights' moving average, which then is the result; null for none"
     )
     mixed_precision: str = setting("no", choices=("no", "bf16", "fp16"), help="of the forward pass")
-    seed: int = setting(0, least=0, most=2**32 - 1, help="of everything drawn")
+    seed: int = setting(0, least=0, most=2**32 - 1, fixed=ROWS, help="of everything drawn")
     num_workers: int = setting(
         0, least=0, most=1024, help="processes that prepare batches ahead; 0 prepares them in this one"
     )
     save_every: int = setting(500, least=1, help="steps between checkpoints")
     keep_checkpoints: int = setting(2, least=1, help="how many of the last ones are kept, beside the best")
-    resume: str = setting("latest", help="latest, best, none, or a checkpoint's file")
+    resume: str = setting("latest", passing=True, help="latest, best, none, or a checkpoint's file")
     evaluate_every: int = setting(1000, least=1, help="steps between evaluations; there is one more at the end")
-    best: str | None = setting(None, help=f"{BEST}; null for its first")
+    best: str | None = best_of(None)
     log_every: int = setting(50, least=1, help="steps between reports")
     report_to: str | None = setting(
         "tensorboard", choices=sorted(LOGGER_TYPE_TO_CLASS), help="a tracker of accelerate; null for none"
@@ -79,7 +92,7 @@ class FitConfig(Settings):
     max_bad_steps: int = setting(
         5, least=1, help="skipped steps in a row, for a loss that is no finite number, that stop the run"
     )
-    dry_run: bool = setting(False, help="only list what trains and what it costs in memory")
+    dry_run: bool = setting(False, passing=True, help="only list what trains and what it costs in memory")
 
     def __post_init__(self):
         super().__post_init__()
@@ -161,7 +174,11 @@ class Watch:
         self.restart(start)
         if config.report_to:
             settings = {name: v if isinstance(v, (int, float, str)) else str(v) for name, v in plain(config).items()}
-            accelerator.init_trackers("minigpt5", settings)
+            try:
+                accelerator.init_trackers("minigpt5", settings)
+            except Exception as error:
+                # Each tracker has errors of its own, as for a login that is missing.
+                raise TrainingError(f"report_to: {config.report_to} does not start: {one_line(error)}") from error
 
     def restart(self, done: int) -> None:
         """Measure speed from here."""
@@ -198,8 +215,7 @@ class Watch:
         self.accelerator.log({f"judged/{name}": value for name, value in numbers.items()}, step=done)
         for name, picture in figures.items():
             if name not in numbers:
-                (self.folder / "samples").mkdir(exist_ok=True)
-                picture.save(self.folder / "samples" / f"{name}-{done:08d}.png")
+                write_picture(self.folder / "samples" / f"{name}-{done:08d}.png", picture)
                 for tracker in self.accelerator.trackers:
                     layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
                     tracker.log_images({name: np.asarray(picture.convert("RGB"))[None]}, step=done, **layout)
@@ -233,6 +249,18 @@ def end_dry_run(module: nn.Module, config: FitConfig) -> None:
         raise SystemExit(0)
 
 
+def decisive(figures: dict[str, float], name: str | None) -> float | None:
+    """The figure that tells the best checkpoint, by default the first; `None` where there is none that is finite.
+
+    Raises:
+        TrainingError: if the evaluation has no figure of that name.
+    """
+    if name is not None and name not in figures:
+        raise TrainingError(f"best is {name}, but an evaluation's figures are {', '.join(figures)}")
+    height = next(iter(figures.values()), None) if name is None else figures[name]
+    return height if height is not None and math.isfinite(height) else None
+
+
 def fit(
     module: nn.Module,
     batches: Callable[[int], Any],
@@ -241,6 +269,7 @@ def fit(
     folder: Path,
     evaluate: Callable[[], dict[str, Any]] | None = None,
     parameter_groups: list[dict] | None = None,
+    rows: Mapping[str, int] | None = None,
 ) -> nn.Module:
     """Train `module`'s parameters that require a gradient, from the last checkpoint in `folder` if there is one.
 
@@ -252,42 +281,65 @@ def fit(
         evaluate: called on the main process every `evaluate_every` steps and at the end, with the averaged weights in
             place. Returns numbers, of which `config.best` tells the best checkpoint, and pictures.
         parameter_groups: AdamW groups where rates differ; by default one group of all trainable parameters.
+        rows: how many each data set has; a run goes on with no other number.
 
     Returns:
         `module`, with the averaged weights where `ema_decay` is given.
 
     Raises:
-        TrainingError: if `max_bad_steps` losses in a row are no finite numbers; names the batch.
-        CheckpointError: if a checkpoint cannot be written or does not fit.
+        TrainingError: if `max_bad_steps` losses in a row are no finite numbers, naming the batch; or if the weights are
+            not finite in the end.
+        CheckpointError: if a checkpoint cannot be written, is broken, or is of a run that cannot go on with these
+            settings.
     """
     end_dry_run(module, config)
+    frozen, rows = frozen_samples(module), dict(rows or {})
+    counters = {"step": 0, "batches": 0, "skipped": 0, "best": None, "processes": process_state().num_processes}
+    resumed, told = find_checkpoint(folder, config.resume), []
+    if resumed:
+        state = read_checkpoint(resumed)
+        told = check_resumable(config, state, frozen, rows)
+        if any(change.rejudged for change in told):
+            state["counters"]["best"] = None
+        counters = state["counters"] | {"processes": counters["processes"]}
+
     folder.mkdir(parents=True, exist_ok=True)
     accelerator = build_accelerator(config, folder)
     groups = parameter_groups or [
         {"params": [parameter for parameter in module.parameters() if parameter.requires_grad]}
     ]
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    rates = [{name: group[name] for name in ("lr", "initial_lr", "weight_decay")} for group in optimizer.param_groups]
     objective, prepared = accelerator.prepare(Objective(module, losses), optimizer)
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    if resumed:
+        load_training_state(objective, optimizer, state)
+        if accelerator.scaler is not None and state["scaler"]:
+            accelerator.scaler.load_state_dict(state["scaler"])
+        # The checkpoint's rates are those of its settings, and of its step.
+        for group, own in zip(optimizer.param_groups, rates, strict=True):
+            group.update(own)
+    start = counters["step"]
     schedule = get_scheduler(
-        config.lr_scheduler, optimizer, num_warmup_steps=config.warmup_steps, num_training_steps=config.steps
+        config.lr_scheduler,
+        optimizer,
+        num_warmup_steps=config.warmup_steps,
+        num_training_steps=config.steps,
+        last_epoch=start - 1,
     )
     ema = EMAModel(trainable, decay=config.ema_decay, use_ema_warmup=True, power=0.75) if config.ema_decay else None
-    counters = {"step": 0, "skipped": 0, "best": None}
+    if resumed and ema and state["ema"]:
+        ema.load_state_dict(state["ema"] | {"decay": config.ema_decay})
+        ema.to(trainable[0].device)
 
-    resumed = find_checkpoint(folder, config.resume)
-    if resumed:
-        state = read_checkpoint(resumed)
-        load_training_state(objective, optimizer, state)
-        schedule.load_state_dict(state["schedule"])
-        if ema:
-            ema.load_state_dict(state["ema"])
-            ema.to(trainable[0].device)
-        counters = state["counters"]
-    start = counters["step"]
     watch = Watch(accelerator, config, folder, start)
     if resumed:
-        watch.say(f"resumed at step {start} of {config.steps}")
+        watch.say("; ".join([f"resumed at step {start} of {config.steps}", *map(str, told)]))
+    accelerator.wait_for_everyone()
+    for path in set_aside(folder, start) if accelerator.is_main_process else ():
+        watch.say(f"{path.name} is of a later step of an earlier run, and is set aside")
 
     def judge() -> dict[str, float]:
         """Figures with the averaged weights in place; no random number of the training is used up."""
@@ -304,15 +356,17 @@ def fit(
     def save(best: bool = False) -> None:
         state = training_state(objective, optimizer)
         if accelerator.is_main_process:
-            state |= {"schedule": schedule.state_dict(), "ema": ema.state_dict() if ema else None, "counters": counters}
+            state["ema"] = ema.state_dict() if ema else None
+            state["scaler"] = accelerator.scaler.state_dict() if accelerator.scaler is not None else None
+            state |= {"counters": counters, "settings": plain(config), "frozen": frozen, "rows": rows}
             save_checkpoint(folder, counters["step"], state, config.keep_checkpoints, best)
 
     def seed(index: int) -> int:
         return config.seed * 1_000_003 + index * accelerator.num_processes + accelerator.process_index
 
     module.train()
-    passes, bad_in_a_row = config.gradient_accumulation_steps, 0
-    indices = range(start * passes, config.steps * passes)
+    passes, bad_in_a_row, first = config.gradient_accumulation_steps, 0, counters["batches"]
+    indices = range(first, first + (config.steps - start) * passes)
     loader = DataLoader(
         Batches(batches, seed), sampler=indices, batch_size=None, collate_fn=as_it_is, num_workers=config.num_workers
     )
@@ -320,11 +374,13 @@ def fit(
         ahead = iter(loader)
         for step in range(start, config.steps):
             finite = True
-            for index in range(step * passes, (step + 1) * passes):
+            for _ in range(passes):
+                index = counters["batches"]
                 batch = next(ahead)
                 if isinstance(batch, Exception):
                     raise batch
                 batch = send_to_device(batch, accelerator.device)
+                counters["batches"] += 1
                 torch.manual_seed(seed(index))
                 with accelerator.accumulate(objective):
                     parts = objective(batch, step)
@@ -357,10 +413,9 @@ def fit(
 
             best = False
             if evaluate and (done % config.evaluate_every == 0 or done == config.steps):
-                figures = judge() if accelerator.is_main_process else {}
-                first = figures.get(config.best or next(iter(figures), ""))
-                best = first is not None and (counters["best"] is None or first > counters["best"])
-                counters["best"] = first if best else counters["best"]
+                height = decisive(judge(), config.best) if accelerator.is_main_process else None
+                best = height is not None and (counters["best"] is None or height > counters["best"])
+                counters["best"] = height if best else counters["best"]
                 best = bool(accelerator.reduce(torch.tensor(float(best), device=accelerator.device)) > 0)
             if best or stopping or done % config.save_every == 0 or done == config.steps:
                 save(best)
@@ -371,4 +426,9 @@ def fit(
     watch.close()
     if ema:
         exchange(trainable, ema.shadow_params)
+    names = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
+    try:
+        check_finite(dict(zip(names, trainable, strict=True)), f"{folder.name}: nothing is written")
+    except ValueError as error:
+        raise TrainingError(str(error)) from error
     return module.eval()

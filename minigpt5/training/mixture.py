@@ -11,6 +11,7 @@ from minigpt5.data.mixture import TASKS, Mixture
 from minigpt5.data.splits import ROLES, SPLIT_FILES, choose_split
 from minigpt5.readers.generic import Reader
 from minigpt5.training.fit import FitConfig
+from minigpt5.training.resuming import ROWS
 from minigpt5.utils.settings import setting
 
 
@@ -22,17 +23,19 @@ class MixtureConfig(FitConfig):
     tasks: ClassVar[Sequence[str]] = tuple(TASKS)
 
     data: Path = setting(help="folder with the data sets, each in a folder by its name: cc3m, vist, mmdialog, chat")
-    layouts: dict[str, str] = setting(factory=dict, help="another layout for one of them, as {cc3m: cc3m-shards}")
-    mix: dict[str, int] = setting(least=1, help="conversations a batch by task; batch_size is their sum")
+    layouts: dict[str, str] = setting(
+        factory=dict, help="another layout for one of them, as {cc3m: cc3m-shards}", fixed=ROWS
+    )
+    mix: dict[str, int] = setting(least=1, help="conversations a batch by task; batch_size is their sum", fixed=ROWS)
     max_bad_share: float = setting(
         0.01,
         least=0,
         below=1,
         help="share of the rows that cannot be used (broken pictures, too long) that stops the run",
     )
-    train_split: str | None = setting(None, help="split to train with; null finds it by its name")
+    train_split: str | None = setting(None, help="split to train with; null finds it by its name", fixed=ROWS)
     validation_split: str | None = setting(
-        None, help="split to judge by; null finds it by its name: validation, val, …"
+        None, help="split to judge by; null finds it by its name: validation, val, …", rejudge=True
     )
 
     def __post_init__(self):

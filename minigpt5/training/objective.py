@@ -36,19 +36,22 @@ from minigpt5.vokens.adapters import LoraSettings, save_adapter
 class LossWeights(Settings):
     """Weights of the losses (arXiv 2310.02239, equations 8 and 9) and how the diffusion's is taken."""
 
-    text: float = setting(0.01, least=0, help="of L_text; published: 0.01")
-    diffusion: float = setting(1.0, least=0, help="of L_LDM; published: 1")
-    caption: float = setting(0.1, least=0, help="of L_CAP; published: 0.1 in the first stage, 0 in the second")
+    text: float = setting(0.01, least=0, help="of L_text; published: 0.01", rejudge=True)
+    diffusion: float = setting(1.0, least=0, help="of L_LDM; published: 1", rejudge=True)
+    caption: float = setting(
+        0.1, least=0, help="of L_CAP; published: 0.1 in the first stage, 0 in the second", rejudge=True
+    )
     guidance_dropout: float = setting(
         0.1, least=0, most=1, help="share of pictures whose voken features become zeros; published: 0.1"
     )
     snr_gamma: float | None = setting(
-        5.0, above=0, help="of Min-SNR weighting of L_LDM, null for none; published code: 5"
+        5.0, above=0, help="of Min-SNR weighting of L_LDM, null for none; published code: 5", rejudge=True
     )
     mask_padding: bool = setting(
         True,
         help="whether the caption features that L_CAP aims at see no padding, as in the published code; the diffusion "
         "model itself is trained on features that do",
+        rejudge=True,
     )
 
 
@@ -57,20 +60,24 @@ class VokenConfig(MixtureConfig):
     """The vokens, in both stages."""
 
     model: Path = setting(help="pipeline to start from: a folder, a repository, or a shipped name")
-    out: Path = setting(help="folder for checkpoints and the result")
+    out: Path = setting(help="folder for checkpoints and the result", passing=True)
     dtype: str = setting("float32", choices=DTYPES, help="of the frozen weights; what trains is float32")
     lora: LoraSettings | None = setting(
-        None, help="adapters of the language model, which the published first stage leaves alone"
+        None,
+        help="adapters of the language model, which the published first stage leaves alone",
+        fixed="what trains depends on it",
     )
     weights: LossWeights = setting(factory=LossWeights, help="of the losses")
     mapper_rate: float = setting(1.0, above=0, help="the mapper's learning rate over the vokens'")
     caption_only_steps: int = setting(0, least=0, help="steps before the diffusion loss comes in")
     gradient_checkpointing: bool = setting(False, help="compute activations twice to keep fewer")
     cache_features: Path | None = setting(None, help="folder to keep the frozen parts' features in")
-    coached: bool = setting(False, help="the data are StoryWorld's, whose ground truth helps and judges")
+    coached: bool = setting(
+        False, help="the data are StoryWorld's, whose ground truth helps and judges", fixed="what trains depends on it"
+    )
     naming_weight: float = setting(0.0, least=0, help="of the coach's naming head")
-    judge: Path | None = setting(None, help="the judge's folder, in place of the shipped one")
-    judged: int = setting(50, least=1, help="validation captions or stories of an evaluation")
+    judge: Path | None = setting(None, help="the judge's folder, in place of the shipped one", rejudge=True)
+    judged: int = setting(50, least=1, help="validation captions or stories of an evaluation", rejudge=True)
     fuse: bool = setting(False, help="also write the whole pipeline, with all that was trained folded in")
 
     def __post_init__(self):

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 from minigpt5.utils.files import whole_folder
-from minigpt5.utils.tensors import check_finite
+from minigpt5.utils.integrity import check_finite
 
 # The file that each kind of folder has.
 _MARKS = {

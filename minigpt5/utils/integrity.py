@@ -54,6 +54,20 @@ def non_finite(tensors: Mapping[str, torch.Tensor]) -> list[str]:
     ]
 
 
+def check_finite(tensors: Mapping[str, torch.Tensor], what: str) -> None:
+    """Refuse numbers that are not finite.
+
+    Args:
+        what: the error's beginning, such as "FILE is broken".
+
+    Raises:
+        ValueError: naming the tensors that hold such.
+    """
+    names = non_finite(tensors)
+    if names:
+        raise ValueError(f"{what}: numbers that are not finite in {few(names)}")
+
+
 def _part_class(entry: list) -> type | None:
     """The class that an entry of `model_index.json` names, `None` for a part that is left out.
 

@@ -13,6 +13,7 @@ command line, whose `--help` tells it (`minigpt5.utils.programs`).
 from __future__ import annotations
 
 import math
+import operator
 import reprlib
 import types
 from collections.abc import Mapping, Sequence
@@ -30,7 +31,8 @@ DTYPES = ("float32", "bfloat16", "float16")
 NULL = ("null", "~", "")
 _TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _TOLD = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path"}
-# No count of a program is larger, unless its setting says so; where one is, it is a slip.
+_WITHIN = {"at least": operator.ge, "above": operator.gt, "at most": operator.le, "below": operator.lt}
+# No number of a program is larger, unless its setting says so; where one is, it is a slip.
 _LARGEST = 10**9
 
 
@@ -171,14 +173,10 @@ def _hold_to_range(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
         for each in value:
             _hold_to_range(name, each, metadata)
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        bounds = metadata.get("bounds", {})
-        if isinstance(value, int):
-            bounds = {"at most": _LARGEST} | bounds
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{name} is {value}, must be a finite number")
-        within = {"at least": value.__ge__, "above": value.__gt__, "at most": value.__le__, "below": value.__lt__}
-        for words, bound in bounds.items():
-            if not within[words](bound):
+        for words, bound in ({"at most": _LARGEST} | metadata.get("bounds", {})).items():
+            if not _WITHIN[words](value, bound):
                 raise ValueError(f"{name} is {_shown(value)}, must be {words} {bound}")
     elif isinstance(value, str) and metadata.get("choices") and value not in metadata["choices"]:
         raise ValueError(f"{name} is {_shown(value)}, must be one of {', '.join(metadata['choices'])}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -210,17 +210,3 @@ def replace_parameters(module: nn.Module, value: Callable[[str, nn.Parameter], t
         owner, _, leaf = name.rpartition(".")
         new = nn.Parameter(value(name, parameter), requires_grad=parameter.requires_grad)
         setattr(module.get_submodule(owner), leaf, new)
-
-
-def check_finite(tensors: Mapping[str, torch.Tensor], what: str) -> None:
-    """Refuse numbers that are not finite.
-
-    Args:
-        what: the error's beginning, such as "FILE is broken".
-
-    Raises:
-        ValueError: naming the first tensor that holds such.
-    """
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise ValueError(f"{what}: {name} holds numbers that are not finite")

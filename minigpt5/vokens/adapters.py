@@ -80,10 +80,12 @@ class VokenHead(VokenRows):
 class LoraSettings(Settings):
     """Low-rank adapters of the language model (published: rank 8, alpha 16, dropout 0.05, q_proj and v_proj)."""
 
-    rank: int = setting(8, least=1, help="of the two matrices")
-    alpha: int = setting(16, least=1, help="their product is scaled by alpha / rank")
+    rank: int = setting(8, least=1, help="of the two matrices", fixed="what trains depends on it")
+    alpha: int = setting(16, least=1, help="their product is scaled by alpha / rank", fixed="what trains depends on it")
     dropout: float = setting(0.05, least=0, below=1, help="on their input")
-    targets: tuple[str, ...] = setting(("q_proj", "v_proj"), help="names of the layers that are adapted")
+    targets: tuple[str, ...] = setting(
+        ("q_proj", "v_proj"), help="names of the layers that are adapted", fixed="what trains depends on it"
+    )
 
 
 def add_voken_rows(model: PreTrainedModel, voken_ids: Sequence[int]) -> None:

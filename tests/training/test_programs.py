@@ -133,7 +133,7 @@ def test_yaml_s_words_mean_what_they_say(refused, tmp_path):
         "mixed_precision: no\nlog_every: 0": "log_every is 0",
         "3: 4": "unknown setting 3",
         "mix: {3: 4}": "mix: '3' is no task here",
-        f"mix: {'[' * 4000}": "it is nested too deeply",
+        f"mix: {'[' * 2000}": "it is nested too deeply",
     }.items():
         file.write_text(text + "\n")
         words = [*LOOP, *PROGRAMS["align_vokens"]]

@@ -156,7 +156,7 @@ def test_a_bad_value_is_one_line_that_names_it(name, value, capsys):
         ("model: \x00\n", "not YAML"),
         ("model: !!timestamp never\n", "not YAML"),
         ("model: !!python/object:os.system m\n", "not YAML"),
-        ("model: m\nsteps: " + "[" * 5000 + "\n", "nested too deeply"),
+        ("model: m\nsteps: " + "[" * 2000 + "\n", "nested too deeply"),
         ("model: m\nsteps: " + "{a: " * 300 + "1" + "}" * 300 + "\n", "steps is"),
         ("a: &a [x, x]\nmodel: m\nsteps: *a\n", "unknown setting a"),
         ("model: m\nsteps: &a [*a, *a]\n", "steps is"),

@@ -16,7 +16,7 @@ from minigpt5.data.tasks import draw_task
 from minigpt5.storyworld.examine import examine_painting, sample_scenes
 from minigpt5.storyworld.judge import load_judge
 from minigpt5.storyworld.language import imagine, plain_caption
-from minigpt5.training.fit import BEST, FitConfig, fit
+from minigpt5.training.fit import FitConfig, best_of, fit
 from minigpt5.training.losses import caption_loss, drop_for_guidance
 from minigpt5.training.objective import LossWeights, VokenModel
 from minigpt5.training.results import save_result
@@ -31,11 +31,11 @@ class MapperConfig(FitConfig):
 
     data: Path = setting(help="folder of the exported data sets")
     model: Path = setting(help="pipeline folder of the alignment")
-    out: Path = setting(help="folder for checkpoints and the result")
-    judge: Path | None = setting(None, help="the judge's folder, in place of the shipped one")
+    out: Path = setting(help="folder for checkpoints and the result", passing=True)
+    judge: Path | None = setting(None, help="the judge's folder, in place of the shipped one", rejudge=True)
     captions: int = setting(least=1, help="how many of the training captions are used")
     guidance_dropout: float = setting(least=0, most=1, help="share of voken features that become zeros")
-    best: str = setting("one", choices=("one", "two"), help=BEST)
+    best: str = best_of("one", "two")
 
 
 def main(config: MapperConfig):

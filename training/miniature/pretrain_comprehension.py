@@ -17,7 +17,7 @@ from minigpt5.readers.processor import MiniGPT5Processor
 from minigpt5.storyworld.judge import NamingHead
 from minigpt5.storyworld.language import describes, imagine
 from minigpt5.storyworld.miniature import CONTEXT_LENGTH, build_comprehension, build_image_processor, build_tokenizer
-from minigpt5.training.fit import BEST, FitConfig, fit
+from minigpt5.training.fit import FitConfig, best_of, fit
 from minigpt5.training.results import save_result
 from minigpt5.utils.processes import pick_device
 from minigpt5.utils.programs import opening, run_program
@@ -42,7 +42,7 @@ class ComprehensionConfig(FitConfig):
     """The comprehension stack."""
 
     data: Path = setting(help="folder of the exported data sets")
-    out: Path = setting(help="folder for checkpoints and the result")
+    out: Path = setting(help="folder for checkpoints and the result", passing=True)
     captions_only_steps: int = setting(least=0, help="of captions alone, before stories and talks come in")
     captions_only_batch_size: int = setting(least=1, help="captions of such a step")
     mix: dict[str, int] = setting(
@@ -50,7 +50,7 @@ class ComprehensionConfig(FitConfig):
         help="conversations a batch after those steps, by task, caption, story and talk; batch_size is their sum",
     )
     naming_weight: float = setting(least=0, help="of the head that names what a picture shows")
-    best: str = setting("captions_one", choices=("captions_one", "captions_two"), help=BEST)
+    best: str = best_of("captions_one", "captions_two")
 
     def __post_init__(self):
         super().__post_init__()

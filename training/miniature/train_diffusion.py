@@ -24,7 +24,7 @@ from minigpt5.storyworld.miniature import (
     build_tokenizer,
     build_unet,
 )
-from minigpt5.training.fit import BEST, FitConfig, fit
+from minigpt5.training.fit import FitConfig, best_of, fit
 from minigpt5.training.latents import encode_data_set
 from minigpt5.training.losses import drop_for_guidance
 from minigpt5.training.results import save_result
@@ -40,16 +40,16 @@ class DiffusionConfig(FitConfig):
 
     data: Path = setting(help="folder of the exported data sets")
     vae: Path = setting(help="the trained VAE's folder")
-    out: Path = setting(help="folder for checkpoints and the result")
-    judge: Path | None = setting(None, help="the judge's folder, in place of the shipped one")
+    out: Path = setting(help="folder for checkpoints and the result", passing=True)
+    judge: Path | None = setting(None, help="the judge's folder, in place of the shipped one", rejudge=True)
     text_only_steps: int = setting(least=0, help="in which the text encoder goes ahead alone")
     text_batch_size: int = setting(least=1, help="captions of such a step")
     naming_weight: float = setting(least=0, help="of the head that names what a caption says")
     guidance_dropout: float = setting(least=0, most=1, help="share of captions replaced by the empty one")
     snr_gamma: float | None = setting(above=0, help="of Min-SNR weighting, null for none")
-    num_inference_steps: int = setting(least=1, most=1000, help="of the pictures that are judged")
-    guidance_scale: float = setting(least=0, help="of the pictures that are judged")
-    best: str = setting("all", choices=("all", *ATTRIBUTES, "two"), help=BEST)
+    num_inference_steps: int = setting(least=1, most=1000, help="of the pictures that are judged", rejudge=True)
+    guidance_scale: float = setting(least=0, help="of the pictures that are judged", rejudge=True)
+    best: str = best_of("all", *ATTRIBUTES, "two")
 
 
 class TextToLatent(nn.Module):

@@ -12,7 +12,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 from minigpt5.storyworld.draw import draw
 from minigpt5.storyworld.judge import ATTRIBUTES, Judge, answers, judge_accuracy, question_loss
 from minigpt5.storyworld.scene import sample_scene, split_rng
-from minigpt5.training.fit import BEST, FitConfig, fit
+from minigpt5.training.fit import FitConfig, best_of, fit
 from minigpt5.training.results import save_result
 from minigpt5.utils.images import to_tensor
 from minigpt5.utils.processes import pick_device
@@ -24,11 +24,11 @@ from minigpt5.utils.settings import setting
 class JudgeConfig(FitConfig):
     """The judge."""
 
-    out: Path = setting(help="folder for checkpoints and the result")
+    out: Path = setting(help="folder for checkpoints and the result", passing=True)
     held_out_share: float = setting(
         least=0, most=1, help="of the scenes, with a kind and colour that the painters never see together"
     )
-    best: str = setting("all", choices=("all", *ATTRIBUTES), help=BEST)
+    best: str = best_of("all", *ATTRIBUTES)
 
 
 def main(config: JudgeConfig):

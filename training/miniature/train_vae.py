@@ -12,7 +12,7 @@ from torch.nn.functional import l1_loss, mse_loss
 
 from minigpt5.data.readers import read_cc3m
 from minigpt5.storyworld.miniature import IMAGE_SIZE, build_vae
-from minigpt5.training.fit import BEST, FitConfig, fit
+from minigpt5.training.fit import FitConfig, best_of, fit
 from minigpt5.training.latents import normalise_latents, psnr
 from minigpt5.training.results import save_result
 from minigpt5.utils.images import to_tensor
@@ -26,11 +26,11 @@ class VaeConfig(FitConfig):
     """The VAE."""
 
     data: Path = setting(help="folder of the exported data sets")
-    out: Path = setting(help="folder for checkpoints and the result")
+    out: Path = setting(help="folder for checkpoints and the result", passing=True)
     l1_weight: float = setting(least=0, help="of the absolute error beside the squared one")
     kl_weight: float = setting(least=0, help="of the divergence")
     character_weight: float = setting(least=0, help="of the pixels where characters stand, against 1 elsewhere")
-    best: str = setting("psnr_db", choices=("psnr_db",), help=BEST)
+    best: str = best_of("psnr_db")
 
 
 def main(config: VaeConfig):
