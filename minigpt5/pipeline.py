@@ -28,7 +28,8 @@ from minigpt5.utils.agreement import disagreements
 from minigpt5.utils.checks import check_tensor, one_of, real_number, whole_number, yes_or_no
 from minigpt5.utils.integrity import load_whole_pipeline, local_folder, without_code
 from minigpt5.utils.model_card import model_card
-from minigpt5.vokens.adapters import fuse_adapter, is_adapted, load_adapter
+from minigpt5.vokens.adapter_folder import load_adapter
+from minigpt5.vokens.adapters import fuse_adapter, is_adapted
 from minigpt5.vokens.connector import Connector
 from minigpt5.vokens.decoding import DecodingConfig, Generators, InterleavedDecoder, TextEvent, VokenEvent
 from minigpt5.weights import shipped_model

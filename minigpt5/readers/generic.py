@@ -23,7 +23,7 @@ from transformers import BatchFeature, DynamicCache, PreTrainedModel, PreTrained
 
 from minigpt5.readers.cache import ReaderCache
 from minigpt5.readers.conversation import ChatTemplate, conversation
-from minigpt5.readers.prefix import behind_prefix
+from minigpt5.readers.prefix import behind_prefix, prefix_of
 from minigpt5.readers.processor import IGNORE_INDEX
 from minigpt5.readers.prompts import Example, Mark, Message, Piece, Prompt, as_batch, check_messages
 from minigpt5.readers.vokens import voken_ids
@@ -304,7 +304,7 @@ class Reader:
 
     def _shared(self, ids: torch.Tensor, cache: ReaderCache) -> int:
         """How many tokens of a prompt a cache holds, all its pictures among them."""
-        prefix = getattr(self.model, "prefix", None)
+        prefix = prefix_of(self.model)
         ahead = 0 if prefix is None else prefix.length
         # Of a reading that was broken off, the states may hold more.
         if not self.resumes or len(cache) == 0 or cache.states.get_seq_length() != len(cache) + ahead:

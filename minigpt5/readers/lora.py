@@ -5,14 +5,21 @@ A folder with one is peft's: `adapter_config.json` and `adapter_model.safetensor
 
 from __future__ import annotations
 
+import copy
 import os
 from pathlib import Path
 
 import torch
+from accelerate import init_empty_weights
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
+from transformers import PreTrainedModel
+
+from minigpt5.utils.integrity import read_whole
+from minigpt5.utils.json_files import read_json
+from minigpt5.utils.reading import first_line
 
 NAME = "default"
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -48,15 +55,43 @@ def attach_lora(model: nn.Module, config: LoraConfig, state: dict[str, torch.Ten
             parameter.requires_grad_(name.replace(".base_layer.", ".") in trainable)
 
 
-def load_lora(model: nn.Module, folder: str | os.PathLike) -> None:
+def load_lora(model: PreTrainedModel, folder: str | os.PathLike) -> None:
     """Attach the adapter of a folder.
 
     Raises:
-        ValueError: as `attach_lora`.
+        OSError, ValueError: as `read_lora`.
     """
-    state = load_file(Path(folder, WEIGHTS))
-    config = LoraConfig.from_pretrained(str(folder))
-    attach_lora(model, config, {name.removeprefix(WRAPPED): value for name, value in state.items()})
+    attach_lora(model, *read_lora(model, Path(folder)))
+
+
+def read_lora(model: PreTrainedModel, folder: Path) -> tuple[LoraConfig, dict[str, torch.Tensor]]:
+    """The adapter of a folder as `attach_lora` takes it, seen to fit the model, which is left alone.
+
+    Raises:
+        OSError: if a file is missing or cannot be read.
+        ValueError: if a file is broken, if this is no plain low-rank adapter, or if its tensors are not those that the
+            model's layers need.
+    """
+    read_json(folder / CONFIG)
+    try:
+        config = LoraConfig.from_pretrained(str(folder))
+        plain = isinstance(config, LoraConfig) and config.bias == "none"
+        if not plain or config.modules_to_save or config.trainable_token_indices:
+            raise ValueError("it is no low-rank adapter alone")
+        # Other ways to begin would change the weights beneath.
+        config.init_lora_weights = True
+        # Attached to a model without memory, it tells what it needs.
+        with init_empty_weights():
+            skeleton = type(model)(copy.deepcopy(model.config))
+        inject_adapter_in_model(config, skeleton, NAME)
+        needed = get_peft_model_state_dict(skeleton, adapter_name=NAME)
+        tables = (skeleton.get_input_embeddings(), skeleton.get_output_embeddings())
+        if any(isinstance(layer, BaseTunerLayer) for layer in tables):
+            raise ValueError("it changes the embedding table or the head, whose rows are the vokens'")
+    except Exception as error:
+        raise ValueError(f"{folder / CONFIG} cannot be attached: {first_line(error)}") from error
+    state = read_whole(folder / WEIGHTS, {WRAPPED + name: value.shape for name, value in needed.items()})
+    return config, {name.removeprefix(WRAPPED): value for name, value in state.items()}
 
 
 def save_lora(model: nn.Module, folder: str | os.PathLike) -> None:

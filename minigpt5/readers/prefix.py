@@ -31,11 +31,16 @@ class KeyValuePrefix(nn.Module):
             cache.update(keys.expand(batch_size, -1, -1, -1), values.expand(batch_size, -1, -1, -1), layer)
 
 
+def prefix_of(model: PreTrainedModel) -> KeyValuePrefix | None:
+    """The prefix of a model, which is its submodule, if it has one."""
+    return getattr(model, "prefix", None)
+
+
 def behind_prefix(
     model: PreTrainedModel, states: Cache | None, mask: torch.Tensor
 ) -> tuple[Cache | None, torch.Tensor]:
     """A cache and a mask of all that is in it and is to be read, with the model's prefix in front if it has one."""
-    prefix: KeyValuePrefix | None = getattr(model, "prefix", None)
+    prefix = prefix_of(model)
     if prefix is None:
         return states, mask
     states = DynamicCache() if states is None else states

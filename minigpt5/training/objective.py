@@ -29,7 +29,8 @@ from minigpt5.utils.images import to_tensor
 from minigpt5.utils.processes import pick_device, share_of_batch
 from minigpt5.utils.programs import opening
 from minigpt5.utils.settings import DTYPES, Settings, setting
-from minigpt5.vokens.adapters import LoraSettings, save_adapter
+from minigpt5.vokens.adapter_folder import save_adapter
+from minigpt5.vokens.adapters import LoraSettings
 
 
 @dataclass

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,6 +127,35 @@ def _counts(config: dict[str, Any]) -> Iterable[tuple[str, int]]:
             left += [(name, each) for each in value]
         elif isinstance(value, int):
             yield name, value
+
+
+def read_whole(file: Path, shapes: Mapping[str, Sequence[int]]) -> dict[str, torch.Tensor]:
+    """The tensors of a file that holds just these.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+        ValueError: if it is broken, or tensors are missing, surplus, of another shape or not finite.
+    """
+    tensors = open_tensors(file)
+    both = [name for name in shapes if name in tensors.shapes]
+    found = {
+        "missing_keys": shapes.keys() - tensors.shapes.keys(),
+        "unexpected_keys": tensors.shapes.keys() - shapes.keys(),
+        "mismatched_keys": [
+            (name, tensors.shapes[name], shapes[name]) for name in both if tensors.shapes[name] != tuple(shapes[name])
+        ],
+    }
+    faults = _told(found)
+    if not faults:
+        try:
+            state = {name: tensors[name] for name in shapes}
+        except Exception as error:
+            raise ValueError(f"{file} cannot be read: {first_line(error)}") from error
+        faults = _numbers(state)
+        faults += [f"{name} is {value.dtype}" for name, value in state.items() if not value.is_floating_point()]
+    if faults:
+        raise ValueError(f"{file}: {'; '.join(faults)}")
+    return state
 
 
 def load_whole(kind: Any, folder: str | os.PathLike, surplus: bool = False, **options: Any) -> Any:
@@ -277,7 +306,7 @@ def _told(found: Mapping[str, Any]) -> list[str]:
         if found[key]:
             faults.append(f"it {verb} {few(sorted(found[key]))}")
     shapes = [
-        f"{name} is {list(there)}, but the configuration says {list(needed)}"
+        f"{name} is {list(there)}, but {list(needed)} is needed"
         for name, there, needed in sorted(found.get("mismatched_keys", ()))
     ]
     return faults + [few(shapes)] * bool(shapes) + list(found.get("error_msgs", ()))

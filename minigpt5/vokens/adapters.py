@@ -1,39 +1,21 @@
-"""What training adds to frozen base models: voken rows, a low-rank adapter or a prefix, and the mapper.
-
-An adapter folder holds them, with a fingerprint of the base that they were made for:
-
-    adapter.json           the base's name, its number of vokens, what is inside
-    base.safetensors       the fingerprint
-    vokens.safetensors     the vokens' rows of embedding table and head, and the prefix
-    lora/                  a peft adapter of the language model
-    mapper/                the whole mapper
-"""
+"""What training adds to a frozen reader: voken rows, and a low-rank adapter or a prefix."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import re
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from diffusers import DiffusionPipeline
 from peft import LoraConfig
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
-from minigpt5.painters import painter_of
 from minigpt5.readers.generic import language_model_name
-from minigpt5.readers.lora import attach_lora, fuse_lora, has_lora, load_lora, save_lora
-from minigpt5.readers.prefix import KeyValuePrefix
-from minigpt5.utils.integrity import load_whole
+from minigpt5.readers.lora import attach_lora, fuse_lora, has_lora
+from minigpt5.readers.prefix import KeyValuePrefix, prefix_of
 from minigpt5.utils.settings import Settings, setting
 
 
@@ -133,7 +115,7 @@ def train_adapter(
         torch.manual_seed(seed)
         if lora and not has_lora(model):
             add_lora(model, lora)
-        if prefix_length and not hasattr(model, "prefix"):
+        if prefix_length and prefix_of(model) is None:
             add_prefix(model, prefix_length)
 
 
@@ -151,7 +133,7 @@ def fuse_adapter(model: PreTrainedModel) -> None:
     Raises:
         ValueError: if the model has a prefix, which no weight can take up.
     """
-    if hasattr(model, "prefix"):
+    if prefix_of(model) is not None:
         raise ValueError("a prefix cannot be folded into weights; keep the adapter folder beside its base")
     fuse_lora(model)
     if not is_adapted(model):
@@ -164,111 +146,3 @@ def fuse_adapter(model: PreTrainedModel) -> None:
     for layer, put_back in ((table, model.set_input_embeddings), (head, model.set_output_embeddings)):
         layer.frozen.weight[layer.first : layer.first + len(layer.rows)] = layer.rows.to(layer.frozen.weight.dtype)
         put_back(layer.frozen)
-
-
-def fingerprint(pipe: DiffusionPipeline) -> tuple[str, torch.Tensor]:
-    """A hash of the names and shapes of the base's tensors, and eight numbers of each: `(tensors, 8)`.
-
-    The numbers are of their first half: the vokens' rows, which change, stand at the end.
-    """
-    names, samples = [], []
-    for part in ("comprehension", painter_of(pipe.painter).denoiser_name):
-        for name, parameter in getattr(pipe, part).named_parameters():
-            if ".rows" in name or "lora_" in name or name.startswith("prefix"):
-                continue
-            plain_name = name.replace(".base_layer.", ".").replace(".frozen.", ".")
-            names.append(f"{part}.{plain_name} {tuple(parameter.shape)}")
-            values = parameter.detach().flatten()[:: max(parameter.numel() // 16, 1)][:8].float().cpu()
-            samples.append(torch.nn.functional.pad(values, (0, 8 - len(values))))
-    order = sorted(range(len(names)), key=names.__getitem__)
-    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest(), torch.stack([samples[i] for i in order])
-
-
-def save_adapter(pipe: DiffusionPipeline, folder: str | os.PathLike, base: str) -> None:
-    """Write what was trained beside the base `base`: whole or not at all.
-
-    Raises:
-        ValueError: if nothing is attached to the comprehension stack.
-    """
-    model, folder = pipe.comprehension, Path(folder)
-    if not is_adapted(model):
-        raise ValueError("there is no adapter to save: nothing is attached to the comprehension stack")
-    temporary = folder.with_name(f"{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    rows = {"embedding": model.get_input_embeddings().rows, "head": model.get_output_embeddings().rows}
-    prefix = getattr(model, "prefix", None)
-    if prefix is not None:
-        rows["prefix"] = prefix.states
-    save_file({name: value.detach().contiguous() for name, value in rows.items()}, temporary / "vokens.safetensors")
-    names, samples = fingerprint(pipe)
-    save_file({"samples": samples}, temporary / "base.safetensors")
-    if has_lora(model):
-        save_lora(model, temporary / "lora")
-    pipe.mapper.save_pretrained(temporary / "mapper")
-    told = {"base": base, "base_sha256": names, "n_vokens": pipe.reader.n_vokens, "lora": has_lora(model)}
-    told["prefix_length"] = 0 if prefix is None else prefix.length
-    (temporary / "adapter.json").write_text(json.dumps(told, indent=2) + "\n")
-    (temporary / "README.md").write_text(_card(told))
-    if folder.exists():
-        shutil.rmtree(folder)
-    temporary.replace(folder)
-
-
-def _card(told: dict) -> str:
-    kind = "LoRA" if told["lora"] else f"a prefix of {told['prefix_length']}" if told["prefix_length"] else "no more"
-    return f"""---
-library_name: minigpt5
-base_model: {told["base"]}
-tags: [minigpt5, adapter]
----
-
-# MiniGPT-5 adapter of {told["base"]}
-
-The rows of {told["n_vokens"]} vokens, the mapper, and {kind} on the language model.
-
-```python
-from minigpt5 import MiniGPT5Pipeline
-
-pipeline = MiniGPT5Pipeline.from_pretrained("{told["base"]}")
-pipeline.load_adapter("PATH_OF_THIS_FOLDER")
-```
-"""
-
-
-@torch.no_grad()
-def load_adapter(pipe: DiffusionPipeline, folder: str | os.PathLike) -> None:
-    """Attach an adapter folder to the pipeline that it was made for.
-
-    Raises:
-        FileNotFoundError: if a file of the adapter is missing.
-        ValueError: if the pipeline is another base, has an adapter already, or a file is broken.
-    """
-    folder, model = Path(folder), pipe.comprehension
-    if is_adapted(model):
-        raise ValueError("the pipeline has an adapter already; fuse it, or open the base anew")
-    if not (folder / "adapter.json").exists():
-        raise FileNotFoundError(f"{folder} is no adapter folder: it has no adapter.json")
-    told = json.loads((folder / "adapter.json").read_text())
-    try:
-        rows, there = load_file(folder / "vokens.safetensors"), load_file(folder / "base.safetensors")["samples"]
-    except SafetensorError as error:
-        raise ValueError(f"{folder}: a file is broken ({error})") from error
-    names, samples = fingerprint(pipe)
-    # Bases in fp32, bf16 and fp16 are one base.
-    same = names == told["base_sha256"] and torch.allclose(samples, there, rtol=0.02, atol=1e-4)
-    if not same or told["n_vokens"] != pipe.reader.n_vokens:
-        why = "weights differ" if names == told["base_sha256"] else "sizes differ"
-        raise ValueError(f"{folder} is an adapter of another base, {told['base']}: the {why} from this pipeline's")
-    device = model.device
-    add_voken_rows(model, pipe.reader.voken_ids)
-    for layer, name in ((model.get_input_embeddings(), "embedding"), (model.get_output_embeddings(), "head")):
-        layer.rows.copy_(rows[name])
-    if told["lora"]:
-        load_lora(model, folder / "lora")
-    if told["prefix_length"]:
-        add_prefix(model, told["prefix_length"])
-        model.prefix.states.copy_(rows["prefix"])
-    model.requires_grad_(False).to(device)
-    mapper = load_whole(type(pipe.mapper), folder / "mapper")
-    pipe.mapper = mapper.to(pipe.mapper.device, pipe.mapper.dtype)

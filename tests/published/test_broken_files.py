@@ -175,7 +175,7 @@ FOLDERS = {
     "half a UNet": (lambda files: halve(files["sd"] / "unet/diffusion_pytorch_model.safetensors"), "unet: it lacks"),
     "no VAE": (lambda files: shutil.rmtree(files["sd"] / "vae"), "vae"),
     "no scheduler": (lambda files: shutil.rmtree(files["sd"] / "scheduler"), "scheduler"),
-    "another VAE": (lambda files: edit(files["sd"] / "vae/config.json", latent_channels=3), "the configuration says"),
+    "another VAE": (lambda files: edit(files["sd"] / "vae/config.json", latent_channels=3), "is needed"),
     "no index": (lambda files: (files["sd"] / "model_index.json").unlink(), "model_index.json"),
     "a broken vocabulary": (lambda files: (files["sd"] / "tokenizer/vocab.json").write_text("["), "no whole pipeline"),
 }

@@ -1,15 +1,19 @@
 """Voken rows, adapters and prefixes beside a frozen base."""
 
+import copy
 import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from minigpt5 import MiniGPT5Pipeline
+from minigpt5 import MiniGPT4ForConditionalGeneration, MiniGPT5Pipeline
+from minigpt5.evaluation.claims.vokens import with_fresh_vokens
 from minigpt5.readers.generic import next_token_logits
 from minigpt5.readers.minigpt4 import embed_prompt, last_hidden_states
 from minigpt5.training.cost import cost_table, training_cost
-from minigpt5.vokens.adapters import LoraSettings, fuse_adapter, is_adapted, save_adapter, train_adapter
+from minigpt5.vokens.adapter_folder import save_adapter
+from minigpt5.vokens.adapters import LoraSettings, fuse_adapter, is_adapted, train_adapter
 
 ASK = "What happens next?"
 KINDS = {
@@ -155,7 +159,7 @@ def test_broken_or_missing_folders_are_named(trained, tiny_folder, tmp_path):
     with pytest.raises(ValueError, match="adapter already"):
         pipe.load_adapter(tmp_path / "adapter")
     (tmp_path / "adapter/vokens.safetensors").write_bytes(b"half")
-    with pytest.raises(ValueError, match="a file is broken"):
+    with pytest.raises(ValueError, match="no safetensors file, or a broken one"):
         fresh.load_adapter(tmp_path / "adapter")
     assert not is_adapted(fresh.comprehension)
 
@@ -176,3 +180,81 @@ def test_training_goes_on_from_an_adapter(trained, tiny_folder, tmp_path):
     if kind != "prefix":
         fuse_adapter(again.comprehension)
         torch.testing.assert_close(states(again), states(pipe), atol=1e-5, rtol=1e-4)
+
+
+# Tied embeddings
+
+
+@pytest.fixture
+def tied(tiny_pipe):
+    """A pipeline whose embedding table and head are one matrix."""
+    config = copy.deepcopy(tiny_pipe.comprehension.config)
+    config.text_config.tie_word_embeddings = True
+    torch.manual_seed(0)
+    comprehension = MiniGPT4ForConditionalGeneration(config).eval()
+    assert comprehension.get_output_embeddings().weight is comprehension.get_input_embeddings().weight
+    own = MiniGPT5Pipeline(**tiny_pipe.components | {"comprehension": comprehension})
+    own.set_progress_bar_config(disable=True)
+    return own
+
+
+def move(pipe):
+    """Train, as it were."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in (p for p in pipe.comprehension.parameters() if p.requires_grad):
+            parameter += 0.1 * torch.randn_like(parameter)
+
+
+def tables(model):
+    return model.get_input_embeddings().weight, model.get_output_embeddings().weight
+
+
+@pytest.mark.parametrize("kind", ["rows", "lora"])
+def test_folding_into_tied_embeddings_unties_them(tied, tmp_path, kind):
+    train_adapter(tied, **KINDS[kind])
+    move(tied)
+    before = states(tied)
+    tied.fuse_adapter()
+    rounding = {"rows": 1e-6, "lora": 1e-5}[kind]
+    torch.testing.assert_close(states(tied), before, atol=rounding, rtol=rounding)
+    model = tied.comprehension
+    assert not model.config.tie_word_embeddings and not model.config.text_config.tie_word_embeddings
+
+    # Saved and opened, tied anew by the library, or with more tokens, they stay two.
+    tied.save_pretrained(tmp_path / "model")
+    again = MiniGPT5Pipeline.from_pretrained(tmp_path / "model")
+    assert torch.equal(states(again), states(tied))
+    for one in (model, again.comprehension):
+        one.tie_weights()
+        one.language_model.resize_token_embeddings(len(tied.processor.tokenizer) + 3, mean_resizing=False)
+        table, head = tables(one)
+        vokens = tied.processor.voken_ids
+        assert table is not head and not torch.allclose(table[vokens], head[vokens], atol=1e-3)
+        assert torch.equal(table[: vokens[0]], head[: vokens[0]])
+
+
+def test_tied_embeddings_are_saved_once_and_opened_tied(tied, tmp_path):
+    tied.save_pretrained(tmp_path / "model")
+    names = load_file(tmp_path / "model/comprehension/model.safetensors").keys()
+    assert ("language_model.lm_head.weight" in names) + ("language_model.model.embed_tokens.weight" in names) == 1
+    again = MiniGPT5Pipeline.from_pretrained(tmp_path / "model")
+    table, head = tables(again.comprehension)
+    assert table is head and torch.equal(states(again), states(tied))
+
+
+def test_an_adapter_of_a_tied_base_keeps_both_its_tables(tied, tmp_path):
+    tied.save_pretrained(tmp_path / "model")
+    train_adapter(tied)
+    move(tied)
+    save_adapter(tied, tmp_path / "adapter", "base")
+    again = MiniGPT5Pipeline.from_pretrained(tmp_path / "model")
+    again.load_adapter(tmp_path / "adapter")
+    assert torch.equal(states(again), states(tied))
+    again.fuse_adapter()
+    torch.testing.assert_close(states(again), states(tied), atol=1e-6, rtol=1e-6)
+
+
+def test_fresh_vokens_of_a_tied_model_stay_tied(tied):
+    table, head = tables(with_fresh_vokens(tied, 4).comprehension)
+    assert table is head and len(table) == len(tied.processor.tokenizer)
