@@ -210,6 +210,7 @@ class Painter:
                 inputs = (self.inputs(conditioning), self.inputs(self.rows(null, conditioning)))
                 replaced[self.denoiser_name] = GuidedDenoiser(self.denoiser, guider, self.pipeline.scheduler, *inputs)
                 null, guidance_scale = None, 1.0
+        null = null if "negative_prompt_embeds" in self.parameters else None
         given |= self.arguments(conditioning, null) | self.guidance(guidance_scale, null is not None)
         vae = getattr(self.pipeline, "vae", None)
         step = StepCallback(
@@ -238,7 +239,7 @@ class Painter:
                 features = f"negative_{features}" if name.startswith("negative_") else features
                 if features in tensors:
                     shape, device = tensors[features].shape[:2], tensors[features].device
-                    given[name] = torch.ones(shape, dtype=torch.long, device=device)
+                    given[name] = torch.ones(shape, dtype=torch.bool, device=device)
         for name, value in given.items():
             # Some pipelines take features of any length, picture by picture.
             if "list[" in str(self.parameters[name].annotation):

@@ -63,7 +63,8 @@ class StepCallback:
         changed = dict(tensors)
         if self.callback is not None:
             changed |= self.call(step, timestep, {name: tensors[name] for name in self.names})
-        if getattr(painter, "do_classifier_free_guidance", False):
+        # Who does not say whether it guides, guides to the end.
+        if getattr(painter, "do_classifier_free_guidance", True):
             for name, null in self.null.items():
                 null = self.null[name] = changed.get(f"negative_{name}", null)
                 changed[name] = torch.cat([null, changed[name]])
