@@ -8,7 +8,7 @@ What reads and what paints stay as they are; only the rows of the vokens and the
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,12 @@ from minigpt5.utils.integrity import load_whole, load_whole_pipeline, local_fold
 from minigpt5.utils.json_files import read_json
 from minigpt5.vokens.connector import Connector
 from minigpt5.vokens.mapper import VokenMapper
-from minigpt5.vokens.query_connector import QueryConnector, measure_scale
+from minigpt5.vokens.query_connector import CAPTIONS, QueryConnector, measure_scale
 from minigpt5.weights import shipped_model
 
 Processor = ProcessorMixin | PreTrainedTokenizerBase
 Source = str | os.PathLike
-CONNECTORS: dict[str, Callable[..., Connector]] = {"mapper": VokenMapper, "queries": QueryConnector}
+CONNECTORS: dict[str, type[Connector]] = {"mapper": VokenMapper, "queries": QueryConnector}
 # Tokens that a prompt needs beside the vokens of its picture.
 SHORTEST_PROMPT = 32
 
@@ -55,6 +55,7 @@ def new_pipeline(
     seed: int = 0,
     guidance_scale: float | None = None,
     num_inference_steps: int | None = None,
+    captions: Sequence[str] = CAPTIONS,
     **sizes: Any,
 ) -> MiniGPT5Pipeline:
     """An untrained pipeline of a model that reads and a pipeline that paints; both are used, not copied.
@@ -67,7 +68,8 @@ def new_pipeline(
         connector: "mapper", the published one, or "queries", a bidirectional encoder.
         seed: of all that is new.
         guidance_scale, num_inference_steps: defaults of the pipeline's call; by default the painter's own.
-        sizes: further arguments of the connector, such as `num_layers`.
+        captions: at the scale of whose text features "queries" begins, if the painter has its text encoder.
+        sizes: further arguments of the connector, such as `num_layers`; "queries" also takes `reader_layers`.
 
     Raises:
         ValueError: if the two cannot be joined; says why.
@@ -82,7 +84,7 @@ def new_pipeline(
         processor = add_vokens(comprehension, processor, n_vokens, seed)
     elif there != n_vokens:
         raise ValueError(f"the reader has {there} vokens already; join it with n_vokens={there}")
-    reader = reader_of(comprehension, processor)
+    reader = reader_of(comprehension, processor, sizes.get("reader_layers", (-1,)))
     if reader.context_length < n_vokens + SHORTEST_PROMPT:
         name, context = type(comprehension).__name__, reader.context_length
         raise ValueError(f"{name} reads {context} tokens, too few for {n_vokens} vokens and a prompt")
@@ -91,13 +93,12 @@ def new_pipeline(
         made = CONNECTORS[connector](
             voken_dim=reader.feature_width,
             text_dim=width,
-            # The mapper makes as many features as the text encoder does, the other one of each voken.
-            text_length=n_vokens if connector == "queries" else length,
+            text_length=n_vokens if CONNECTORS[connector].one_feature_a_voken else length,
             pooled_dims={name: shape[-1] for name, shape in shapes.items()} or None,
             **sizes,
         )
-    if connector == "queries" and parts.get("text_encoder") is not None:
-        measure_scale(made, trainable(paints))
+    if isinstance(made, QueryConnector) and parts.get("text_encoder") is not None:
+        measure_scale(made, trainable(paints), captions)
     scale = paints.default("guidance_scale") if guidance_scale is None else guidance_scale
     steps = paints.default("num_inference_steps") if num_inference_steps is None else num_inference_steps
     return MiniGPT5Pipeline(

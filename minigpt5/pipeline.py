@@ -246,9 +246,10 @@ class MiniGPT5Pipeline(DiffusionPipeline):
     @property
     def reader(self) -> Reader:
         """Processor and comprehension as that which reads and speaks."""
+        parts = (self.comprehension, self.processor, tuple(self.mapper.config.get("reader_layers", (-1,))))
         reader = self._reader
-        if reader is None or (reader.model, reader.processor) != (self.comprehension, self.processor):
-            reader = self._reader = reader_of(self.comprehension, self.processor)
+        if reader is None or (reader.model, reader.processor, reader.layers) != parts:
+            reader = self._reader = reader_of(*parts)
         return reader
 
     @property

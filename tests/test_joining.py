@@ -5,7 +5,7 @@ import torch
 from diffusers import DiffusionPipeline
 from transformers import AutoModelForImageTextToText
 
-from minigpt5 import MiniGPT5Pipeline, cli
+from minigpt5 import MiniGPT5Pipeline, QueryConnector, cli
 from minigpt5.joining import licence, new_pipeline, open_reader
 from minigpt5.painters import painter_of, trainable
 from minigpt5.painters.shapes import flux_1, sana_0_6b
@@ -90,6 +90,23 @@ def test_the_other_connector_begins_at_the_scale_of_the_text_features(folders, t
     assert made.std().item() == pytest.approx(aimed_at.std().item(), rel=0.5)
     pipe.save_pretrained(tmp_path)
     assert paint(MiniGPT5Pipeline.from_pretrained(tmp_path))[0] == paint(pipe)[0]
+
+
+def test_a_connector_says_which_layers_of_the_reader_it_takes(folders, tmp_path):
+    options = {"n_vokens": 12, "connector": "queries", "reader_layers": [-1, 1], "num_layers": 1, "captions": CAPTIONS}
+    pipe = MiniGPT5Pipeline.join(folders / "reader", folders / "painter", **options)
+    assert pipe.mapper.proj_in.in_features == pipe.reader.feature_width == 2 * 192
+    features = trainable(painter_of(pipe.painter)).encode_captions(CAPTIONS)["prompt_embeds"].flatten(0, 1)
+    torch.testing.assert_close(pipe.mapper.norm_out.bias, features.mean(0))
+
+    pipe.save_pretrained(tmp_path)
+    again = MiniGPT5Pipeline.from_pretrained(tmp_path)
+    assert again.reader.layers == (-1, 1)
+    torch.testing.assert_close(paint(again)[1], paint(pipe)[1])
+    sizes = {name: pipe.mapper.config[name] for name in ("text_dim", "text_length", "pooled_dims")}
+    again.mapper = QueryConnector(voken_dim=192, num_layers=1, **sizes)
+    assert again.reader.layers == (-1,)
+    assert paint(again)[1].isfinite().all()
 
 
 def test_parts_of_pipelines_are_joined_by_name():

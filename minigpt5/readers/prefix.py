@@ -25,7 +25,7 @@ class KeyValuePrefix(nn.Module):
         """Number of keys before the prompt."""
         return self.states.shape[3]
 
-    def fill(self, cache: Cache, batch_size: int, dtype: torch.dtype) -> None:
+    def forward(self, cache: Cache, batch_size: int, dtype: torch.dtype) -> None:
         """Put the prefix into an empty cache."""
         for layer, (keys, values) in enumerate(self.states.to(dtype)):
             cache.update(keys.expand(batch_size, -1, -1, -1), values.expand(batch_size, -1, -1, -1), layer)
@@ -45,5 +45,5 @@ def behind_prefix(
         return states, mask
     states = DynamicCache() if states is None else states
     if states.get_seq_length() == 0:
-        prefix.fill(states, len(mask), model.dtype)
+        prefix(states, len(mask), model.dtype)
     return states, torch.cat([mask.new_ones(len(mask), prefix.length), mask], dim=1)

@@ -49,11 +49,10 @@ def _told_twice(parts: Mapping[str, Any]) -> Iterator[tuple[str, Any, str, Any]]
         yield "the size of the processor's pictures", sides, "comprehension's image_size", side and tuple(side)
 
     width, length = _get(mapper, "config", "text_dim"), _get(mapper, "config", "text_length")
-    states, layers = _width(parts.get("comprehension")), _get(mapper, "config", "reader_layers")
-    if layers is not None:
-        states = states and states * len(layers)
-        # Each voken becomes one feature, however many the text encoder makes.
-        yield "the connector's text_length", length, "the processor's n_vokens", _get(processor, "n_vokens")
+    states = _width(parts.get("comprehension"))
+    states = states and states * len(_get(mapper, "config", "reader_layers") or (-1,))
+    if _get(mapper, "one_feature_a_voken"):
+        yield "the mapper's text_length", length, "the number of vokens", vokens
         length = None
     yield "the mapper's voken_dim", _get(mapper, "config", "voken_dim"), "the width of comprehension's states", states
     wanted = _get(unet, "config", "encoder_hid_dim") or _get(unet, "config", "cross_attention_dim")

@@ -49,12 +49,19 @@ class VokenEmbedding(VokenRows):
 class VokenHead(VokenRows):
     """A language model's head."""
 
+    def __init__(self, frozen: nn.Linear, voken_ids: Sequence[int]):
+        super().__init__(frozen, voken_ids)
+        # Beside the rows, because the frozen head's own is on the device in that module's forward alone.
+        if frozen.bias is None:
+            self.bias_of_rows = None
+        else:
+            self.register_buffer("bias_of_rows", frozen.bias[list(voken_ids)].detach().clone(), persistent=False)
+
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits `(..., vocabulary)`."""
         logits = self.frozen(hidden)
         here = slice(self.first, self.first + len(self.rows))
-        bias = self.frozen.bias[here] if self.frozen.bias is not None else None
-        logits[..., here] = linear(hidden, self.rows.to(hidden.dtype), bias)
+        logits[..., here] = linear(hidden, self.rows.to(hidden.dtype), self.bias_of_rows)
         return logits
 
 

@@ -19,6 +19,8 @@ class Connector(ModelMixin, ConfigMixin):
     `(blocks, text_length, text_dim)` in `forward`, and calls `add_pooled` in `__init__`.
     """
 
+    # Whether there are as many features as vokens, whatever the painter's text encoder makes.
+    one_feature_a_voken: ClassVar[bool] = False
     # Parts that the second stage of training leaves as the first made them.
     fixed_in_stage_two: ClassVar[tuple[str, ...]] = ()
 

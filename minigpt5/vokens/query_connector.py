@@ -35,6 +35,7 @@ class QueryConnector(Connector):
         ValueError: if layers or heads do not divide the width.
     """
 
+    one_feature_a_voken = True
     _supports_gradient_checkpointing = True
     _no_split_modules: ClassVar[list[str]] = ["BasicTransformerBlock"]
     _repeated_blocks: ClassVar[list[str]] = ["BasicTransformerBlock"]

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from minigpt5 import ImageEvent
+from minigpt5.vokens.adapters import LoraSettings, train_adapter
 
 from .base import latents, paint, same, seeded
 
@@ -58,6 +59,16 @@ class MemoryMixin:
             assert same(paint(pipe, *prompt, output_type="pt"), output) and came
         # A second time, because everything has to be put away behind a call.
         assert same(paint(pipe, *prompts[0], output_type="pt"), whole[0])
+
+    @pytest.mark.parametrize("adapter", [{"lora": LoraSettings()}, {"prefix_length": 2}], ids=["lora", "prefix"])
+    @pytest.mark.parametrize("kind", ["sequential", "leaf_level"])
+    def test_offloaded_adapters_reply_as_they_did(self, opened, offload, pictures, kind, adapter):
+        pipe = opened()
+        train_adapter(pipe, **adapter)
+        pipe.comprehension.requires_grad_(False)
+        whole = paint(pipe, self.picture_prompt, pictures[0])
+        offload(pipe, kind)
+        assert same(paint(pipe, self.picture_prompt, pictures[0]), whole)
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_offloaded_parts_stream_as_they_did(self, opened, offload, script, IMAGE, kind):

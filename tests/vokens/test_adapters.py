@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from diffusers.hooks import apply_group_offloading
 from safetensors.torch import load_file
 
 from minigpt5 import MiniGPT4ForConditionalGeneration, MiniGPT5Pipeline
@@ -13,7 +14,7 @@ from minigpt5.readers.generic import next_token_logits
 from minigpt5.readers.minigpt4 import embed_prompt, last_hidden_states
 from minigpt5.training.cost import cost_table, training_cost
 from minigpt5.vokens.adapter_folder import save_adapter
-from minigpt5.vokens.adapters import LoraSettings, fuse_adapter, is_adapted, train_adapter
+from minigpt5.vokens.adapters import LoraSettings, VokenHead, fuse_adapter, is_adapted, train_adapter
 
 ASK = "What happens next?"
 KINDS = {
@@ -258,3 +259,13 @@ def test_an_adapter_of_a_tied_base_keeps_both_its_tables(tied, tmp_path):
 def test_fresh_vokens_of_a_tied_model_stay_tied(tied):
     table, head = tables(with_fresh_vokens(tied, 4).comprehension)
     assert table is head and len(table) == len(tied.processor.tokenizer)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_head_reads_no_weights_past_its_parts_hooks(weights_leave, bias):
+    head = VokenHead(torch.nn.Linear(6, 10, bias=bias), [7, 8, 9])
+    hidden = torch.randn(2, 6)
+    whole = head(hidden)
+    assert torch.allclose(whole, head.frozen(hidden), atol=1e-6)
+    apply_group_offloading(head, torch.device("cpu"), offload_type="leaf_level")
+    assert torch.equal(head(hidden), whole) and weights_leave
