@@ -222,7 +222,8 @@ from minigpt5.storyworld.language import caption
 from minigpt5.storyworld.scene import sample_scene
 from minigpt5.training.fit import FitConfig, fit
 from minigpt5.training.objective import LossWeights, VokenModel
-from minigpt5.vokens.adapters import LoraSettings, save_adapter, train_adapter
+from minigpt5.vokens.adapter_folder import save_adapter
+from minigpt5.vokens.adapters import LoraSettings, train_adapter
 
 torch.set_num_threads(1)
 KINDS = {"lora": {"lora": LoraSettings(rank=2, dropout=0.3)}, "prefix": {"prefix_length": 3}}
