@@ -21,7 +21,7 @@ from minigpt5.utils.json_files import decode_text, field, read_json, read_json_l
 
 Part = tuple[int, int]
 WHOLE: Part = (0, 1)
-PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif")
+PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 
 
 class PictureFile(NamedTuple):
@@ -89,6 +89,10 @@ def caption_file_rows(root: str | Path, split: str, part: Part = WHOLE) -> Itera
     """What img2dataset writes as `files`: under `{split}/` a caption `NAME.txt` beside each picture `NAME.jpg`."""
     folder = existing(Path(root) / split)
     for caption in islice(sorted(folder.rglob("*.txt")), part[0], None, part[1]):
+        try:
+            str(caption).encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{str(caption)!a}: the name of this file is not UTF-8") from None
         text = decode_text(caption.read_bytes(), str(caption)).strip()
         picture = find_picture(caption.parent, caption.stem)
         yield Row(str(caption), "", [text], [PictureFile(str(Path(picture).relative_to(root)), picture)])

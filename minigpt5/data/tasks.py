@@ -94,11 +94,13 @@ def dialogue_task(texts: Sequence[str], images: Sequence[Any], rng: random.Rando
     """A random turn of the second speaker in the light of all turns before.
 
     Raises:
-        NothingToLearn: from a talk in which the second speaker says and shows nothing.
+        NothingToLearn: from a talk of one turn, or in which the second speaker says and shows nothing.
     """
+    if len(texts) < 2:
+        raise NothingToLearn(f"a talk needs two turns, this one has {len(texts)}")
     said = [i for i in range(1, len(texts), 2) if texts[i].strip() or (paint and images[i] is not None)]
     if not said:
-        raise NothingToLearn(f"a talk needs a reply, and the second speaker's turns are empty among its {len(texts)}")
+        raise NothingToLearn("the second speaker's turns are empty")
     turn = rng.choice(said)
     messages = []
     for i in range(turn + 1):

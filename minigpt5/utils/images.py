@@ -13,13 +13,14 @@ import math
 import os
 import stat
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from minigpt5.utils.metadata import strip_metadata
+from minigpt5.utils.metadata import without_metadata
 
 if TYPE_CHECKING:
     import torch
@@ -216,14 +217,7 @@ def open_image(file: str | Path | bytes, name: str | None = None) -> Image.Image
             mode = os.stat(file).st_mode
             if not stat.S_ISREG(mode):
                 raise ImageError(f"is a {'folder' if stat.S_ISDIR(mode) else 'pipe or device'}, not a picture")
-        try:
-            return _decode(file)
-        except Exception:
-            # Decoders stumble over what stands beside the pixels.
-            pixels = strip_metadata(file if isinstance(file, bytes) else Path(file).read_bytes())
-            if pixels is None:
-                raise
-            return _decode(pixels)
+        return _decode(file)
     except ImageError as error:
         problem = str(error)
     except FileNotFoundError:
@@ -238,8 +232,14 @@ def open_image(file: str | Path | bytes, name: str | None = None) -> Image.Image
 
 
 def _decode(file: str | Path | bytes) -> Image.Image:
-    with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
-        return to_rgb(image)
+    try:
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
+            return to_rgb(image)
+    except Exception:
+        for pixels in without_metadata(file if isinstance(file, bytes) else Path(file).read_bytes()):
+            with suppress(Exception), Image.open(io.BytesIO(pixels)) as image:
+                return to_rgb(image)
+        raise
 
 
 def trim_strip(image: Image.Image) -> Image.Image:

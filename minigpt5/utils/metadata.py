@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
-# What pixels mean: JFIF's segment and Adobe's, a PNG's transparent colour.
-MEANING = (0xE0, 0xEE, b"tRNS")
+# What pixels mean: a PNG's transparent colour, the segments of JFIF and Adobe.
+MEANING = {b"tRNS", 0xE0, 0xEE}
+# What tells how they are turned.
+EXIF = {b"eXIf", 0xE1}
 
 
-def strip_metadata(data: bytes) -> bytes | None:
-    """A PNG without its ancillary chunks or a JPEG without its APP segments; `None` of any other file."""
-    if data.startswith(PNG):
-        return _strip_png(data)
-    return _strip_jpeg(data) if data.startswith(JPEG) else None
+def without_metadata(data: bytes) -> Iterator[bytes]:
+    """A PNG or JPEG with its pixels and EXIF alone, then with its pixels alone; nothing of any other file."""
+    strip = _strip_png if data.startswith(PNG) else _strip_jpeg if data.startswith(JPEG) else None
+    if strip:
+        yield strip(data, MEANING | EXIF)
+        yield strip(data, MEANING)
 
 
-def _strip_png(data: bytes) -> bytes:
-    kept, at = [PNG], len(PNG)
+def _strip_png(data: bytes, kept: set) -> bytes:
+    chunks, at = [PNG], len(PNG)
     while at < len(data):
         name = data[at + 4 : at + 8]
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")
-        if name[:1].isupper() or name in MEANING:  # critical chunks have a capital
-            kept.append(data[at:end])
+        if name[:1].isupper() or name in kept:  # critical chunks have a capital
+            chunks.append(data[at:end])
         at = end
-    return b"".join(kept)
+    return b"".join(chunks)
 
 
-def _strip_jpeg(data: bytes) -> bytes:
-    kept, at = [JPEG], len(JPEG)
+def _strip_jpeg(data: bytes, kept: set) -> bytes:
+    segments, at = [JPEG], len(JPEG)
     # Behind the start of the scan come the pixels.
     while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        if not 0xE0 <= data[at + 1] <= 0xEF or data[at + 1] in MEANING:
-            kept.append(data[at:end])
+        if not 0xE0 <= data[at + 1] <= 0xEF or data[at + 1] in kept:
+            segments.append(data[at:end])
         at = end
-    return b"".join([*kept, data[at:]])
+    return b"".join([*segments, data[at:]])

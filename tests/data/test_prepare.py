@@ -265,3 +265,11 @@ def test_the_table_says_what_the_report_says(source, out):
         "corrupt": "2",
     }
     assert places[0] == f"train: 3 bad in {source / 'train'}" and len(places) == 4
+
+
+def test_a_file_name_that_is_not_utf8_is_told(source, out):
+    (source / "train").mkdir(parents=True)
+    with open(os.path.join(os.fsencode(source / "train"), b"caf\xe9.txt"), "wb"):
+        pass
+    with pytest.raises(ValueError, match=r"caf.*\.txt': the name of this file is not UTF-8"):
+        prepare("cc3m", source, out)

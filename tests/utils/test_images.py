@@ -268,12 +268,16 @@ def test_a_png_whose_exif_has_a_wrong_checksum_is_used():
 
 def test_a_jpeg_whose_index_of_pictures_is_broken_is_used():
     buffer = io.BytesIO()
-    Image.new("RGB", (8, 4), RED).save(buffer, "mpo", save_all=True, append_images=[Image.new("RGB", (8, 4))])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    frames = {"save_all": True, "append_images": [Image.new("RGB", (8, 4))]}
+    Image.new("RGB", (8, 4), RED).save(buffer, "mpo", exif=exif, **frames)
     content = buffer.getvalue()
     at = content.index(b"MPF") + 4
     for place in range(at, at + 40):
         read = open_image(content[:place] + b"\xff" + content[place + 1 :])
         assert np.abs(np.subtract(colour(read), RED)).max() < 5
+        assert read.size == (4, 8)
 
 
 @pytest.mark.parametrize("kind", ["gif", "png", "webp", "tiff"])
