@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,21 @@ def write_report(
 ) -> None:
     """Write `results.json` and `results.md` into a folder.
 
+    A figure that is no finite number is not computed: JSON has no word for it, and what it would say is nothing.
+
     Args:
         bounds: of tasks, what the judge's figures lie between.
     """
+    not_computed = dict(measurements.not_computed)
+    figures: dict[str, dict[str, dict[str, float]]] = {}
+    for name, task in measurements.tasks.items():
+        told = {figure: _entry(value) for figure, value in task.figures.items()}
+        figures[name] = _without_not_finite(told, name, not_computed)
+    finite_bounds = {}
+    for name, columns in (bounds or {}).items():
+        rows = {figure: {column: told[figure] for column, told in columns.items()} for figure in columns["floor"]}
+        rows = _without_not_finite(rows, f"bounds, {name}", not_computed)
+        finite_bounds[name] = {column: {figure: row[column] for figure, row in rows.items()} for column in columns}
     record = {
         "title": title,
         "settings": settings,
@@ -33,13 +47,13 @@ def write_report(
                 "items": len(task.items),
                 "groups": len(set(task.groups)),
                 "pictures": task.pictures,
-                "figures": {figure: _entry(value) for figure, value in task.figures.items()},
+                "figures": figures[name],
             }
             for name, task in measurements.tasks.items()
         },
         "passed_over": measurements.passed_over,
-        "bounds": bounds or {},
-        "not_computed": measurements.not_computed,
+        "bounds": finite_bounds,
+        "not_computed": not_computed,
         "notes": measurements.notes,
     }
     write_json(out / "results.json", record)
@@ -48,6 +62,21 @@ def write_report(
 
 def _entry(value: Interval | float) -> dict[str, float]:
     return value._asdict() if isinstance(value, Interval) else {"estimate": value}
+
+
+def _without_not_finite(
+    entries: Mapping[str, dict[str, float]], place: str, not_computed: dict[str, str]
+) -> dict[str, dict[str, float]]:
+    """The figures whose numbers are all finite; the others are noted, each with what it came to."""
+    kept = {}
+    for figure, numbers in entries.items():
+        odd = {name: value for name, value in numbers.items() if not math.isfinite(value)}
+        if odd:
+            told = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in odd.items())
+            not_computed[f"{figure} ({place})"] = f"it came out as no finite number: {told}"
+        else:
+            kept[figure] = numbers
+    return kept
 
 
 def markdown(record: dict[str, Any]) -> str:

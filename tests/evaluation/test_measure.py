@@ -16,6 +16,7 @@ from minigpt5.evaluation.replies import ReplyFolder
 from minigpt5.evaluation.report import markdown, write_report
 from minigpt5.evaluation.storyworld import judged_bounds, read_truth, storyworld_columns
 from minigpt5.metrics import pictures
+from minigpt5.metrics.intervals import Interval
 from minigpt5.metrics.items import ItemMetric
 from minigpt5.metrics.registry import METRICS
 from minigpt5.utils.images import open_image, to_tensor
@@ -167,6 +168,33 @@ def test_what_is_missing_is_named_with_where_to_get_it(data, tmp_path):
     page = (tmp_path / "results.md").read_text()
     assert "- FID, KID, Inception Score: Inception v3: there is no file" in page and "https://" in page
     assert "| seed | `0` |" in page
+
+
+def test_a_figure_that_is_not_finite_is_not_computed_and_the_report_is_written(data, tmp_path):
+    items = alignment_items(data / "cc3m", "validation")
+    measured = Measurements(items, perfect(items, tmp_path), Weights())
+    (task,) = measured.tasks.values()
+    nan, infinite = float("nan"), float("inf")
+    task.figures |= {
+        "good": Interval(0.5, 0.25, 0.75),
+        "nan": nan,
+        "open": Interval(0.5, -infinite, 0.75),
+        "fid": infinite,
+    }
+    bounds = {"floor": {"frame": 0.0, "hero": nan}, "ceiling": {"frame": 1.0, "hero": 1.0}}
+    write_report(tmp_path, "Pairs", {}, measured, {task.name: bounds})
+    record = json.loads((tmp_path / "results.json").read_text())
+    assert record["tasks"][task.name]["figures"] == {"good": {"estimate": 0.5, "low": 0.25, "high": 0.75}}
+    assert record["bounds"] == {task.name: {"floor": {"frame": 0.0}, "ceiling": {"frame": 1.0}}}
+    assert record["not_computed"] == {
+        "nan (caption to picture)": "it came out as no finite number: estimate nan",
+        "open (caption to picture)": "it came out as no finite number: low -inf",
+        "fid (caption to picture)": "it came out as no finite number: estimate inf",
+        "hero (bounds, caption to picture)": "it came out as no finite number: floor nan",
+    }
+    page = (tmp_path / "results.md").read_text()
+    assert "- open (caption to picture): it came out as no finite number: low -inf" in page
+    assert "| frame | 0.000 | 1.000 |" in page and "| hero |" not in page
 
 
 def test_a_missing_reply_is_told(data, tmp_path):
