@@ -46,7 +46,7 @@ class Chat:
             ValueError: as the call does; the conversation is then as it was.
         """
         messages = self._next(prompt, images, options)
-        output = self.pipe(messages, prompt_cache=self.cache, **options)
+        output: Any = self.pipe(messages, prompt_cache=self.cache, **options)
         self._said(messages, output.segments[0])
         return output
 
@@ -75,14 +75,16 @@ class Chat:
         content = [{**part, "image": next(rest)} if part["type"] == "image" else part for part in turn[0]["content"]]
         system = [message for message in self.messages[:1] if message["role"] == "system"]
         said = self.messages[len(system) :]
-        for start in range(0, len(said) + 1, 2):
-            messages = [*system, *said[start:], _message("user", content)]
+        while True:
+            messages = [*system, *said, _message("user", content)]
             try:
                 self.pipe.encode_prompt([messages])
+            except ValueError:
+                if not said:
+                    raise
+                said = said[2:]
+            else:
                 return messages
-            except ValueError as error:
-                too_long = error
-        raise too_long
 
     def _said(self, messages: list[Message], segments: Sequence[Any]) -> None:
         content = [

@@ -366,7 +366,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         if prompt_cache is None:
             inputs = reader.encode(prompts, images)
         elif len(prompts) == 1:
-            inputs = reader.unread(prompts[0], images[0] if images else None, prompt_cache)
+            inputs = reader.unread(prompts[0], images[0] if images else None, prompt_cache, self._execution_device)
             read = len(prompt_cache)
         else:
             raise ValueError(f"a prompt_cache is of one prompt, got {len(prompts)}")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from transformers import Cache
 
 
 @dataclass
@@ -13,17 +13,19 @@ class ReaderCache:
     """What a reader has read of a batch of rows; empty until a reader fills it.
 
     Args:
-        states: keys and values of all layers, or whatever else the language model remembers.
+        states: keys and values of all layers, or whatever else the language model remembers; a cache of transformers.
         ids, mask: tokens `(batch, length)`, and 1 where there are any.
         positions: `(batch, length)`, or `(axes, batch, length)` where they have several axes.
         pictures: what tells the pictures of a single row from others, in order.
+        source: what tells the model by which they were read from others.
     """
 
-    states: Cache | None = None
-    ids: torch.Tensor | None = None
-    mask: torch.Tensor | None = None
-    positions: torch.Tensor | None = None
+    states: Any = None
+    ids: Any = None
+    mask: Any = None
+    positions: Any = None
     pictures: list[bytes] = field(default_factory=list)
+    source: Any = None
 
     def __len__(self) -> int:
         return 0 if self.ids is None else self.ids.shape[1]
@@ -51,5 +53,5 @@ class ReaderCache:
 
     def clear(self) -> None:
         """Forget everything."""
-        self.states = self.ids = self.mask = self.positions = None
+        self.states = self.ids = self.mask = self.positions = self.source = None
         self.pictures = []

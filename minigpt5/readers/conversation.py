@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
-from minigpt5.readers.prompts import IMAGE_MARK, Example, Mark, Message, Piece, Prompt, split_marks
+from minigpt5.readers.prompts import IMAGE_MARK, Example, Message, Piece, Prompt, split_marks
 from minigpt5.readers.styles import MINIGPT4
 
 
@@ -79,8 +79,8 @@ class ChatTemplate:
     """
 
     def __init__(self, processor: ProcessorMixin | PreTrainedTokenizerBase):
-        self.processor = processor
-        self.tokenizer = getattr(processor, "tokenizer", processor)
+        self.processor: Any = processor
+        self.tokenizer: Any = getattr(processor, "tokenizer", processor)
         self.template = getattr(processor, "chat_template", None) or self.tokenizer.chat_template
 
     def render(self, messages: Sequence[Message], reply: bool = True) -> str:
@@ -96,12 +96,13 @@ class ChatTemplate:
         messages = [{**message, "content": self._plain(message["content"])} for message in messages]
         if self.template is None:
             mark = str(getattr(self.processor, "image_token", ""))
-            return "".join(mark if piece is Mark.IMAGE else piece for piece in MINIGPT4.write(messages, reply)).strip()
-        content = [message["content"] for message in messages]
-        if self.processor is self.tokenizer:
-            # Templates of language models that read no pictures want texts.
-            content = [" ".join(part["text"] for part in parts) for parts in content]
-        messages = [{**message, "content": own or [_text("")]} for message, own in zip(messages, content, strict=True)]
+            pieces = MINIGPT4.write(messages, reply)
+            return "".join(piece if isinstance(piece, str) else mark for piece in pieces).strip()
+        # Templates of language models that read no pictures want texts.
+        for message in messages:
+            texts = [part.get("text", "") for part in message["content"]]
+            bare = self.processor is self.tokenizer
+            message["content"] = " ".join(texts) if bare else message["content"] or [_text("")]
         # Models that think aloud are asked to answer at once.
         options = {"enable_thinking": False} if "enable_thinking" in str(self.template) else {}
         template = self.template if isinstance(self.template, str) else None

@@ -13,21 +13,20 @@ from __future__ import annotations
 import hashlib
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import nn
+from torch.nn.functional import pad
 from transformers import BatchFeature, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 from minigpt5.readers.cache import ReaderCache
-from minigpt5.readers.conversation import ChatTemplate, conversation
+from minigpt5.readers.conversation import conversation
+from minigpt5.readers.encoding import PromptEncoder
 from minigpt5.readers.prefix import behind_prefix, prefix_of
-from minigpt5.readers.processor import IGNORE_INDEX
-from minigpt5.readers.prompts import Example, Mark, Message, Piece, Prompt, as_batch, check_messages
-from minigpt5.readers.vokens import voken_ids
-from minigpt5.utils.images import to_rgb, trim_strip
+from minigpt5.readers.prompts import Prompt, as_batch
+from minigpt5.utils.images import to_rgb
 
 # Layers that remember keys and values, which can be cut back; others remember a state that cannot.
 _ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
@@ -44,7 +43,7 @@ class States(NamedTuple):
     features: torch.Tensor
 
 
-class Reader:
+class Reader(PromptEncoder):
     """A model and its processor as that which reads and speaks.
 
     Args:
@@ -58,6 +57,8 @@ class Reader:
 
     # Whether what comes later leaves the states of what was read before as they are.
     resumes: ClassVar[bool] = True
+    # The token type of what is no picture, where a model's attention looks ahead in some types.
+    text_type: ClassVar[int] = 0
 
     def __init__(
         self,
@@ -65,21 +66,11 @@ class Reader:
         processor: ProcessorMixin | PreTrainedTokenizerBase,
         layers: Sequence[int] = (-1,),
     ):
-        self.model, self.processor, self.layers = model, processor, tuple(layers)
-        self.tokenizer: PreTrainedTokenizerBase = getattr(processor, "tokenizer", processor)
-        self.config = model.config.get_text_config(decoder=True)
-        self.voken_ids = voken_ids(self.tokenizer)
-        if not self.voken_ids:
-            raise ValueError("the tokenizer has no vokens; add them with minigpt5.readers.add_vokens")
+        super().__init__(model, processor)
+        self.layers = tuple(layers)
+        self.config: Any = model.config.get_text_config(decoder=True)
         if getattr(self.config, "is_encoder_decoder", False):
             raise ValueError(f"{type(model).__name__} is an encoder-decoder; a reader is a decoder-only model")
-
-    # What it is
-
-    @property
-    def n_vokens(self) -> int:
-        """Vokens that make one picture."""
-        return len(self.voken_ids)
 
     @property
     def context_length(self) -> int:
@@ -92,259 +83,14 @@ class Reader:
         return len(self.layers) * self.model.get_output_embeddings().weight.shape[1]
 
     @property
-    def image_token_id(self) -> int | None:
-        """Of the token that stands where a picture is read, if it reads pictures."""
-        return getattr(self.model.config, "image_token_id", None)
-
-    @property
-    def language_model(self) -> PreTrainedModel:
+    def language_model(self) -> Any:
         """The layers that predict the next token, without what looks at pictures."""
         return self.model.get_submodule(language_model_name(self.model))
-
-    @cached_property
-    def chat(self) -> ChatTemplate:
-        """How a conversation is written."""
-        return ChatTemplate(self.processor)
-
-    # What a reply is made of
-
-    @property
-    def pad_token_id(self) -> int:
-        """What stands where a row has no token; it is masked, so any will do."""
-        return self.tokenizer.pad_token_id or 0
-
-    @cached_property
-    def eos_token_ids(self) -> set[int]:
-        """The tokens of which any ends a reply."""
-        settings = getattr(self.model.generation_config, "eos_token_id", None)
-        ends = [settings] if isinstance(settings, int) else settings or []
-        ends = {*ends, self.tokenizer.eos_token_id, *self._specials.intersection(self._end)}
-        return ends - {None}
-
-    @property
-    def reply_begin_id(self) -> int:
-        """What stands before a reply where repeated tokens are counted: BOS, or what is never said anyhow."""
-        bos = self.tokenizer.bos_token_id
-        return bos if bos is not None and bos not in self.eos_token_ids else [*self.never_said, self.pad_token_id][0]
-
-    @property
-    def stop_strings(self) -> tuple[str, ...]:
-        """Texts that end a reply: the dialogue's mark, where there is no chat template."""
-        return ("###",) if self.chat.template is None else ()
-
-    @cached_property
-    def never_said(self) -> list[int]:
-        """Tokens that no reply is made of: marks of what is read, and vokens that follow from the first."""
-        names = [f"{kind}_token_id" for kind in ("image", "video", "audio")]
-        marks = {getattr(whose, name, None) for whose in (self.model.config, self.processor) for name in names}
-        return [*self.voken_ids[1:], *sorted(mark for mark in marks - {None} if mark < len(self.tokenizer))]
-
-    # Prompts to inputs
-
-    def encode(self, prompts: Sequence[Prompt], images: Sequence[Any] | None = None) -> BatchFeature:
-        """Prompts and their pictures as a batch that the model is to answer, padded on the left.
-
-        Words that spell a special token stay words.
-
-        Args:
-            images: one list of pictures, or `None`, a prompt, where they do not stand in the prompts.
-
-        Raises:
-            TypeError, ValueError: for what is no prompt or picture, where pictures and marks do not match, for pictures
-                where none can be read, or for a conversation that the model's chat template does not take.
-        """
-        batch = zip(*as_batch(list(prompts), images), strict=True)
-        return self._batch([self._row(*conversation(prompt, own)) for prompt, own in batch], "left")
-
-    def training_batch(self, items: Sequence[list[Message] | Example]) -> BatchFeature:
-        """What is to be learnt, conversations that end in the reply or ready-made examples, padded on the right.
-
-        Pictures of the reply are to be painted: they become vokens, and their own pixels are not read. Scored are the
-        reply's text, the first and the last voken of a block, and the reply's end.
-
-        Returns:
-            `input_ids`, `attention_mask`, `labels` (batch, length), what the pictures read became, and `targets`, the
-            list of pictures to be painted, in order.
-
-        Raises:
-            ValueError: where an item has fewer or more pictures than marks.
-        """
-        rows, targets = [], []
-        for item in items:
-            prompt, reply, painted = _split(item)
-            row = self._row(*conversation(prompt))
-            ids = self._reply_ids(reply)
-            between = set(self.voken_ids[1:-1])
-            row["labels"] = [IGNORE_INDEX] * len(row["input_ids"])
-            row["labels"] += [IGNORE_INDEX if i in between else i for i in ids]
-            row["input_ids"] = [*row["input_ids"], *ids]
-            if "token_type_ids" in row:
-                row["token_type_ids"] = [*row["token_type_ids"], *[1] * len(ids)]
-            rows.append(row)
-            targets += [to_rgb(picture) for picture in painted]
-        batch = self._batch(rows, "right")
-        batch["targets"] = targets
-        return batch
-
-    def _row(self, messages: list[Message], pictures: list[Any]) -> dict[str, Any]:
-        """A prompt's ids, and what the processor makes of its pictures, as the model's forward takes it."""
-        if pictures and self.image_token_id is None:
-            raise ValueError(f"{type(self.model).__name__} reads no pictures, but the prompt holds {len(pictures)}")
-        return self._process(self.chat.render(messages), [trim_strip(to_rgb(picture)) for picture in pictures])
-
-    def _process(self, text: str, pictures: list[Any]) -> dict[str, Any]:
-        tokenizer = self.tokenizer
-        # As transformers has it: what a template writes is whole for a tokenizer, and for a processor if it begins.
-        begun = tokenizer.bos_token is not None and text.startswith(tokenizer.bos_token)
-        begun = begun or (self.processor is tokenizer and self.chat.template is not None)
-        made = self._call(text, pictures, add_special_tokens=not begun, return_tensors="pt")
-        ids = made["input_ids"][0].tolist()
-        if not begun and self._ends_texts:
-            ids.pop()
-        return {name: value for name, value in made.items() if name in self._takes} | {"input_ids": ids}
-
-    def _call(self, text: str, pictures: list[Any], **options: Any) -> Mapping[str, torch.Tensor]:
-        """The processor's own work on one text and its pictures."""
-        return self.processor(text=[text], **({"images": [pictures]} if pictures else {}), **options)
-
-    @cached_property
-    def _ends_texts(self) -> bool:
-        """Whether the tokenizer puts a token behind every text, also behind one that is to go on."""
-        plain, whole = (self.tokenizer.encode("a", add_special_tokens=special) for special in (False, True))
-        return whole[-1] != plain[-1]
-
-    @cached_property
-    def _takes(self) -> set[str]:
-        """What the model's forward takes beside ids, masks and positions: pixels and what belongs to them."""
-        return set(self._forward_arguments) - {"attention_mask", "token_type_ids", "mm_token_type_ids", "labels"}
-
-    @cached_property
-    def _forward_arguments(self) -> tuple[str, ...]:
-        return tuple(inspect.signature(self.body.forward).parameters)
-
-    def _reply_ids(self, reply: Sequence[Piece]) -> list[int]:
-        """A reply's tokens as they stand behind the prompt's, its end among them."""
-        lead, _ = self.chat.frame
-        block = self.tokenizer.decode(self.voken_ids)
-        text = ""
-        for piece in reply:
-            space = " " * bool(text)
-            if piece is Mark.VOKENS:
-                text += block
-            elif piece.strip():
-                text += space + self.chat.plain(piece.strip())
-        if lead.strip() or not text.startswith(block):
-            text = lead + text
-        return [*self._behind_opening(text), *self._end]
-
-    @cached_property
-    def _end(self) -> list[int]:
-        """The tokens that end a reply: up to the template's first special token, or the tokenizer's own."""
-        _, end = self.chat.frame
-        ids = self._behind_opening(f"a{end}")[len(self._behind_opening("a")) :]
-        for length, number in enumerate(ids, 1):
-            if number in self._specials:
-                return ids[:length]
-        if self.chat.template is None or self.tokenizer.eos_token_id is None:
-            return ids
-        return [self.tokenizer.eos_token_id]
-
-    @cached_property
-    def _specials(self) -> set[int]:
-        return {number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special}
-
-    def _behind_opening(self, text: str) -> list[int]:
-        """A text's tokens where the assistant begins to speak, which is not where a text begins."""
-        encode = lambda text: self.tokenizer.encode(text, add_special_tokens=False)  # noqa: E731
-        before, both = encode(self.chat.opening), encode(self.chat.opening + text)
-        return both[len(before) :] if both[: len(before)] == before else encode(text)
-
-    def _batch(self, rows: list[dict[str, Any]], side: str) -> BatchFeature:
-        """Rows padded to one length; what came of their pictures behind one another."""
-        length = max(len(row["input_ids"]) for row in rows)
-
-        def padded(values: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
-            short = [[fill] * (length - len(row)) for row in values]
-            pairs = zip(short, values, strict=True)
-            return torch.tensor([[*pad, *row] if side == "left" else [*row, *pad] for pad, row in pairs])
-
-        ids = [row["input_ids"] for row in rows]
-        batch = BatchFeature({"input_ids": padded(ids, self.pad_token_id)})
-        batch["attention_mask"] = padded([[1] * len(row) for row in ids], 0)
-        for name, fill in (("labels", IGNORE_INDEX), ("token_type_ids", 0)):
-            if name in rows[0]:
-                batch[name] = padded([row[name] for row in rows], fill)
-        for name in sorted({name for row in rows for name in row if isinstance(row[name], torch.Tensor)}):
-            batch[name] = _stack([row[name] for row in rows if name in row])
-        return batch
-
-    def unread(self, prompt: Prompt, images: Any, cache: ReaderCache) -> BatchFeature:
-        """What a kept cache does not hold of one prompt; the cache is cut back to what it holds of it.
-
-        Read behind the cache, it gives what the whole prompt gives. Where the two do not begin alike, or the cache
-        cannot be cut, it is emptied and the whole prompt returned.
-
-        Args:
-            images: the prompt's pictures, or `None`.
-        """
-        (prompt,), (images,) = as_batch([prompt], [images])
-        inputs, pictures = self.encode([prompt], [images]), conversation(prompt, images)[1]
-        keys = self._picture_keys(inputs, pictures)
-        known = len(cache.pictures)
-        rest = None
-        if keys[:known] == cache.pictures and (shared := self._shared(inputs["input_ids"], cache)):
-            rest = self._rest(inputs, shared, pictures[known:])
-        if rest is None:
-            cache.clear()
-            cache.states = self.new_cache(cut=True).states
-        else:
-            cache.crop(shared)
-        cache.pictures = keys
-        return inputs if rest is None else rest
-
-    def _shared(self, ids: torch.Tensor, cache: ReaderCache) -> int:
-        """How many tokens of a prompt a cache holds, all its pictures among them."""
-        prefix = prefix_of(self.model)
-        ahead = 0 if prefix is None else prefix.length
-        # Of a reading that was broken off, the states may hold more.
-        if not self.resumes or len(cache) == 0 or cache.states.get_seq_length() != len(cache) + ahead:
-            return 0
-        # The last token is always read: its state chooses the next one.
-        length = min(len(cache), ids.shape[1] - 1)
-        held = cache.ids[0].to(ids.device)
-        shared = int((held[:length] == ids[0, :length]).int().cumprod(0).sum())
-        cut = held[shared:]
-        if self.image_token_id in cut.tolist() or (len(cut) and not self._can_be_cut):
-            return 0
-        return shared
-
-    def _rest(self, inputs: BatchFeature, shared: int, pictures: list[Any]) -> BatchFeature | None:
-        """A prompt behind its first tokens, with the pictures there; `None` if they cannot be told from the others."""
-        rest = BatchFeature({name: inputs[name][:, shared:] for name in ("input_ids", "attention_mask")})
-        if pictures:
-            # By themselves they take as many tokens, unless the family reads several pictures in another way than one.
-            alone = self.encode([[{"role": "user", "content": [{"type": "image", "image": p} for p in pictures]}]])
-            if (alone["input_ids"] == self.image_token_id).sum() != (rest["input_ids"] == self.image_token_id).sum():
-                return None
-            rest.update({name: alone[name] for name in alone if name in self._takes and name != "input_ids"})
-        return rest
-
-    def _picture_keys(self, inputs: BatchFeature, pictures: list[Any]) -> list[bytes]:
-        """What tells each picture of a prompt, and how it was read, from others."""
-        rgb = [to_rgb(picture) for picture in pictures]
-        return [hashlib.sha256(repr(image.size).encode() + image.tobytes()).digest() for image in rgb]
-
-    # Reading
 
     @property
     def picture_parts(self) -> list[nn.Module | torch.Tensor]:
         """All that `picture_features` depends on; empty where a picture's features cannot be told from others'."""
         return []
-
-    @property
-    def body(self) -> nn.Module:
-        """The model without its head."""
-        return self.model.base_model
 
     def new_cache(self, cut: bool = False) -> ReaderCache:
         """An empty cache for a batch.
@@ -353,6 +99,11 @@ class Reader:
             cut: whether it is to be cut back later, and so forgets nothing that fell out of a window.
         """
         return ReaderCache(DynamicCache() if cut and self._can_be_cut else DynamicCache(config=self.config))
+
+    @property
+    def takes_prefix(self) -> bool:
+        """Whether every layer looks back at the beginning, wherever it is, so that keys and values may stand there."""
+        return self.resumes and self._can_be_cut and not any(self.new_cache().states.is_sliding)
 
     @property
     def _can_be_cut(self) -> bool:
@@ -415,13 +166,16 @@ class Reader:
         embeds: torch.Tensor | None = None,
     ) -> States:
         every = (ids, mask, positions) if cache is None else cache.after(ids, mask, positions)
-        states, mask = behind_prefix(self.model, None if cache is None else cache.states, every[1])
-        options = {"input_ids": ids} if embeds is None else {"inputs_embeds": embeds}
+        states, whole_mask = behind_prefix(self.model, None if cache is None else cache.states, every[1])
+        options: dict[str, Any] = {"input_ids": ids} if embeds is None else {"inputs_embeds": embeds}
         if seen:
-            options |= seen | self._token_types(every[0])
+            options |= self._token_types(every[0]) | seen
+        for name in options.keys() & {"token_type_ids", "mm_token_type_ids"}:
+            ahead = whole_mask.shape[1] - options[name].shape[1]
+            options[name] = pad(options[name], (ahead, 0), value=self.text_type)
         options[cache_argument(self.body)] = states
         output = self.body(
-            attention_mask=mask,
+            attention_mask=whole_mask,
             position_ids=positions,
             use_cache=states is not None,
             output_hidden_states=self.layers != (-1,),
@@ -429,9 +183,6 @@ class Reader:
         )
         if cache is not None:
             cache.ids, cache.mask, cache.positions = every
-        return self._states(output)
-
-    def _states(self, output: Any) -> States:
         last = output.last_hidden_state
         if self.layers == (-1,):
             return States(last, last)
@@ -447,6 +198,68 @@ class Reader:
         """Vocabulary logits of the last layer's states, in fp32."""
         return next_token_logits(self.model, hidden)
 
+    # A cache that is kept
+
+    def unread(self, prompt: Prompt, images: Any, cache: ReaderCache, device: torch.device) -> BatchFeature:
+        """What a kept cache does not hold of one prompt; the cache is cut back to what it holds of it.
+
+        Read behind the cache, it gives what the whole prompt gives. Where the two do not begin alike, or the cache
+        cannot be cut, it is emptied and the whole prompt returned.
+
+        Args:
+            images: the prompt's pictures, or `None`.
+            device: where it is to be read.
+        """
+        (prompt,), (images,) = as_batch([prompt], [images])
+        inputs, pictures = self.encode([prompt], [images]), conversation(prompt, images)[1]
+        keys = self._picture_keys(inputs, pictures)
+        # Which weights and numbers its states were made with.
+        source = (self.model.get_input_embeddings(), self.model.dtype, device.type)
+        if cache.source != source:
+            cache.clear()
+        known, rest = len(cache.pictures), None
+        if keys[:known] == cache.pictures and (shared := self._shared(inputs["input_ids"], cache)):
+            rest = self._rest(inputs, shared, pictures[known:])
+        if rest is None:
+            cache.clear()
+            cache.states, cache.source = self.new_cache(cut=True).states, source
+        else:
+            cache.crop(shared)
+        cache.pictures = keys
+        return inputs if rest is None else rest
+
+    def _shared(self, ids: torch.Tensor, cache: ReaderCache) -> int:
+        """How many tokens of a prompt a cache holds, all its pictures among them."""
+        prefix = prefix_of(self.model)
+        ahead = 0 if prefix is None else prefix.length
+        # Of a reading that was broken off, the states may hold more.
+        if not self.resumes or len(cache) == 0 or cache.states.get_seq_length() != len(cache) + ahead:
+            return 0
+        # The last token is always read: its state chooses the next one.
+        length = min(len(cache), ids.shape[1] - 1)
+        held = cache.ids[0].to(ids.device)
+        shared = int((held[:length] == ids[0, :length]).int().cumprod(0).sum())
+        cut = held[shared:]
+        if self.image_token_id in cut.tolist() or (len(cut) and not self._can_be_cut):
+            return 0
+        return shared
+
+    def _rest(self, inputs: BatchFeature, shared: int, pictures: list[Any]) -> BatchFeature | None:
+        """A prompt behind its first tokens, with the pictures there; `None` if they cannot be told from the others."""
+        rest = BatchFeature({name: inputs[name][:, shared:] for name in ("input_ids", "attention_mask")})
+        if pictures:
+            # By themselves they take as many tokens, unless the family reads several pictures in another way than one.
+            alone = self.encode([[{"role": "user", "content": [{"type": "image", "image": p} for p in pictures]}]])
+            if (alone["input_ids"] == self.image_token_id).sum() != (rest["input_ids"] == self.image_token_id).sum():
+                return None
+            rest.update({name: alone[name] for name in alone if name in self._takes and name != "input_ids"})
+        return rest
+
+    def _picture_keys(self, inputs: BatchFeature, pictures: list[Any]) -> list[bytes]:
+        """What tells each picture of a prompt, and how it was read, from others."""
+        rgb = [to_rgb(picture) for picture in pictures]
+        return [hashlib.sha256(repr(image.size).encode() + image.tobytes()).digest() for image in rgb]
+
 
 def cache_argument(body: nn.Module) -> str:
     """What a model's forward calls the cache, which transformers has renamed."""
@@ -455,7 +268,8 @@ def cache_argument(body: nn.Module) -> str:
 
 def next_token_logits(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
     """Vocabulary logits of hidden states, in fp32, with what some language models do behind their head."""
-    logits = model.get_output_embeddings()(hidden).float()
+    head: Any = model.get_output_embeddings()
+    logits = head(hidden).float()
     config = model.config.get_text_config(decoder=True)
     if hasattr(config, "logit_scale"):  # Cohere
         logits = logits * config.logit_scale
@@ -469,32 +283,3 @@ def language_model_name(model: PreTrainedModel) -> str:
     """Under which name of a model the layers lie that predict the next token."""
     table = model.get_input_embeddings()
     return next(name for name, module in model.named_modules() if module is table).rpartition(".")[0]
-
-
-def _split(item: list[Message] | Example) -> tuple[Prompt, list[Piece], list[Any]]:
-    """What is to be learnt as a prompt, its reply in pieces and the pictures to be painted.
-
-    Raises:
-        ValueError: if the reply of an example paints fewer or more pictures than it has.
-    """
-    if isinstance(item, Example):
-        reply = [piece for piece in item.target if piece is Mark.VOKENS or piece.strip() != "###"]
-        if reply.count(Mark.VOKENS) != len(item.outputs):
-            raise ValueError(f"the reply paints {reply.count(Mark.VOKENS)} picture(s) but has {len(item.outputs)}")
-        return item, reply, list(item.outputs)
-    *prompt, answer = check_messages(item)
-    if answer["role"] != "assistant":
-        raise ValueError(f"the last message is the reply to be learnt, the assistant's, got the {answer['role']}'s")
-    painted = [part["image"] for part in answer["content"] if part["type"] == "image"]
-    reply = [Mark.VOKENS if part["type"] == "image" else part["text"] for part in answer["content"]]
-    return prompt, reply, painted
-
-
-def _stack(tensors: list[torch.Tensor]) -> torch.Tensor:
-    """Tensors behind one another, smaller ones filled up with zeros, which stand for no picture."""
-    shape = [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
-    grown = []
-    for tensor in tensors:
-        missing = [most - size for most, size in zip(shape, tensor.shape[1:], strict=True)]
-        grown.append(nn.functional.pad(tensor, [side for size in reversed(missing) for side in (0, size)]))
-    return torch.cat(grown)

@@ -16,6 +16,7 @@ from minigpt5.readers.prompts import Message
 class InstructBlipReader(MiniGPT4Reader):
     """Reads each picture in the light of what is said in the same turn; pictures stand where they are mentioned."""
 
+    processor: Any
     encode, training_batch = Reader.encode, Reader.training_batch
 
     def _row(self, messages: list[Message], pictures: list[Any]) -> dict[str, Any]:
@@ -47,7 +48,7 @@ class InstructBlipReader(MiniGPT4Reader):
         return [key + ids[there].numpy().tobytes() for key, (ids, there) in zip(plain, asked, strict=True)]
 
     def _rest(self, inputs: BatchFeature, shared: int, pictures: list[Any]) -> BatchFeature:
-        rest = super()._rest(inputs, shared, [])
+        rest: Any = super()._rest(inputs, shared, [])
         names = [name for name in inputs if name == "pixel_values" or name.startswith("qformer_")]
         rest.update({name: inputs[name][-len(pictures) :] for name in names if pictures})
         return rest

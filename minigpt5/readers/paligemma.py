@@ -42,7 +42,12 @@ class PaliGemmaReader(Reader):
     """Reads with attention to all of a prompt, so that nothing can come behind a prompt but its reply."""
 
     resumes: ClassVar[bool] = False
-    stop_strings: ClassVar[tuple[str, ...]] = ()
+    text_type: ClassVar[int] = 1
+
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        """None, as no turn follows."""
+        return ()
 
     @cached_property
     def chat(self) -> Question:
@@ -67,7 +72,3 @@ class PaliGemmaReader(Reader):
     def positions(self, inputs: BatchFeature) -> torch.Tensor:
         """Counted from one."""
         return inputs["attention_mask"].cumsum(1)
-
-    def _token_types(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Stand in the inputs already."""
-        return {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from tokenizers import AddedToken
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
@@ -9,8 +11,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixi
 from minigpt5.readers.processor import MiniGPT5Processor
 
 
-def voken_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The ids of the vokens that a tokenizer has, in order."""
+def voken_ids(tokenizer: Any) -> list[int]:
+    """The ids of the vokens that a tokenizer of transformers has, in order."""
     vocabulary, ids = tokenizer.get_added_vocab(), []
     while f"[IMG{len(ids)}]" in vocabulary:
         ids.append(vocabulary[f"[IMG{len(ids)}]"])
@@ -37,7 +39,8 @@ def add_vokens(
     """
     if n_vokens < 1:
         raise ValueError(f"a picture needs at least one voken, got {n_vokens}")
-    tokenizer = getattr(processor, "tokenizer", processor)
+    tokenizer: Any = getattr(processor, "tokenizer", processor)
+    table: Any = model.get_input_embeddings()
     if voken_ids(tokenizer):
         raise ValueError(f"the tokenizer has {len(voken_ids(tokenizer))} vokens already")
     if getattr(model.config.get_text_config(decoder=True), "is_encoder_decoder", False):
@@ -50,11 +53,11 @@ def add_vokens(
     else:
         tokenizer.add_tokens([AddedToken(f"[IMG{i}]", special=True, normalized=False) for i in range(n_vokens)])
     # Many tables have more rows than there are words.
-    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+    if len(tokenizer) > len(table.weight):
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     generator = torch.Generator().manual_seed(seed)
-    weights = [model.get_input_embeddings().weight, model.get_output_embeddings().weight]
-    for weight in weights[: 1 if weights[0] is weights[1] else 2]:
+    layers: list[Any] = [model.get_input_embeddings(), model.get_output_embeddings()]
+    for weight in {id(layer.weight): layer.weight for layer in layers}.values():
         known = weight[:words].float()
         noise = torch.randn(len(tokenizer) - words, weight.shape[1], generator=generator).to(weight.device)
         weight[words : len(tokenizer)] = (known.mean(0) + known.std(0) * noise).to(weight.dtype)

@@ -112,8 +112,14 @@ def train_adapter(
     """Make the voken rows trainable, and with them an adapter or a prefix; all else of comprehension is frozen.
 
     What is attached already goes on training; what is new is drawn from `seed`.
+
+    Raises:
+        ValueError: for a prefix of a model in which not all can look back at it.
     """
     model = pipe.comprehension
+    if prefix_length and not pipe.reader.takes_prefix:
+        kind = type(model).__name__
+        raise ValueError(f"{kind} does not look back at all that it has read, so it cannot have a prefix; train LoRA")
     if not is_adapted(model):
         add_voken_rows(model, pipe.reader.voken_ids)
     for name, parameter in model.named_parameters():

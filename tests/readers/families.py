@@ -127,7 +127,9 @@ class Families:
         config = hf.Blip2Config(
             vision_config=LOOK | {"initializer_range": 0.02},
             qformer_config=QFORMER | {"vocab_size": 1},
-            text_config=self.text(tokenizer, tied, model_type="opt", ffn_dim=64, word_embed_proj_dim=32),
+            text_config=self.text(
+                tokenizer, tied, model_type="opt", ffn_dim=64, word_embed_proj_dim=32, num_key_value_heads=None
+            ),
             num_query_tokens=4,
             image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         )

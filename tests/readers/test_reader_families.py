@@ -32,6 +32,7 @@ SEEING = [
     "janus",
 ]
 ALL = [*SEEING, "llama", "qwen3", "gpt2"]
+CPU = torch.device("cpu")
 N_VOKENS = 4
 TOWERS = ("vision_model", "vision_tower", "visual")
 
@@ -302,6 +303,33 @@ def test_rows_and_adapters_alone_train_and_are_folded_in(build, looks, family, t
         torch.testing.assert_close(reader.logits(reader.prefill(parts_of(learnt)).last), moved, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("family", ALL)
+def test_a_prefix_stands_in_front_of_all_that_is_read(build, looks, family):
+    reader = build(family)
+    pipe = SimpleNamespace(comprehension=reader.model, reader=reader)
+    if family in ("paligemma", "gemma3"):
+        with pytest.raises(ValueError, match="cannot have a prefix"):
+            train_adapter(pipe, prefix_length=3)
+        return
+    batch = prompts(reader, looks)
+    vokens = torch.tensor([reader.voken_ids] * 3)
+    with torch.no_grad():
+        plain = reader.prefill(reader.encode(batch)).last[:, -1]
+        train_adapter(pipe, prefix_length=3)
+        inputs, cache = reader.encode(batch), reader.new_cache()
+        read = reader.prefill(inputs, cache).last[:, -1]
+        told = reader.extend(vokens, torch.ones_like(vokens), cache).last
+        assert (read - plain).abs().max() > 1e-3
+        close(read, reader.prefill(inputs).last[:, -1])
+        for row, prompt in enumerate(batch):
+            cache = reader.new_cache()
+            close(reader.prefill(reader.encode([prompt]), cache).last[0, -1], read[row])
+            close(reader.extend(vokens[:1], torch.ones_like(vokens[:1]), cache).last[0], told[row])
+    learnt = reader.training_batch([[*batch[0], assistant(text("A fox."), image(looks[0]))]])
+    reader.prefill(parts_of(learnt)).last.square().mean().backward()
+    assert reader.model.prefix.states.grad.abs().sum() > 0
+
+
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("family", ALL)
 def test_saved_and_opened_again_it_reads_the_same(build, looks, tmp_path, family, tied):
@@ -375,10 +403,10 @@ def test_what_was_read_is_not_read_again(readers, looks, count_calls, family):
     calls = count_calls(reader.model.get_submodule(towers[0])) if towers else []
     with torch.no_grad():
         cache = ReaderCache()
-        reader.prefill(reader.unread(asked, None, cache), cache)
+        reader.prefill(reader.unread(asked, None, cache, CPU), cache)
         vokens = torch.tensor([reader.voken_ids])
         reader.extend(vokens, torch.ones_like(vokens), cache)
-        rest = reader.unread(talk, None, cache)
+        rest = reader.unread(talk, None, cache, CPU)
         kept = len(cache)
         continued = reader.prefill(rest, cache).last[0, -1]
         assert len(calls) == 2 * sees(reader)
@@ -405,6 +433,6 @@ def test_another_picture_or_an_earlier_word_is_read_anew(readers, looks):
             (ask(looks[3], "Who is it?"), False),
             ([user(text("Look!"), image(looks[3]), text("Who is it?"))], False),
         ):
-            rest = reader.unread(prompt, None, cache)
+            rest = reader.unread(prompt, None, cache, CPU)
             assert (len(cache) > 0) == kept
             close(reader.prefill(rest, cache).last[0, -1], reader.prefill(reader.encode([prompt])).last[0, -1])
