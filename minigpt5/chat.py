@@ -24,7 +24,7 @@ class Chat:
     """Turns of a user and replies to them; each reply is that of the pipeline to all `messages` so far.
 
     No picture or text is read twice as long as all turns fit into the model's context. Where they do not, the oldest
-    are forgotten, and what is left is read again.
+    are forgotten, and what is left is read again; so is all where the pipeline's weights have changed or moved.
 
     Args:
         pipe: what answers.
@@ -73,6 +73,8 @@ class Chat:
         turn, pictures = conversation(asked, images)
         rest = iter(pictures)
         content = [{**part, "image": next(rest)} if part["type"] == "image" else part for part in turn[0]["content"]]
+        if not self.pipe.reader.knows(self.cache, self.pipe._execution_device):
+            self.cache.clear()
         system = [message for message in self.messages[:1] if message["role"] == "system"]
         said = self.messages[len(system) :]
         while True:

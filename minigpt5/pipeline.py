@@ -359,12 +359,15 @@ class MiniGPT5Pipeline(DiffusionPipeline):
             prompt_cache: what was read of a single prompt; the batch is what stands behind it.
 
         Raises:
-            ValueError: where pictures and marks do not match, for several prompts with one cache, or if a prompt is
-                longer than the model's context.
+            TypeError: if the cache is none.
+            ValueError: where pictures and marks do not match, for several prompts with one cache or another model's, or
+                if a prompt is longer than the model's context.
         """
         reader, read = self.reader, 0
         if prompt_cache is None:
             inputs = reader.encode(prompts, images)
+        elif not isinstance(prompt_cache, ReaderCache):
+            raise TypeError(f"prompt_cache must be a ReaderCache, got {type(prompt_cache).__name__}")
         elif len(prompts) == 1:
             inputs = reader.unread(prompts[0], images[0] if images else None, prompt_cache, self._execution_device)
             read = len(prompt_cache)

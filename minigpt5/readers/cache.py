@@ -17,7 +17,7 @@ class ReaderCache:
         ids, mask: tokens `(batch, length)`, and 1 where there are any.
         positions: `(batch, length)`, or `(axes, batch, length)` where they have several axes.
         pictures: what tells the pictures of a single row from others, in order.
-        source: what tells the model by which they were read from others.
+        source: what tells the model by which they were read, and its weights, from others.
     """
 
     states: Any = None

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 from minigpt5.readers.prompts import IMAGE_MARK, Example, Message, Piece, Prompt, split_marks
@@ -110,7 +109,7 @@ class ChatTemplate:
             return self.processor.apply_chat_template(
                 messages, chat_template=template, add_generation_prompt=reply, tokenize=False, **options
             )
-        except TemplateError as error:
+        except Exception as error:  # of its words, or of Python itself
             raise ValueError(f"the chat template does not take this conversation: {error}") from error
 
     def _plain(self, parts: Sequence[dict]) -> list[dict]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import sys
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -209,24 +210,37 @@ class Reader(PromptEncoder):
         Args:
             images: the prompt's pictures, or `None`.
             device: where it is to be read.
+
+        Raises:
+            ValueError: if the cache is another reader's.
         """
+        if not self.knows(cache, device):
+            raise ValueError(
+                "the prompt_cache was filled by another model, or with other weights, in another dtype or on another "
+                "device; start with a new ReaderCache()"
+            )
         (prompt,), (images,) = as_batch([prompt], [images])
         inputs, pictures = self.encode([prompt], [images]), conversation(prompt, images)[1]
         keys = self._picture_keys(inputs, pictures)
-        # Which weights and numbers its states were made with.
-        source = (self.model.get_input_embeddings(), self.model.dtype, device.type)
-        if cache.source != source:
-            cache.clear()
         known, rest = len(cache.pictures), None
         if keys[:known] == cache.pictures and (shared := self._shared(inputs["input_ids"], cache)):
             rest = self._rest(inputs, shared, pictures[known:])
         if rest is None:
             cache.clear()
-            cache.states, cache.source = self.new_cache(cut=True).states, source
+            cache.states, cache.source = self.new_cache(cut=True).states, self._source(device)
         else:
             cache.crop(shared)
         cache.pictures = keys
         return inputs if rest is None else rest
+
+    def knows(self, cache: ReaderCache, device: torch.device) -> bool:
+        """Whether a cache is empty, or was filled by this very model, as it is now, on such a device."""
+        return cache.source is None or cache.source == self._source(device)
+
+    def _source(self, device: torch.device) -> tuple:
+        """What tells this model and its weights from others, and from themselves before they were changed in place."""
+        weights = tuple((name, weight._version) for name, weight in self.model.named_parameters())
+        return weakref.ref(self.model), self.model.dtype, device.type, weights
 
     def _shared(self, ids: torch.Tensor, cache: ReaderCache) -> int:
         """How many tokens of a prompt a cache holds, all its pictures among them."""

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Auto
 
 from minigpt5 import DecodingConfig
 from minigpt5.readers import ReaderCache, add_vokens, reader_of
+from minigpt5.readers.prefix import KeyValuePrefix
 from minigpt5.readers.processor import IGNORE_INDEX
 from minigpt5.vokens.adapters import LoraSettings, fuse_adapter, train_adapter
 from minigpt5.vokens.decoding import InterleavedDecoder, VokenEvent
@@ -417,6 +418,47 @@ def test_what_was_read_is_not_read_again(readers, looks, count_calls, family):
     # A prompt of which all looks at all is read anew, and so are pictures that are read otherwise than a single one.
     assert (kept > 0) == (family not in ("paligemma", "llava_onevision"))
     assert kept + rest["input_ids"].shape[1] == whole["input_ids"].shape[1]
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_a_reply_that_is_a_picture_alone_is_an_empty_turn_of_text(readers, looks, family):
+    """As long as nothing reads the picture, in templates that want a message's content as a string."""
+    reader = readers(family)
+    talk = [user(text("Draw a fox.")), assistant(), user(text("And then?"))]
+    said = [*talk[:1], assistant(text("A fox.")), *talk[2:]]
+    empty, full = (reader.encode([messages])["input_ids"][0] for messages in (talk, said))
+    spoken = reader.tokenizer.encode("A fox.", add_special_tokens=False)
+    assert len(full) - len(empty) == len(spoken)
+
+
+def test_what_a_processor_or_a_template_cannot_take_is_our_error(build, looks, monkeypatch):
+    reader = build("qwen2_5_vl")
+    prompt = [user(text("What is it?"), image(looks[0]))]
+
+    def broken(*args, **kwargs):
+        raise KeyError("patch")
+
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match="does not take this prompt and its pictures"):
+        patch.setattr(type(reader.processor.image_processor), "preprocess", broken)
+        reader.encode([prompt])
+    reader.chat.template = "{{ 1 + messages[0].role }}"
+    with pytest.raises(ValueError, match="the chat template does not take this conversation"):
+        reader.encode([prompt])
+
+
+def test_pictures_among_words_are_told_from_words_behind_a_prefix(build, looks):
+    """A model whose attention looks ahead within pictures, which a prefix would shift by its length."""
+    reader = build("gemma3")
+    inputs = reader.encode([[user(text("Look."), image(looks[0]), text("What is it?"))]])
+    calls = []
+    reader.body.register_forward_pre_hook(lambda _, args, kwargs: calls.append(kwargs), with_kwargs=True)
+    with torch.no_grad():
+        reader.prefill(inputs)
+        reader.model.prefix = KeyValuePrefix(reader.config, 3)
+        reader.prefill(inputs)
+    plain, shifted = (call["token_type_ids"] for call in calls)
+    assert plain.sum() == 4
+    assert torch.equal(shifted, torch.cat([torch.zeros(1, 3, dtype=plain.dtype), plain], dim=1))
 
 
 def test_another_picture_or_an_earlier_word_is_read_anew(readers, looks):
