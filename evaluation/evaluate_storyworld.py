@@ -86,8 +86,8 @@ def main():
         print("   ", {attribute: round(value, 3) for attribute, value in alone[name].items()})
         report(f"text encoder + UNet, {name}: all right", alone[name]["all"], target)
 
-    report("captions, one character: all named rightly", examine_captions(pipe, one), 0.95)
-    report("captions, two characters: all named rightly", examine_captions(pipe, two), 0.7)
+    report("captions, one character: all named rightly", examine_captions(pipe.reader, one), 0.95)
+    report("captions, two characters: all named rightly", examine_captions(pipe.reader, two), 0.7)
 
     for name, scenes in (("one character", one), ("two characters", two), ("held-out pairs", held_out)):
         painted = examine_painting(pipe, scenes)

@@ -35,7 +35,7 @@ def test_it_is_read_as_fp32(miniature):
 
 def test_it_sees_and_paints_what_it_is_told(miniature):
     scenes = sample_scenes(12, companion=False)
-    assert examine_captions(miniature, scenes) >= 0.75
+    assert examine_captions(miniature.reader, scenes) >= 0.75
     assert examine_painting(miniature, scenes)["all"] >= 0.5
 
 

@@ -13,6 +13,7 @@ import torch
 
 from minigpt5.data.tasks import caption_task, continue_story, illustrate
 from minigpt5.pipeline import MiniGPT5Pipeline
+from minigpt5.readers import Reader
 from minigpt5.storyworld.draw import draw
 from minigpt5.storyworld.judge import Judge, Verdict, judge_accuracy, load_judge
 from minigpt5.storyworld.language import caption, describes, read
@@ -77,12 +78,12 @@ def examine_painting(pipe: MiniGPT5Pipeline, scenes: Sequence[Scene], judge: Jud
     return judge_accuracy((judge or load_judge()).read(ask(pipe, questions)[1]), list(scenes))
 
 
-def examine_captions(pipe: MiniGPT5Pipeline, scenes: Sequence[Scene]) -> float:
+def examine_captions(reader: Reader, scenes: Sequence[Scene]) -> float:
     """The share of pictures whose caption names everything rightly."""
     questions = [
         one_turn(caption_task("", draw(scene), random.Random(i))[0]["content"]) for i, scene in enumerate(scenes)
     ]
-    replies = decode_texts(pipe.reader, questions)
+    replies = decode_texts(reader, questions)
     return sum(map(describes, replies, scenes)) / len(scenes)
 
 

@@ -23,8 +23,11 @@ _MARKS = {
 }
 
 
-def save_result(result: Any, folder: Path) -> None:
+def save_result(result: Any, folder: Path, *beside: Any) -> None:
     """Write what has `save_pretrained`, such as a pipeline or a model, whole or not at all, its weights in fp16.
+
+    Args:
+        beside: what else is saved there, such as a model's processor.
 
     Raises:
         ValueError: if a weight is not finite in fp16.
@@ -38,4 +41,5 @@ def save_result(result: Any, folder: Path) -> None:
             check_finite(part.state_dict(), f"{folder}: {type(part).__name__} is not written in float16")
     mark = next(mark for kind, mark in _MARKS.items() if isinstance(result, kind))
     with whole_folder(folder, mark) as new:
-        result.save_pretrained(new)
+        for one in (result, *beside):
+            one.save_pretrained(new)

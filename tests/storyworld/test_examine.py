@@ -87,6 +87,6 @@ def test_stories_run_for_five_steps_from_their_openings(pipe):
 
 
 def test_a_random_model_fails_the_examinations(pipe):
-    assert examine_captions(pipe, sample_scenes(4)) == 0
+    assert examine_captions(pipe.reader, sample_scenes(4)) == 0
     assert examine_next_step(pipe, 4, True)["hero"] < 1
     assert examine_stories(pipe, 2)["hero_in_all"] == 0
