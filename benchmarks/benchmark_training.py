@@ -8,6 +8,7 @@ One thread, as in the recording. Seconds depend on the machine; the published on
 import argparse
 import json
 import platform
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -24,29 +25,9 @@ from minigpt5.training.objective import LossWeights, VokenModel
 from minigpt5.utils.logs import quiet_libraries
 from minigpt5.vokens.adapters import LoraSettings, train_adapter
 
-GOLDEN = Path(__file__).parents[1] / "tests/golden"
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
-
-def open_golden(variant):
-    """The recorded tiny model, as its import makes it."""
-    folder = GOLDEN / variant
-    sizes = json.loads((folder / "config.json").read_text())
-    frozen = {
-        name: folder / f"frozen/{file}.safetensors"
-        for name, file in (("vit", "eva_vit"), ("qformer", "blip2_qformer"), ("proj", "llama_proj"))
-    }
-    stage2 = folder / "stage2.safetensors" if sizes["stage2"] else None
-    heads = {"vit_heads": sizes["vit"]["heads"], "qformer_heads": sizes["qformer"]["heads"]}
-    pipe, _ = load_official(
-        llm=folder / "llm",
-        **frozen,
-        sd=folder / "sd",
-        stage1=folder / "stage1.safetensors",
-        stage2=stage2,
-        merge=True,
-        **heads,
-    )
-    return pipe
+from recordings import GOLDEN, VARIANTS, settings_of, sources
 
 
 def conversations(count, read=2):
@@ -91,13 +72,15 @@ def main():
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     figures = {}
-    for variant, lora in (("A", None), ("B", LoraSettings())):
+    for variant in VARIANTS:
         told = json.loads((GOLDEN / variant / "timings.json").read_text())
+        stage2 = settings_of(variant)["stage2"]
+        lora = LoraSettings() if stage2 else None
         for size in (1, 2, 4):
-            pipe = open_golden(variant)
+            pipe, _ = load_official(**sources(variant), merge=True)
             # Lengths like the recorded ones: captions without pictures, then stories with one.
-            batch = pipe.reader.training_batch(conversations(size, read="AB".index(variant)))
-            captions = ["a picture"] * size if variant == "A" else None
+            batch = pipe.reader.training_batch(conversations(size, read=int(stage2)))
+            captions = None if stage2 else ["a picture"] * size
             seconds = step_seconds(pipe, batch, captions, lora, 10)
             theirs = told[f"train_step_batch{size}_seconds"] + told["optimizer_step_seconds"]
             row = {

@@ -14,7 +14,7 @@ from minigpt5.output import MiniGPT5PipelineOutput
 from minigpt5.readers import ReaderCache
 from minigpt5.readers.conversation import conversation
 from minigpt5.readers.prompts import Message, as_batch
-from minigpt5.vokens.decoding import TextEvent
+from minigpt5.vokens.decoding import LAYOUT, TextEvent
 
 if TYPE_CHECKING:
     from minigpt5.pipeline import ImageEvent, MiniGPT5Pipeline
@@ -90,9 +90,9 @@ class Chat:
 
     def _said(self, messages: list[Message], segments: Sequence[Any]) -> None:
         content = [
-            {"type": "text", "text": part.strip()} if isinstance(part, str) else {"type": "image", "image": part}
+            {"type": "text", "text": part.strip(LAYOUT)} if isinstance(part, str) else {"type": "image", "image": part}
             for part in segments
-            if not isinstance(part, str) or part.strip()
+            if not isinstance(part, str) or part.strip(LAYOUT)
         ]
         self.messages = [*messages, _message("assistant", content)]
 

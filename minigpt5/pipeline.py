@@ -31,7 +31,7 @@ from minigpt5.utils.model_card import model_card
 from minigpt5.vokens.adapter_folder import load_adapter
 from minigpt5.vokens.adapters import fuse_adapter, is_adapted
 from minigpt5.vokens.connector import Connector
-from minigpt5.vokens.decoding import DecodingConfig, Generators, InterleavedDecoder, TextEvent, VokenEvent
+from minigpt5.vokens.decoding import LAYOUT, DecodingConfig, Generators, InterleavedDecoder, TextEvent, VokenEvent
 from minigpt5.weights import shipped_model
 
 if TYPE_CHECKING:
@@ -475,6 +475,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         repetition_penalty: float | None = None,
         image_mode: str | None = None,
         max_images: int | None = None,
+        suppress_marks: bool | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         height: int | None = None,
@@ -493,8 +494,8 @@ class MiniGPT5Pipeline(DiffusionPipeline):
             prompt: a string with `<ImageHere>` where a picture stands, chat messages, or an `Example`, of which only
                 the source is read; or a list of these.
             images: the prompt's pictures (PIL, array or tensor), one or a list; for a batch a list of such lists.
-            max_new_tokens, do_sample, temperature, top_k, top_p, repetition_penalty, image_mode, max_images: see
-                `DecodingConfig`.
+            max_new_tokens, do_sample, temperature, top_k, top_p, repetition_penalty, image_mode, max_images,
+                suppress_marks: see `DecodingConfig`.
             num_inference_steps, guidance_scale: of the diffusion; guidance of 1 or less runs without the negative half.
             height, width: of the pictures, in pixels.
             generator: one for all prompts, or a list with one a prompt, which makes the replies independent.
@@ -531,6 +532,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
             repetition_penalty=repetition_penalty,
             image_mode=image_mode,
             max_images=max_images,
+            suppress_marks=suppress_marks,
         )
         self._set_guidance(guidance_scale)
 
@@ -563,7 +565,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
             replies = [[pictures.get(id(part), part) for part in reply] for reply in replies]
         self.maybe_free_model_hooks()
 
-        segments = [[part.strip() if isinstance(part, str) else part for part in reply] for reply in replies]
+        segments = [[part.strip(LAYOUT) if isinstance(part, str) else part for part in reply] for reply in replies]
         segments = [[part for part in reply if not isinstance(part, str) or part] for reply in segments]
         text = [" ".join(part for part in reply if isinstance(part, str)) for reply in segments]
         painted = [[part for part in reply if not isinstance(part, str)] for reply in segments]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
-from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -13,6 +11,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 from diffusers.hooks.group_offloading import ModuleGroup
+from recordings import of_stage, sources
 
 from minigpt5 import MiniGPT5Pipeline, MiniGPT5Processor
 from minigpt5.published.checkpoints import import_official
@@ -84,20 +83,8 @@ def tiny_folder(tiny_pipe, tmp_path_factory):
 @pytest.fixture(scope="session")
 def small_folder(tmp_path_factory):
     """A whole pipeline folder of 2 MB, text encoder and all, imported from the recordings' tiny weights."""
-    golden = Path(__file__).parent / "golden/A"
-    sizes = json.loads((golden / "config.json").read_text())
     folder = tmp_path_factory.mktemp("models") / "small"
-    import_official(
-        folder,
-        llm=golden / "llm",
-        vit=golden / "frozen/eva_vit.safetensors",
-        qformer=golden / "frozen/blip2_qformer.safetensors",
-        proj=golden / "frozen/llama_proj.safetensors",
-        sd=golden / "sd",
-        stage1=golden / "stage1.safetensors",
-        vit_heads=sizes["vit"]["heads"],
-        qformer_heads=sizes["qformer"]["heads"],
-    )
+    import_official(folder, **sources(of_stage(1)))
     return folder
 
 

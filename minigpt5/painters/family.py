@@ -53,15 +53,15 @@ class TrainablePainter(Painter):
         vae = self.pipeline.vae
         return vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.parameters
 
-    def latents(self, moments: torch.Tensor, sample: bool = True) -> torch.Tensor:
+    def latents(self, moments: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
         """Latents as the denoiser knows them `(pictures, channels, height / f, width / f)`: shifted and scaled.
 
         Args:
             moments: by `encode`.
-            sample: draw from the VAE's distribution, or take its mode.
+            noise: in the place of random noise in the VAE's distribution, of the latents' shape.
         """
         distribution = DiagonalGaussianDistribution(moments)
-        return self.scaled(distribution.sample() if sample else distribution.mode())
+        return self.scaled(distribution.sample() if noise is None else distribution.mean + distribution.std * noise)
 
     def scaled(self, latents: torch.Tensor) -> torch.Tensor:
         """The VAE's latents with about mean 0 and variance 1."""

@@ -24,8 +24,8 @@ class SanaPainter(TrainablePainter):
         vae = self.pipeline.vae
         return vae.encode(pixels.to(vae.device, vae.dtype)).latent
 
-    def latents(self, moments: torch.Tensor, sample: bool = True) -> torch.Tensor:
-        """Latents as the denoiser knows them `(pictures, channels, height / f, width / f)`."""
+    def latents(self, moments: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
+        """Latents as the denoiser knows them `(pictures, channels, height / f, width / f)`; none is drawn."""
         return self.scaled(moments)
 
     def inputs(self, conditioning: dict[str, torch.Tensor]) -> dict[str, Any]:

@@ -94,6 +94,23 @@ class VokenConfig(MixtureConfig):
             )
 
 
+@dataclass(frozen=True)
+class Draws:
+    """What a training step draws at random for its pictures; what is `None` is drawn.
+
+    Args:
+        dropped: which of them train the unconditional half, their voken features made zeros: bool `(pictures,)`.
+        times: how far they are noised, as the painter's schedule counts: `(pictures,)`.
+        noise: that they are noised with, of the latents' shape.
+        vae_noise: that is drawn within the VAE's distribution, of the latents' shape.
+    """
+
+    dropped: torch.Tensor | None = None
+    times: torch.Tensor | None = None
+    noise: torch.Tensor | None = None
+    vae_noise: torch.Tensor | None = None
+
+
 class VokenModel(nn.Module):
     """The losses of a batch of conversations, for whatever parts of a pipeline's components are left trainable."""
 
@@ -209,29 +226,37 @@ class VokenModel(nn.Module):
         return [*self.painter.shapes(), *(["mask"] if masked else [])]
 
     @torch.no_grad()
-    def encode_targets(self, targets: Sequence) -> torch.Tensor:
-        """Scaled latents of the pictures to be painted, resized bilinearly as in the published code."""
+    def encode_targets(self, targets: Sequence, vae_noise: torch.Tensor | None = None) -> torch.Tensor:
+        """Scaled latents of the pictures to be painted, resized bilinearly as in the published code.
+
+        Args:
+            vae_noise: see `Draws`.
+        """
         pixels = torch.stack([to_tensor(target, self.image_size, Image.Resampling.BILINEAR) for target in targets])
         encode = self.painter.encode
-        return self.painter.latents(
-            self._cached("moments", _content_keys(pixels), lambda places: encode(pixels[places]))
-        )
+        moments = self._cached("moments", _content_keys(pixels), lambda places: encode(pixels[places]))
+        return self.painter.latents(moments, vae_noise)
 
     def forward(
         self,
         batch: BatchFeature,
         captions: Sequence[str] | None = None,
         feature_loss: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        draws: Draws | None = None,
     ) -> dict[str, torch.Tensor]:
         """Losses of a training batch of the processor.
 
         Args:
             captions: of the pictures to be painted, in their order; needed where the caption loss has weight.
             feature_loss: a further loss, of the voken features `(blocks, n_vokens, hidden)`.
+            draws: in the place of random ones, so that a step can be repeated anywhere.
 
         Returns:
             "loss" and its parts, those with weight 0 left out. In training each is scaled so that the mean over the
             processes is the mean over all their tokens or pictures.
+
+        Raises:
+            ValueError: if there are draws for more or fewer pictures than the batch paints.
         """
         weights = self.weights
         device = batch["input_ids"].device
@@ -248,21 +273,28 @@ class VokenModel(nn.Module):
             share = share_of_batch(len(features))
         else:
             share = 1.0
+        draws = draws or Draws()
+        for name, drawn in vars(draws).items():
+            if drawn is not None and len(drawn) != len(features):
+                raise ValueError(f"draws.{name} is for {len(drawn)} picture(s), but the batch paints {len(features)}")
         losses = {"loss": weights.text * text, "text": text}
         if len(features) == 0:
             return losses
         if feature_loss:
             losses["feature"] = share * feature_loss(features)
             losses["loss"] = losses["loss"] + losses["feature"]
-        dropped = drop_for_guidance(len(features), weights.guidance_dropout, device)
+        dropped = draws.dropped
+        if dropped is None:
+            dropped = drop_for_guidance(len(features), weights.guidance_dropout, device)
         mapped = self.mapper.conditioning(torch.where(dropped.view(-1, 1, 1), torch.zeros_like(features), features))
         if weights.caption:
             told = ["" if drop else caption for drop, caption in zip(dropped.tolist(), captions, strict=True)]
             losses["caption"] = share * caption_loss(mapped, self.encode_captions(told))
             losses["loss"] = losses["loss"] + weights.caption * losses["caption"]
         if weights.diffusion:
-            latents = self.encode_targets(batch["targets"])
-            losses["ldm"] = share * self.painter.loss(latents, mapped, weights.snr_gamma)
+            latents = self.encode_targets(batch["targets"], draws.vae_noise)
+            loss = self.painter.loss(latents, mapped, weights.snr_gamma, times=draws.times, noise=draws.noise)
+            losses["ldm"] = share * loss
             losses["loss"] = losses["loss"] + weights.diffusion * losses["ldm"]
         return losses
 

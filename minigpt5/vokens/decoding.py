@@ -11,8 +11,9 @@ therefore go through voken by voken, in the same forwards as its words; what the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Literal
 
 import torch
@@ -30,6 +31,8 @@ from minigpt5.utils.checks import one_of, real_number, some_text, whole_number, 
 from minigpt5.utils.offload import bring_to_device, take_off_device
 
 IMAGE_MODES = ("auto", "always", "never")
+# White space that is layout, and is not part of a reply at its ends. Other control characters are the model's words.
+LAYOUT = " \t\r\n"
 Generators = torch.Generator | Sequence[torch.Generator] | None
 
 
@@ -42,6 +45,9 @@ class DecodingConfig:
         image_mode: auto leaves pictures to the model, always ends a reply without one with one, never forbids them.
         max_images: pictures a reply may hold.
         stop_strings: text that ends a reply, and is not part of it; `None` is the reader's own.
+        suppress_marks: whether a reply never says the marks of pictures, which mean nothing where they are said:
+            `[IMG1]` and the vokens after it, which follow `[IMG0]` by themselves, and `<ImageHere>`. The published
+            program lets the model say them and any other special token, as text.
 
     Raises:
         TypeError, ValueError: for a setting of another kind or out of its range; names it.
@@ -56,6 +62,7 @@ class DecodingConfig:
     image_mode: Literal["auto", "always", "never"] = "auto"
     max_images: int = 1
     stop_strings: tuple[str, ...] | None = None
+    suppress_marks: bool = True
 
     def __post_init__(self):
         self.max_new_tokens = whole_number("max_new_tokens", self.max_new_tokens, 1)
@@ -67,6 +74,7 @@ class DecodingConfig:
         self.repetition_penalty = real_number("repetition_penalty", self.repetition_penalty, 1e-3, 1e3)
         self.image_mode = one_of("image_mode", self.image_mode, IMAGE_MODES)
         self.max_images = whole_number("max_images", self.max_images, 0)
+        self.suppress_marks = yes_or_no("suppress_marks", self.suppress_marks)
         if self.image_mode == "always" and self.max_images < 1:
             raise ValueError("image_mode 'always' needs max_images of at least 1")
         if self.stop_strings is None:
@@ -126,13 +134,28 @@ def logits_processors(config: DecodingConfig) -> LogitsProcessorList:
 
 
 class InterleavedDecoder:
-    """Decodes the replies to one batch of prompts; `events` is the whole of it."""
+    """Decodes the replies to one batch of prompts; `events` is the whole of it.
 
-    def __init__(self, reader: Reader, config: DecodingConfig, generator: Generators = None):
-        self.reader, self.config, self.generator = reader, config, generator
+    Args:
+        reader: what reads the prompts and says the replies.
+        config: how.
+        generator: of sampled tokens, one for all rows or one a row.
+        choose: in place of random draws, takes the probabilities `(rows, vocabulary)` that temperature, top-k and top-p
+            leave and gives a token for each row `(rows,)`. Their arg max, `lambda shares: shares.argmax(-1)`, is what
+            `do_sample=False` takes too: no filter moves it.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        config: DecodingConfig,
+        generator: Generators = None,
+        choose: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ):
+        self.reader, self.config, self.generator, self.choose = reader, config, generator, choose
         self.stops = reader.stop_strings if config.stop_strings is None else config.stop_strings
         self.warp = logits_processors(config)
-        self.never = list(reader.never_said)
+        self.never = reader.never_said if config.suppress_marks else []
         self.img0 = reader.voken_ids[0]
 
     @torch.no_grad()
@@ -205,6 +228,8 @@ class InterleavedDecoder:
         if not config.do_sample:
             return logits.argmax(-1).tolist()
         shares = logits.softmax(-1)
+        if self.choose is not None:
+            return self.choose(shares).tolist()
         if not isinstance(self.generator, (list, tuple)):
             return _multinomial(shares, self.generator).tolist()
         # A row that has nothing to choose leaves its generator alone: what it paints must not depend on the others.
@@ -216,20 +241,19 @@ class InterleavedDecoder:
     def _take(self, row: _Row, token: int) -> Iterator[TextEvent]:
         """Add a chosen token to its row: as text, as the start of a picture, or as its end."""
         row.choices += 1
-        tokenizer, stops = self.reader.tokenizer, self.stops
-        paints = token == self.img0
-        if not paints:
+        stops = self.stops
+        paints, ends = token == self.img0, token in self.reader.eos_token_ids
+        if not paints and not ends:
             row.run.append(token)
-        text = tokenizer.decode(row.run, skip_special_tokens=True)
+        text = self._text(row.run)
         stop = min((text.find(stop) for stop in stops if stop in text), default=None)
-        stopped = token in self.reader.eos_token_ids or stop is not None
-        row.done = not paints and (stopped or self._spent(row))
+        row.done = not paints and (ends or stop is not None or self._spent(row))
         if row.done and self.config.image_mode == "always" and row.images == 0:
             # The picture that the reply owes takes the place of the token that ended it.
             paints = True
-            if stop is None:
-                text = tokenizer.decode(row.run[:-1], skip_special_tokens=True)
-        text = text[:stop].rstrip() if paints or row.done else text[: _settled(text, stops)]
+            if stop is None and not ends:
+                text = self._text(row.run[:-1])
+        text = text[:stop].rstrip(LAYOUT) if paints or row.done else text[: _settled(text, stops)]
         if len(text) > len(row.said):
             yield TextEvent(row.index, text[len(row.said) :])
             row.said = text
@@ -241,6 +265,17 @@ class InterleavedDecoder:
         # Of a block only what was chosen counts as said (published code).
         row.history += row.pending[:1]
         row.length += len(row.pending)
+
+    def _text(self, tokens: list[int]) -> str:
+        decode = self.reader.tokenizer.decode
+        if self.config.suppress_marks:
+            return decode(tokens, skip_special_tokens=True)
+        # A mark is a word of its own (published code, decoding of transformers 4.31).
+        parts: list[str] = []
+        for is_mark, group in groupby(tokens, self.reader.never_said.__contains__):
+            run = list(group)
+            parts += [decode([mark]) for mark in run] if is_mark else [decode(run)]
+        return " ".join(parts)
 
     def _spent(self, row: _Row) -> bool:
         """Whether a row has made all its choices, or its context would not hold one more token and a picture."""
@@ -269,7 +304,7 @@ def _settled(text: str, stop_strings: Sequence[str]) -> int:
             if text[:end].endswith(stop[:length]):
                 end -= length
                 break
-    return len(text[:end].rstrip())
+    return len(text[:end].rstrip(LAYOUT))
 
 
 def decode_texts(reader: Reader, prompts: Sequence, batch_size: int = 50, **options) -> list[str]:

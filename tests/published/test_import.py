@@ -2,11 +2,11 @@
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from recordings import GOLDEN, VARIANTS, of_stage, settings_of, sources
 from safetensors.torch import load_file, save_file
 
 from minigpt5 import MiniGPT5Pipeline
@@ -15,28 +15,18 @@ from minigpt5.published.checkpoints import ORDER, Checkpoints, import_official, 
 from minigpt5.utils.images import published_image_processor
 from minigpt5.utils.tensors import fetch, open_tensors
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+STAGE2 = of_stage(2)
+SIZES = settings_of(STAGE2)
+WIDTH = {part: SIZES[part][name] for part, name in (("vit", "dim"), ("llm", "hidden"), ("sd", "hidden"))}
 
 
-def files(variant="B"):
-    folder = GOLDEN / variant
-    found = {
-        "llm": folder / "llm",
-        "vit": folder / "frozen/eva_vit.safetensors",
-        "qformer": folder / "frozen/blip2_qformer.safetensors",
-        "proj": folder / "frozen/llama_proj.safetensors",
-        "sd": folder / "sd",
-        "stage1": folder / "stage1.safetensors",
-    }
-    if (folder / "stage2.safetensors").exists():
-        found["stage2"] = folder / "stage2.safetensors"
-    sizes = json.loads((folder / "config.json").read_text())
-    return found | {"vit_heads": sizes["vit"]["heads"], "qformer_heads": sizes["qformer"]["heads"]}
+def files(variant=STAGE2):
+    return sources(variant)
 
 
-def changed(tmp_path, source, change, variant="B"):
+def changed(tmp_path, source, change):
     """Files, one of which has other tensors."""
-    given = files(variant)
+    given = files()
     tensors = load_file(given[source])
     change(tensors)
     save_file({name: value.contiguous() for name, value in tensors.items()}, tmp_path / "changed.safetensors")
@@ -50,7 +40,7 @@ def same_weights(one, two):
     assert all(torch.equal(a, b) for a, b in zip(one.mapper.parameters(), two.mapper.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("variant", "AB")
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_an_imported_folder_is_an_ordinary_pipeline(tmp_path, variant):
     import_official(tmp_path / "model", **files(variant))
     again = MiniGPT5Pipeline.from_pretrained(tmp_path / "model")
@@ -58,7 +48,8 @@ def test_an_imported_folder_is_an_ordinary_pipeline(tmp_path, variant):
     assert again.comprehension.vision_model.post_layernorm.eps == 1e-5
     assert again.comprehension.config.vision_config.layer_norm_eps == 1e-6
     settings = again.decoding_config()
-    assert (settings.top_k, settings.top_p, settings.repetition_penalty, settings.do_sample) == (50, 0.9, 2.0, True)
+    published = settings_of(variant)["generation"]
+    assert {name: getattr(settings, name) for name in published} == published
     # transformers would open the image processor's torchvision variant, which differs in single 8-bit levels.
     picture = Image.open(GOLDEN / "datasets/pixels_source.png")
     published = published_image_processor(again.comprehension.config.vision_config.image_size)(
@@ -93,7 +84,9 @@ def test_wrong_tensors_are_named_with_both_shapes(tmp_path):
     def shorten(tensors):
         tensors["fc.0.bias"] = tensors["fc.0.bias"][:-1]
 
-    with pytest.raises(ValueError, match=r"changed.safetensors: fc.0.bias is \[31\], but the model needs \[32\]"):
+    wide = WIDTH["sd"]
+    says = rf"changed.safetensors: fc.0.bias is \[{wide - 1}\], but the model needs \[{wide}\]"
+    with pytest.raises(ValueError, match=says):
         load_official(**changed(tmp_path, "stage1", shorten))
     with pytest.raises(ValueError, match=r"query_bonus \[1\] is no tensor of a qformer file"):
         load_official(**changed(tmp_path, "qformer", lambda tensors: tensors.update(query_bonus=torch.ones(1))))
@@ -107,7 +100,9 @@ def test_a_lora_of_another_rank_is_refused(tmp_path):
             if ".lora_A." in name:
                 tensors[name] = torch.cat([tensors[name]] * 2)
 
-    with pytest.raises(ValueError, match=r"lora_A.default.weight is \[16, 48\], but the model needs \[8, 48\]"):
+    rank, wide = SIZES["lora"]["r"], WIDTH["llm"]
+    says = rf"lora_A.default.weight is \[{2 * rank}, {wide}\], but the model needs \[{rank}, {wide}\]"
+    with pytest.raises(ValueError, match=says):
         load_official(**changed(tmp_path, "stage2", widen))
 
 
@@ -135,8 +130,9 @@ def test_a_file_that_needs_code_is_refused(tmp_path):
 
 
 def test_heads_that_do_not_divide_the_width_are_refused():
-    with pytest.raises(ValueError, match="vit is 48 wide, which 5 heads do not divide"):
-        load_official(**files() | {"vit_heads": 5})
+    heads = next(number for number in (5, 7, 11) if WIDTH["vit"] % number)
+    with pytest.raises(ValueError, match=f"vit is {WIDTH['vit']} wide, which {heads} heads do not divide"):
+        load_official(**files() | {"vit_heads": heads})
 
 
 def test_missing_files_are_named(tmp_path):
@@ -145,14 +141,16 @@ def test_missing_files_are_named(tmp_path):
 
 
 def test_a_whole_eva_vit_loses_its_last_block(tmp_path):
+    depth = SIZES["vit"]["depth"]
+
     def complete(tensors):
-        tensors["norm.weight"] = torch.ones(48)
-        for name in [name for name in tensors if name.startswith("blocks.2.")]:
-            tensors[name.replace("blocks.2.", "blocks.3.")] = tensors[name].clone()
+        tensors["norm.weight"] = torch.ones(WIDTH["vit"])
+        for name in [name for name in tensors if name.startswith(f"blocks.{depth - 1}.")]:
+            tensors[name.replace(f"blocks.{depth - 1}.", f"blocks.{depth}.")] = tensors[name].clone()
 
     pipe, report = load_official(**changed(tmp_path, "vit", complete))
-    assert pipe.comprehension.config.vision_config.num_hidden_layers == 3
-    assert "norm.weight" in report.left_out["vit"] and "blocks.3.norm1.weight" in report.left_out["vit"]
+    assert pipe.comprehension.config.vision_config.num_hidden_layers == depth
+    assert "norm.weight" in report.left_out["vit"] and f"blocks.{depth}.norm1.weight" in report.left_out["vit"]
 
 
 def test_parts_in_the_layout_of_transformers_are_the_same(tmp_path):
@@ -177,11 +175,13 @@ def test_the_command_imports_and_refuses(tmp_path, capsys):
     given = {name.replace("_", "-"): str(value) for name, value in files().items()}
     arguments = [text for name, value in given.items() for text in (f"--{name}", value)]
     assert main(["import-official", *arguments, "--out", str(tmp_path / "model")]) == 0
-    assert re.search(r"stage2: 138 tensors used", capsys.readouterr().out)
+    count = len(load_file(files()["stage2"]))
+    assert re.search(rf"stage2: {count} tensors used", capsys.readouterr().out)
     assert main(["import-official", *arguments, "--out", str(tmp_path / "model")]) == 2
     assert "is there already" in capsys.readouterr().err
 
 
 def test_shapes_are_read_without_the_tensors():
     weights = Checkpoints({"vit": open_tensors(files()["vit"])})
-    assert weights.shape("vision_model.embeddings.position_embedding") == (1, 17, 48)
+    patches = (SIZES["vit"]["img_size"] // SIZES["vit"]["patch"]) ** 2
+    assert weights.shape("vision_model.embeddings.position_embedding") == (1, patches + 1, WIDTH["vit"])

@@ -15,7 +15,8 @@ from minigpt5.storyworld.export import export_cc3m, export_vist
 from minigpt5.storyworld.language import caption
 from minigpt5.storyworld.miniature import TEXT_LENGTH, build_text_encoder, build_tokenizer
 from minigpt5.storyworld.scene import sample_scene, split_rng
-from minigpt5.training.objective import LossWeights, VokenModel
+from minigpt5.training.objective import Draws, LossWeights, VokenModel
+from minigpt5.utils.images import to_tensor
 from minigpt5.vokens.adapters import LoraSettings, fuse_adapter, train_adapter
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +61,38 @@ def test_dropped_vokens_give_the_null_embedding_and_the_empty_caption(pipe):
     model = VokenModel(pipe, LossWeights(diffusion=0.0, guidance_dropout=1.0)).eval()
     expected = (pipe.null_embeds() - model.encode_captions([""])["prompt_embeds"]).square().mean()
     assert torch.allclose(model(batch, captions)["caption"], expected, rtol=1e-5)
+
+
+def test_a_step_with_given_draws_takes_nothing_from_chance(pipe):
+    chats, captions = conversations(draw_task)
+    batch = pipe.processor.training_batch(chats)
+    model = VokenModel(pipe, LossWeights(snr_gamma=None)).eval()
+    shape = (3, *model.painter.latent_shape(*model.painter.default_size))
+    noise, vae_noise = torch.randn(2, *shape)
+    dropped, times = torch.tensor([True, False, False]), torch.tensor([0, 500, 900])
+    with torch.no_grad():
+        state = torch.get_rng_state()
+        losses = model(batch, captions, draws=Draws(dropped, times, noise, vae_noise))
+        assert torch.equal(torch.get_rng_state(), state)
+        # By hand: latents, noised latents, and the mean squared error of what the UNet says of them.
+        pixels = torch.stack([to_tensor(picture, model.image_size) for picture in batch["targets"]])
+        posterior = pipe.vae.encode(pixels).latent_dist
+        latents = (posterior.mean + posterior.std * vae_noise) * pipe.vae.config.scaling_factor
+        share = pipe.scheduler.alphas_cumprod[times].view(-1, 1, 1, 1)
+        noisy = share.sqrt() * latents + (1 - share).sqrt() * noise
+        hidden = pipe.reader.prefill(batch).last
+        features = model.voken_features(hidden, batch["input_ids"]) * ~dropped.view(-1, 1, 1)
+        target = share.sqrt() * noise - (1 - share).sqrt() * latents
+        expected = (pipe.unet(noisy, times, pipe.mapper(features)).sample - target).square().mean()
+    assert pipe.scheduler.config.prediction_type == "v_prediction"
+    assert torch.allclose(losses["ldm"], expected, rtol=1e-4)
+
+
+def test_draws_of_other_pictures_are_refused(pipe):
+    chats, captions = conversations(draw_task)
+    batch = pipe.processor.training_batch(chats)
+    with pytest.raises(ValueError, match=r"draws.times is for 2 picture\(s\), but the batch paints 3"):
+        VokenModel(pipe, LossWeights())(batch, captions, draws=Draws(times=torch.zeros(2, dtype=torch.long)))
 
 
 def test_features_are_the_states_before_each_voken(pipe):

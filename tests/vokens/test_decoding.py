@@ -178,6 +178,42 @@ def test_inner_vokens_and_the_image_mark_are_never_chosen(decode, script, proces
     assert not features and "IMG" not in text and "ImageHere" not in text
 
 
+def test_marks_are_words_where_the_published_behaviour_is_asked_for(decode, script, processor, IMAGE):
+    inner, mark = processor.voken_ids[3], processor.image_token_id
+    script(["a red", inner, mark, "fox", IMAGE, "at", inner, "night"])
+    text, features, events = decode("go on", suppress_marks=False)[0]
+    assert text == "a red [IMG3] <ImageHere> fox|at [IMG3] night" and len(features) == 1
+    assert len(events) > 3
+
+
+@pytest.mark.parametrize("around", ["", " \n\t\r "])
+def test_white_space_around_a_reply_is_no_part_of_it_but_other_control_characters_are(tiny_pipe, script, around):
+    script([f"{around}\x1fa\x7f\x1c{around}"])
+    asked = {"max_new_tokens": 20, "image_mode": "never"}
+    assert tiny_pipe("go on", **asked).text == ["\x1fa\x7f\x1c"]
+    script([f"{around}\x1fa\x7f\x1c{around}"])
+    assert "".join(event.text for event in tiny_pipe.stream("go on", **asked)).strip(" \n\t\r") == "\x1fa\x7f\x1c"
+
+
+@pytest.mark.parametrize("picks", ["largest", "second"])
+def test_who_chooses_is_given_the_probabilities_that_the_filters_leave(model, processor, picks):
+    seen = []
+
+    def choose(shares):
+        seen.append(shares)
+        return shares.topk(2).indices[:, ["largest", "second"].index(picks)]
+
+    def said(config, chooser=None):
+        decoder = InterleavedDecoder(reader_of(model, processor), config, choose=chooser)
+        events = decoder.events(processor("go on"))
+        return "".join(event.text for event in events if isinstance(event, TextEvent))
+
+    greedy = {"max_new_tokens": 5, "image_mode": "never"}
+    chosen = said(DecodingConfig(do_sample=True, top_k=3, top_p=1.0, **greedy), choose)
+    assert (chosen == said(DecodingConfig(**greedy))) == (picks == "largest")
+    assert all((shares > 0).sum() == 3 and shares.sum().isclose(torch.tensor(1.0)) for shares in seen)
+
+
 # How tokens are chosen
 
 
@@ -291,7 +327,15 @@ def test_settings_out_of_range_are_refused(wrong):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"max_new_tokens": 3.0}, {"do_sample": 1}, {"top_k": True}, {"stop_strings": 3}, {"image_mode": None}]
+    "wrong",
+    [
+        {"max_new_tokens": 3.0},
+        {"do_sample": 1},
+        {"top_k": True},
+        {"stop_strings": 3},
+        {"image_mode": None},
+        {"suppress_marks": 0},
+    ],
 )
 def test_settings_of_another_kind_are_refused(wrong):
     with pytest.raises(TypeError, match=next(iter(wrong))):
