@@ -7,33 +7,34 @@ folders of their own. The ratio is what compares between machines. On a CPU seco
 other programs on the machine do not count.
 """
 
-import argparse
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from minigpt5 import MiniGPT5Pipeline
 from minigpt5.evaluation.generation import generate
 from minigpt5.evaluation.items import story_items
 from minigpt5.evaluation.replies import ReplyFolder
+from minigpt5.loading import ModelSettings, open_model
 from minigpt5.storyworld.export import export_vist
-from minigpt5.utils.logs import quiet_libraries
-from minigpt5.utils.processes import pick_device
+from minigpt5.utils.programs import run_program
+from minigpt5.utils.settings import setting
 
 
-def main():
-    quiet_libraries()
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="storyworld-mini", help="pipeline folder, or the name of a shipped model")
-    parser.add_argument("--stories", type=int, default=3, help="13 items each (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=32, help="default: %(default)s")
-    arguments = parser.parse_args()
-    pipe = MiniGPT5Pipeline.from_pretrained(arguments.model).to(pick_device())
-    pipe.set_progress_bar_config(disable=True)
+@dataclass(kw_only=True)
+class EvaluationBenchmark(ModelSettings):
+    """What is measured."""
+
+    stories: int = setting(3, least=1, help="of 13 items each")
+    batch_size: int = setting(32, least=1, help="items of a batch")
+
+
+def main(config: EvaluationBenchmark):
+    pipe = open_model(config.model, config.adapter)
     with tempfile.TemporaryDirectory() as folder:
-        export_vist(Path(folder, "data"), "test", arguments.stories)
+        export_vist(Path(folder, "data"), "test", config.stories)
         items = story_items(Path(folder, "data"), "test")
 
         clock = time.perf_counter if pipe.device.type == "cuda" else time.process_time
@@ -46,13 +47,13 @@ def main():
             return len(items) / (clock() - start)
 
         rate(2, items[:2])  # to warm up
-        single, batched = rate(1, items), rate(arguments.batch_size, items)
+        single, batched = rate(1, items), rate(config.batch_size, items)
     threads = f"{torch.get_num_threads()} threads, torch {torch.__version__}, {pipe.device}"
     print(f"{len(items)} replies with a picture each, {threads}")
     print(f"one call an item:          {single:8.2f} pictures/s")
-    print(f"batches of {arguments.batch_size:3}:            {batched:8.2f} pictures/s")
+    print(f"batches of {config.batch_size:3}:            {batched:8.2f} pictures/s")
     print(f"ratio:                     {batched / single:8.2f}")
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, EvaluationBenchmark, __doc__)

@@ -6,10 +6,10 @@ What counts is memory that the process owns; pages of the files, which are mappe
 The aim is the model and one tensor more.
 """
 
-import argparse
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,10 +23,11 @@ from minigpt5.published.shapes import (
     SCALES,
     empty_parts,
     fill_at_random,
-    full_size_config,
+    published_config,
     stand_in_tokenizer,
 )
-from minigpt5.utils.logs import quiet_libraries
+from minigpt5.utils.programs import run_program
+from minigpt5.utils.settings import Settings, setting
 
 MIB = 2**20
 
@@ -46,7 +47,7 @@ def write_files(folder, scale):
         files[name].mkdir()
     old = {name: language_model[name][:LLAMA_VOCABULARY].clone() for name in tables}
     save_file(language_model | old, files["llm"] / "model.safetensors")
-    full_size_config(scale).text_config.save_pretrained(files["llm"])
+    published_config(scale).text_config.save_pretrained(files["llm"])
     stand_in_tokenizer().save_pretrained(files["llm"])
     seeing = {name: value for name, value in tensors.items() if name.startswith(("vision_model", "qformer", "query"))}
     save_file(seeing, files["blip2"] / "model.safetensors")
@@ -93,25 +94,28 @@ class Peak(threading.Thread):
             time.sleep(0.002)
 
 
-def main():
-    quiet_libraries()
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--scale", type=int, choices=SCALES, default=8, help="divide all widths by this")
-    arguments = parser.parse_args()
+@dataclass(kw_only=True)
+class ImportBenchmark(Settings):
+    """What is measured."""
+
+    scale: int = setting(8, choices=SCALES, help="divide all widths by this")
+
+
+def main(config: ImportBenchmark):
     with tempfile.TemporaryDirectory() as folder:
         # In a process of its own, so that what it leaves behind is not counted.
         context = torch.multiprocessing.get_context("spawn")
         writer = context.Pool(1)
-        files = writer.apply(write_files, (Path(folder), arguments.scale))
+        files = writer.apply(write_files, (Path(folder), config.scale))
         writer.close()
         writer.join()
         before, peak = owned_bytes(), Peak()
         peak.start()
-        heads = {"vit_heads": max(1, 16 // arguments.scale), "qformer_heads": max(1, 12 // arguments.scale)}
+        heads = {"vit_heads": max(1, 16 // config.scale), "qformer_heads": max(1, 12 // config.scale)}
         import_official(Path(folder) / "model", **files, **heads)
         peak.stop.set()
         peak.join()
-    sizes = [p.nbytes for part in empty_parts(arguments.scale).values() for p in part.parameters()]
+    sizes = [p.nbytes for part in empty_parts(config.scale).values() for p in part.parameters()]
     model, largest = sum(sizes), max(sizes)
     print(f"model                    {model / MIB:9.1f} MiB")
     print(f"its largest tensor       {largest / MIB:9.1f} MiB")
@@ -120,4 +124,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, ImportBenchmark, __doc__)

@@ -5,20 +5,20 @@
 Seconds depend on the machine; what compares are the ratios within one run. Each figure is the best of three.
 """
 
-import argparse
-import json
 import platform
 import resource
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from minigpt5 import MiniGPT5Pipeline
+from minigpt5.loading import ModelSettings, open_model
 from minigpt5.storyworld.examine import fresh_captions, sample_scenes
-from minigpt5.utils.logs import quiet_libraries
-from minigpt5.utils.processes import pick_device
+from minigpt5.utils.files import check_file, write_json
+from minigpt5.utils.programs import run_program
+from minigpt5.utils.settings import DTYPES, setting
 from minigpt5.vokens.decoding import DecodingConfig, InterleavedDecoder
 
 BATCHES = (1, 8, 32)
@@ -55,17 +55,19 @@ def counted(*modules):
         handle.remove()
 
 
-def main():
-    quiet_libraries()
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="storyworld-mini", help="pipeline folder, or the name of a shipped model")
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="of all parts")
-    parser.add_argument("--out", type=Path, help="JSON file for the figures")
-    arguments = parser.parse_args()
+@dataclass(kw_only=True)
+class MiniatureBenchmark(ModelSettings):
+    """What is measured."""
+
+    dtype: str = setting("float32", choices=DTYPES, help="of all parts")
+    out: Path | None = setting(None, help="JSON file for the figures")
+
+
+def main(config: MiniatureBenchmark):
+    if config.out:
+        check_file(config.out)
     start = time.perf_counter()
-    dtype = getattr(torch, arguments.dtype)
-    pipe = MiniGPT5Pipeline.from_pretrained(arguments.model, dtype=dtype).to(pick_device())
-    pipe.set_progress_bar_config(disable=True)
+    pipe = open_model(config.model, config.adapter, getattr(torch, config.dtype))
     figures = {"load_seconds": time.perf_counter() - start}
     captions = [f"Draw this: {text}" for text in fresh_captions(sample_scenes(max(BATCHES), companion=False))]
 
@@ -106,13 +108,13 @@ def main():
     )
     figures = {name: round(value, 3) for name, value in figures.items()}
     where = f"{platform.machine()}, {torch.get_num_threads()} threads, {pipe.device}"
-    machine = f"{where}, torch {torch.__version__}, {arguments.dtype}"
+    machine = f"{where}, torch {torch.__version__}, {config.dtype}"
     print(machine)
     for name, value in figures.items():
         print(f"{name:28} {value:>14,.2f}")
-    if arguments.out:
-        arguments.out.write_text(json.dumps({"machine": machine, **figures}, indent=2) + "\n")
+    if config.out:
+        write_json(config.out, {"machine": machine, **figures})
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, MiniatureBenchmark, __doc__)

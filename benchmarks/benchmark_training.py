@@ -5,24 +5,26 @@
 One thread, as in the recording. Seconds depend on the machine; the published ones are of another, like this one.
 """
 
-import argparse
 import json
 import platform
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from minigpt5.data.tasks import exchange, story_context
 from minigpt5.published.checkpoints import load_official
-from minigpt5.published.shapes import random_pipeline
+from minigpt5.published.shapes import SCALES, random_pipeline
 from minigpt5.storyworld.draw import draw
 from minigpt5.storyworld.scene import split_rng
 from minigpt5.storyworld.stories import sample_story
 from minigpt5.training.objective import LossWeights, VokenModel
-from minigpt5.utils.logs import quiet_libraries
+from minigpt5.utils.files import check_file, write_json
+from minigpt5.utils.programs import run_program
+from minigpt5.utils.settings import Settings, setting
 from minigpt5.vokens.adapters import LoraSettings, train_adapter
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
@@ -61,15 +63,18 @@ def step_seconds(pipe, batch, captions, lora, repeats, cache=None):
     return min(times[1:])
 
 
-def main():
-    quiet_libraries()
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--scale", type=int, default=8, help="the mid-size model's widths are the published ones over this"
-    )
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32], help="conversations a batch")
-    parser.add_argument("--out", type=Path, help="JSON file for the figures")
-    arguments = parser.parse_args()
+@dataclass(kw_only=True)
+class TrainingBenchmark(Settings):
+    """What is measured."""
+
+    scale: int = setting(8, choices=SCALES, help="the mid-size model's widths are the published ones over this")
+    batches: tuple[int, ...] = setting((1, 8, 32), least=1, help="conversations a batch")
+    out: Path | None = setting(None, help="JSON file for the figures")
+
+
+def main(config: TrainingBenchmark):
+    if config.out:
+        check_file(config.out)
     torch.set_num_threads(1)
     figures = {}
     for variant in VARIANTS:
@@ -91,13 +96,13 @@ def main():
                 "published_over_ours": theirs / seconds,
             }
             figures[f"{variant}, batch {size}"] = row
-    for size in arguments.batches:
-        pipe = random_pipeline(arguments.scale)
+    for size in config.batches:
+        pipe = random_pipeline(config.scale)
         batch = pipe.reader.training_batch(conversations(size))
         plain = step_seconds(pipe, batch, None, LoraSettings(), 1)
         with tempfile.TemporaryDirectory() as folder:
-            cached = step_seconds(random_pipeline(arguments.scale), batch, None, LoraSettings(), 1, Path(folder))
-        figures[f"1/{arguments.scale} width, batch {size}"] = {
+            cached = step_seconds(random_pipeline(config.scale), batch, None, LoraSettings(), 1, Path(folder))
+        figures[f"1/{config.scale} width, batch {size}"] = {
             "samples_per_s": size / plain,
             "cached_samples_per_s": size / cached,
             "cached_over_plain": plain / cached,
@@ -106,9 +111,9 @@ def main():
     print(machine)
     for name, row in figures.items():
         print(f"{name:24}" + "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
-    if arguments.out:
-        arguments.out.write_text(json.dumps({"machine": machine, "figures": figures}, indent=2) + "\n")
+    if config.out:
+        write_json(config.out, {"machine": machine, "figures": figures})
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, TrainingBenchmark, __doc__)

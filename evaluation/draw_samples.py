@@ -3,43 +3,45 @@
 python evaluation/draw_samples.py --model storyworld-mini --out docs/images
 """
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
 from diffusers.utils import make_image_grid
 from PIL import Image
 
 from minigpt5.data.tasks import illustrate
-from minigpt5.evaluation.systems import open_pipeline
+from minigpt5.loading import ModelSettings, open_model
 from minigpt5.story import tell_story
 from minigpt5.storyworld.examine import ask, fresh_captions, sample_scenes
+from minigpt5.utils.files import write_picture, write_text
 from minigpt5.utils.images import open_image
-from minigpt5.utils.logs import quiet_libraries
+from minigpt5.utils.programs import run_program
+from minigpt5.utils.settings import setting
 
 ROWS, COLUMNS = 5, 10
 
 
-def main():
-    quiet_libraries()
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="storyworld-mini", help="pipeline folder, or the name of a shipped model")
-    parser.add_argument("--adapter", type=Path, help="folder of what training made beside that model")
-    parser.add_argument("--out", type=Path, required=True, help="folder for painted.png, its captions, and story.png")
-    arguments = parser.parse_args()
-    pipe = open_pipeline(arguments.model, arguments.adapter)
+@dataclass(kw_only=True)
+class SamplesConfig(ModelSettings):
+    """What is drawn."""
 
+    out: Path = setting(help="folder with fox.png; gets painted.png, its captions, and story.png")
+
+
+def main(config: SamplesConfig):
+    fox = open_image(config.out / "fox.png")
+    pipe = open_model(config.model, config.adapter)
     captions = fresh_captions(sample_scenes(ROWS * COLUMNS, companion_share=0.4))
     _, pictures = ask(pipe, [illustrate([], [], caption) for caption in captions])
-    make_image_grid(pictures, ROWS, COLUMNS, resize=128).save(arguments.out / "painted.png")
-    (arguments.out / "painted.txt").write_text("\n".join(captions) + "\n")
-
-    fox = open_image(arguments.out / "fox.png")
     steps = list(tell_story(pipe, "A red fox wakes up in the forest.", fox))
     enlarged = [step.image.resize((192, 192), Image.Resampling.NEAREST) for step in steps]
-    make_image_grid(enlarged, 1, len(steps)).save(arguments.out / "story.png")
+
+    write_picture(config.out / "painted.png", make_image_grid(pictures, ROWS, COLUMNS, resize=128))
+    write_text(config.out / "painted.txt", "\n".join(captions) + "\n")
+    write_picture(config.out / "story.png", make_image_grid(enlarged, 1, len(steps)))
     for step in steps:
         print(f"{step.index}. {step.text}")
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, SamplesConfig, __doc__)

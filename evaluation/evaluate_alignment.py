@@ -6,30 +6,27 @@
 Writes `results.json` and `results.md`. A run that was stopped goes on where it was.
 """
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 from minigpt5.evaluation.items import alignment_items
-from minigpt5.evaluation.measure import Measurements
-from minigpt5.evaluation.report import write_report
-from minigpt5.evaluation.storyworld import judged_bounds, read_truth, storyworld_columns
-from minigpt5.evaluation.systems import answer, evaluation_arguments, metric_weights, read_arguments
-from minigpt5.utils.logs import quiet_libraries
-from minigpt5.utils.processes import is_main_process
+from minigpt5.evaluation.run import evaluate
+from minigpt5.evaluation.systems import EvaluationConfig, with_split
+from minigpt5.utils.programs import run_program
 
 
-def main():
-    quiet_libraries()
-    arguments = read_arguments(evaluation_arguments(__doc__.splitlines()[0], "cc3m", clip="ViT-L/14"))
-    columns = storyworld_columns(read_truth(arguments.data, arguments.split)) if arguments.judge else {}
-    items = alignment_items(arguments.data, arguments.split, arguments.count, arguments.prompts)
-    replies = answer(arguments, items)
-    if not is_main_process():
-        return
+@dataclass(kw_only=True)
+class AlignmentEvaluation(EvaluationConfig):
+    """Captions."""
 
-    measurements = Measurements(items, replies, metric_weights(arguments), columns)
-    measurements.measure()
-    bounds = judged_bounds(measurements) if arguments.judge else None
-    write_report(arguments.out, "Caption to picture", replies.settings, measurements, bounds)
-    print(arguments.out / "results.md")
+    layout: ClassVar[str] = "cc3m"
+
+
+def main(config: AlignmentEvaluation):
+    config = with_split(config)
+    items = alignment_items(config.data, str(config.split), config.count, config.prompts)
+    evaluate(config, "Caption to picture", items)
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, AlignmentEvaluation, __doc__, many_processes=True)

@@ -7,30 +7,30 @@ Whether a turn shows a picture is the system's choice. Writes `results.json` and
 goes on where it was.
 """
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 from minigpt5.evaluation.items import dialogue_items
-from minigpt5.evaluation.measure import Measurements
-from minigpt5.evaluation.report import write_report
-from minigpt5.evaluation.storyworld import judged_bounds, read_truth, storyworld_columns
-from minigpt5.evaluation.systems import answer, evaluation_arguments, metric_weights, read_arguments
-from minigpt5.utils.logs import quiet_libraries
-from minigpt5.utils.processes import is_main_process
+from minigpt5.evaluation.run import evaluate
+from minigpt5.evaluation.systems import EvaluationConfig, with_split
+from minigpt5.utils.programs import run_program
+from minigpt5.utils.settings import setting
 
 
-def main():
-    quiet_libraries()
-    arguments = read_arguments(evaluation_arguments(__doc__.splitlines()[0], "mmdialog", clip="ViT-B/32"))
-    columns = storyworld_columns(read_truth(arguments.data, arguments.split)) if arguments.judge else {}
-    items = dialogue_items(arguments.data, arguments.split, arguments.count, arguments.prompts)
-    replies = answer(arguments, items)
-    if not is_main_process():
-        return
+@dataclass(kw_only=True)
+class DialogueEvaluation(EvaluationConfig):
+    """Talks."""
 
-    measurements = Measurements(items, replies, metric_weights(arguments), columns)
-    measurements.measure()
-    bounds = judged_bounds(measurements) if arguments.judge else None
-    write_report(arguments.out, "Dialogue", replies.settings, measurements, bounds)
-    print(arguments.out / "results.md")
+    layout: ClassVar[str] = "mmdialog"
+    # What the published code takes for talks.
+    clip: str = setting("ViT-B/32", help="name, file or folder of a CLIP model")
+
+
+def main(config: DialogueEvaluation):
+    config = with_split(config)
+    items = dialogue_items(config.data, str(config.split), config.count, config.prompts)
+    evaluate(config, "Dialogue", items)
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, DialogueEvaluation, __doc__, many_processes=True)

@@ -8,32 +8,29 @@ it; and text and picture of every next step. Writes `results.json` and `results.
 where it was.
 """
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 from minigpt5.evaluation.items import STORY_TASKS, story_items
-from minigpt5.evaluation.measure import Measurements
-from minigpt5.evaluation.report import write_report
-from minigpt5.evaluation.storyworld import judged_bounds, read_truth, storyworld_columns
-from minigpt5.evaluation.systems import answer, evaluation_arguments, metric_weights, read_arguments
-from minigpt5.utils.logs import quiet_libraries
-from minigpt5.utils.processes import is_main_process
+from minigpt5.evaluation.run import evaluate
+from minigpt5.evaluation.systems import EvaluationConfig, with_split
+from minigpt5.utils.programs import run_program
+from minigpt5.utils.settings import setting
 
 
-def main():
-    quiet_libraries()
-    parser = evaluation_arguments(__doc__.splitlines()[0], "vist", clip="ViT-L/14")
-    parser.add_argument("--tasks", nargs="+", choices=STORY_TASKS, default=STORY_TASKS, help="default: all")
-    arguments = read_arguments(parser)
-    columns = storyworld_columns(read_truth(arguments.data, arguments.split)) if arguments.judge else {}
-    items = story_items(arguments.data, arguments.split, arguments.count, arguments.prompts, arguments.tasks)
-    replies = answer(arguments, items)
-    if not is_main_process():
-        return
+@dataclass(kw_only=True)
+class StoryEvaluation(EvaluationConfig):
+    """Stories."""
 
-    measurements = Measurements(items, replies, metric_weights(arguments), columns)
-    measurements.measure()
-    bounds = judged_bounds(measurements) if arguments.judge else None
-    write_report(arguments.out, "Stories", replies.settings, measurements, bounds)
-    print(arguments.out / "results.md")
+    layout: ClassVar[str] = "vist"
+    tasks: tuple[str, ...] = setting(STORY_TASKS, choices=STORY_TASKS, help="what is asked")
+
+
+def main(config: StoryEvaluation):
+    config = with_split(config)
+    items = story_items(config.data, str(config.split), config.count, config.prompts, config.tasks)
+    evaluate(config, "Stories", items)
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, StoryEvaluation, __doc__, many_processes=True)

@@ -5,15 +5,15 @@
 Scenes and stories come from the test split; captions and story sentences are worded in ways that no training text is.
 """
 
-import argparse
-import json
+import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from minigpt5.evaluation.baselines import ZeroShotDiffusion
-from minigpt5.evaluation.systems import open_pipeline
+from minigpt5.loading import ModelSettings, open_model
 from minigpt5.storyworld.draw import draw
 from minigpt5.storyworld.examine import (
     examine_captions,
@@ -25,8 +25,18 @@ from minigpt5.storyworld.examine import (
 )
 from minigpt5.storyworld.judge import judge_accuracy, load_judge
 from minigpt5.training.latents import psnr
+from minigpt5.utils.files import check_file, write_json
 from minigpt5.utils.images import to_tensor
-from minigpt5.utils.logs import quiet_libraries
+from minigpt5.utils.programs import run_program
+from minigpt5.utils.settings import plain, setting
+
+
+@dataclass(kw_only=True)
+class ExamConfig(ModelSettings):
+    """The examination."""
+
+    count: int = setting(200, least=1, help="scenes or stories a figure")
+    out: Path | None = setting(None, help="JSON file for the figures")
 
 
 def paint_with_text_encoder(pipe, captions, batch_size=50):
@@ -47,26 +57,22 @@ def reconstruction(pipe, scenes):
     return psnr(pipe.vae.decode(pipe.vae.encode(pixels).latent_dist.mode()).sample, pixels)
 
 
-def main():
-    quiet_libraries()
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="storyworld-mini", help="pipeline folder, or the name of a shipped model")
-    parser.add_argument("--adapter", type=Path, help="folder of what training made beside that model")
-    parser.add_argument("--count", type=int, default=200, help="scenes or stories a figure")
-    parser.add_argument("--out", type=Path, help="JSON file for the figures")
-    arguments = parser.parse_args()
-    pipe = open_pipeline(arguments.model, arguments.adapter)
+def main(config: ExamConfig):
+    if config.out:
+        check_file(config.out)
+    pipe = open_model(config.model, config.adapter)
     judge = load_judge()
-    count = arguments.count
+    count = config.count
     one = sample_scenes(count, companion=False)
     two = sample_scenes(count, companion=True)
     held_out = sample_scenes(count, companion=False, held_out=True)
     figures, missed = {}, []
 
     def report(name, value, target):
-        figures[name] = round(value, 4)
+        # JSON has no word for a number that is none.
+        figures[name] = round(value, 4) if math.isfinite(value) else None
         verdict = "reached" if value >= target else "MISSED"
-        if value < target:
+        if verdict == "MISSED":
             missed.append(name)
         print(f"{name:58} {value:7.3f}   target {target:6.3f}   {verdict}", flush=True)
 
@@ -104,20 +110,9 @@ def main():
 
     seconds = time.monotonic() - start
     print(f"{len(figures) - len(missed)} of {len(figures)} targets reached, {count} items each, {seconds:.0f} s")
-    if arguments.out:
-        arguments.out.write_text(
-            json.dumps(
-                {
-                    "model": arguments.model,
-                    "adapter": arguments.adapter and str(arguments.adapter),
-                    "count": count,
-                    "figures": figures,
-                },
-                indent=2,
-            )
-            + "\n"
-        )
+    if config.out:
+        write_json(config.out, plain(config) | {"figures": figures})
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, ExamConfig, __doc__)

@@ -27,6 +27,7 @@ class ClaimsConfig(Settings):
     base: str = setting("storyworld-mini", help="pipeline before the first stage")
     aligned: str = setting("storyworld-mini", help="pipeline after the first stage at full budget")
     model: str = setting("storyworld-mini", help="finished model at full budget")
+    adapter: Path | None = setting(None, help="folder of what training made beside the finished model")
     judge: Path | None = setting(None, help="folder of the judge; null for the one that ships")
     out: Path = setting(ROOT / "docs", help="folder for claims.md, claims.html, images/claims")
     quick: bool = setting(False, help="two steps and two items of everything, on data of its own")
@@ -47,6 +48,10 @@ def main(config: ClaimsConfig):
     models = {"base": config.base, "aligned": config.aligned, "shipped": config.model}
     folders = {name: Path(shipped_model(model)) for name, model in models.items()}
     folders |= {"work": config.work, "data": config.data or config.work / "data", "judge": config.judge or WEIGHTS}
+    if config.adapter:
+        if not config.adapter.exists():
+            raise ProgramError(f"adapter: there is no {config.adapter}")
+        folders["adapter"] = config.adapter
     amounts = FEW if config.quick else Counts()
     run = ClaimsRun(folders, ROOT / "training", ROOT / "configs" / "storyworld-claims", amounts, config.quick)
     if not config.report:

@@ -4,14 +4,28 @@
 `/image fox.png` puts a picture into what you say next; an empty line or Ctrl-D ends the talk.
 """
 
-import argparse
+import sys
 from contextlib import suppress
+from dataclasses import dataclass
+from io import TextIOWrapper
+from itertools import count
 from pathlib import Path
 
 import torch
 
-from minigpt5 import MiniGPT5Pipeline, TextEvent
+from minigpt5 import TextEvent
+from minigpt5.loading import ModelSettings, open_model
+from minigpt5.utils.files import write_picture
 from minigpt5.utils.images import ImageError, open_image
+from minigpt5.utils.programs import run_program
+from minigpt5.utils.settings import setting
+
+
+@dataclass(kw_only=True)
+class ChatConfig(ModelSettings):
+    """The talk."""
+
+    out: Path = setting(Path("chat"), help="gets the pictures 001.png, 002.png, …; those that are there stay")
 
 
 def listen():
@@ -33,32 +47,26 @@ def answer(chat, content, generator, out):
         if isinstance(event, TextEvent):
             print(event.text, end="", flush=True)
         else:
-            path = out / f"{len(list(out.glob('*.png'))) + 1:03}.png"
-            event.image.save(path)
+            path = next(path for number in count(1) if not (path := out / f"{number:03}.png").exists())
+            write_picture(path, event.image)
             print(f" [{path}] ", end="", flush=True)
     print()
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="storyworld-mini")
-    parser.add_argument("--adapter", type=Path, help="folder of what training made beside that model")
-    parser.add_argument("--out", type=Path, default=Path("chat"), help="gets the pictures 001.png, 002.png, …")
-    arguments = parser.parse_args()
-    pipe = MiniGPT5Pipeline.from_pretrained(arguments.model)
-    if arguments.adapter:
-        pipe.load_adapter(arguments.adapter)
-    pipe.to("cuda" if torch.cuda.is_available() else "cpu")
-    pipe.set_progress_bar_config(disable=True)
-    arguments.out.mkdir(parents=True, exist_ok=True)
+def main(config: ChatConfig):
+    pipe = open_model(config.model, config.adapter)
+    config.out.mkdir(parents=True, exist_ok=True)
+    # What is typed in another encoding is no reason to end the talk.
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
     chat, generator = pipe.chat(), torch.Generator().manual_seed(0)
-    while content := listen():
-        try:
-            answer(chat, content, generator, arguments.out)
-        except ValueError as error:
-            print(error)
+    with suppress(EOFError):
+        while content := listen():
+            try:
+                answer(chat, content, generator, config.out)
+            except ValueError as error:
+                print(error)
 
 
 if __name__ == "__main__":
-    with suppress(EOFError, KeyboardInterrupt):
-        main()
+    run_program(main, ChatConfig, __doc__)

@@ -6,46 +6,50 @@ A line is `{"opening": "It wakes up in the forest.", "image": "fox.png"}`; the i
 optional, and its path is relative to the file.
 """
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
-from minigpt5 import MiniGPT5Pipeline
-from minigpt5.story import tell_story, write_story
+from minigpt5.loading import ModelSettings, open_model
+from minigpt5.story import MOST_STEPS, RECORD, check_folder, tell_story, write_story
 from minigpt5.utils.images import open_image
 from minigpt5.utils.json_files import field, read_json_lines
+from minigpt5.utils.programs import ProgramError, run_program
+from minigpt5.utils.settings import setting
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--openings", type=Path, required=True, help="JSON Lines file of openings")
-    parser.add_argument("--out", type=Path, required=True, help="gets the folders 001, 002, …")
-    parser.add_argument("--model", default="storyworld-mini")
-    parser.add_argument("--adapter", type=Path, help="folder of what training made beside that model")
-    parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=0, help="of the first story; each further one counts on from it")
-    arguments = parser.parse_args()
+@dataclass(kw_only=True)
+class StoriesConfig(ModelSettings):
+    """The stories."""
 
-    lines = list(read_json_lines(arguments.openings))
-    openings = [field(item, "opening", str, place) for place, item in lines]
-    # All pictures are opened before the model is: a missing one should not end a long run half way.
-    folder = arguments.openings.parent
-    images = [
-        open_image(folder / field(item, "image", str, place)) if item.get("image") else None for place, item in lines
-    ]
+    openings: Path = setting(help="JSON Lines file of openings")
+    out: Path = setting(help="gets the folders 001, 002, …")
+    steps: int = setting(5, least=1, most=MOST_STEPS, help="sentences of a story, the opening among them")
+    seed: int = setting(0, least=0, most=2**32 - 1, help="of the first story; each further one counts on from it")
 
-    pipe = MiniGPT5Pipeline.from_pretrained(arguments.model)
-    if arguments.adapter:
-        pipe.load_adapter(arguments.adapter)
-    pipe.to("cuda" if torch.cuda.is_available() else "cpu")
-    pipe.set_progress_bar_config(disable=True)
-    for number, (opening, image) in enumerate(zip(tqdm(openings, unit="story"), images, strict=True)):
-        seed = arguments.seed + number
-        steps = list(tell_story(pipe, opening, image, arguments.steps, seed))
-        write_story(arguments.out / f"{number + 1:03}", opening, arguments.model, seed, steps)
+
+def main(config: StoriesConfig):
+    # All that is read and written is looked at before the model is opened: a picture that is missing, or a folder that
+    # holds something else, should not end a long run half way.
+    stories = []
+    for place, line in read_json_lines(config.openings):
+        opening = field(line, "opening", str, place)
+        if not opening.strip():
+            raise ProgramError(f"{place}: the opening is empty")
+        named = field(line, "image", str, place) if line.get("image") else None
+        out = config.out / f"{len(stories) + 1:03}"
+        check_folder(out, RECORD)
+        stories.append((opening, named and open_image(config.openings.parent / named), out))
+    if not stories:
+        raise ProgramError(f"{config.openings} has no openings")
+
+    pipe = open_model(config.model, config.adapter)
+    for number, (opening, image, out) in enumerate(tqdm(stories, unit="story", disable=None)):
+        seed = config.seed + number
+        steps = list(tell_story(pipe, opening, image, config.steps, seed))
+        write_story(out, opening, config.model, seed, steps, {"adapter": str(config.adapter)} if config.adapter else {})
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, StoriesConfig, __doc__)

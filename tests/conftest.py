@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+import runpy
+import sys
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -20,6 +23,8 @@ from minigpt5.storyworld.draw import draw
 from minigpt5.storyworld.language import caption
 from minigpt5.storyworld.scene import sample_scene
 from minigpt5.storyworld.stories import sample_story
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -178,3 +183,30 @@ def weights_leave(monkeypatch):
     monkeypatch.setattr(ModuleGroup, "_offload_to_memory", take_away)
     monkeypatch.setattr(ModuleGroup, "_onload_from_memory", bring)
     return came
+
+
+@pytest.fixture
+def run_program(monkeypatch):
+    """`run_program("training/align_vokens", "--steps", 3)` runs the program as a user does, within this process."""
+
+    def run(name: str, *arguments: object) -> None:
+        program = str(ROOT / f"{name}.py")
+        monkeypatch.setattr(sys, "argv", [program, *map(str, arguments)])
+        runpy.run_path(program, run_name="__main__")
+
+    return run
+
+
+@pytest.fixture
+def refused(run_program, capsys):
+    """Run a program that ends with one line on stderr and exit code 2; gives the line."""
+
+    def run(name: str, *arguments: object) -> str:
+        with pytest.raises(SystemExit) as stop:
+            run_program(name, *arguments)
+        told = capsys.readouterr().err
+        assert stop.value.code == 2 and told.count("\n") == 1, told
+        assert told.startswith(f"{Path(name).name}.py: error: ")
+        return told.split("error: ", 1)[1]
+
+    return run

@@ -16,13 +16,13 @@ from tqdm import tqdm
 from minigpt5.data.tolerant import BadRows
 from minigpt5.evaluation.items import Item
 from minigpt5.evaluation.replies import ReplyFolder
-from minigpt5.output import MiniGPT5PipelineOutput, Segment
+from minigpt5.output import Segment
 from minigpt5.readers.processor import Prompt
 from minigpt5.utils.images import ImageError, open_image
 from minigpt5.utils.processes import process_state, shard
 
-System = Callable[..., MiniGPT5PipelineOutput]
-"""Called as `MiniGPT5Pipeline` is: `(prompts, **options)`."""
+System = Callable[..., Any]
+"""Called as `MiniGPT5Pipeline` is, `(prompts, **options)`, and gives a `MiniGPT5PipelineOutput`."""
 
 
 def generate(
@@ -43,6 +43,7 @@ def generate(
     `ValueError`, as where it is too long) is passed over, and noted in the folder in the place of its reply.
 
     Args:
+        batch_size: items that are asked at a time, over all processes.
         max_bad_share: share of the items that may be passed over; of less than 100 items as of 100.
         options: of the system's call.
 
@@ -61,7 +62,7 @@ def generate(
     with tqdm(
         total=len(missing), desc="replies", unit="item", disable=None if state.is_main_process else True, leave=False
     ) as progress:
-        for batch in batches(missing, batch_size):
+        for batch in batches(missing, len(shard(range(batch_size)))):
             for item, reply in _ask(system, batch, seed, options):
                 if isinstance(reply, ValueError):
                     replies.refuse(item.id, str(reply))

@@ -1,156 +1,176 @@
-"""The arguments of the evaluation programs, and the systems that they name."""
+"""What evaluation programs are told, and the systems that they then ask."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import platform
-from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from diffusers import UNet2DConditionModel
 from huggingface_hub import try_to_load_from_cache
 
-from minigpt5 import MiniGPT5Pipeline, __version__
-from minigpt5.cli import whole_number
+from minigpt5 import __version__
 from minigpt5.data.splits import choose_split
 from minigpt5.evaluation.baselines import GILL, Divter, TwoStage, ZeroShotDiffusion
-from minigpt5.evaluation.generation import System, check_pictures, generate
-from minigpt5.evaluation.items import PROMPTS, Item
+from minigpt5.evaluation.generation import System
+from minigpt5.evaluation.items import PROMPTS
 from minigpt5.evaluation.measure import Weights
-from minigpt5.evaluation.replies import ReplyFolder
+from minigpt5.loading import ModelSettings, open_model
+from minigpt5.pipeline import MiniGPT5Pipeline
 from minigpt5.utils.integrity import load_whole
-from minigpt5.utils.processes import pick_device, process_state, shard
+from minigpt5.utils.processes import pick_device, process_state
+from minigpt5.utils.programs import ProgramError, opening
+from minigpt5.utils.settings import DTYPES, Settings, setting
 from minigpt5.vokens.mapper import VokenMapper
 from minigpt5.weights import shipped_model
 
 BASELINES = ("diffusion", "two-stage", "gill", "divter")
 # Which baselines take which part.
 _TAKES = {"unet": ("diffusion", "two-stage", "divter"), "mapper": ("gill",), "mark": ("divter",)}
+Config = TypeVar("Config", bound="EvaluationConfig")
 
 
-def evaluation_arguments(description: str, layout: str, clip: str) -> argparse.ArgumentParser:
-    """The arguments that every evaluation program has.
+@dataclass(kw_only=True)
+class SystemSettings(ModelSettings):
+    """The system."""
 
-    Args:
-        layout: of the data, one of `ITEMS`.
-        clip: the CLIP model of the published figures.
-    """
-    parser = argparse.ArgumentParser(description=description)
-    parser.set_defaults(layout=layout)
-    parser.add_argument("--data", type=Path, required=True, help="the data set's folder")
-    parser.add_argument("--split", help="default: the one whose name says it: validation, val, …")
-    parser.add_argument("--count", type=whole_number(1), help="only the first captions, stories or talks of the split")
-    parser.add_argument("--out", type=Path, required=True, help="folder for replies and results; what is there is kept")
-    parser.add_argument("--prompts", choices=PROMPTS, default="chat", help="default: %(default)s")
-    parser.add_argument("--batch-size", type=whole_number(1), default=32, help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    parser.add_argument(
-        "--max-bad-share",
-        type=float,
-        default=0.01,
-        help="share of the items that may be passed over, as they cannot be asked (default: %(default)s)",
+    baseline: str | None = setting(None, choices=BASELINES, help="evaluate this baseline, made of the model's parts")
+    unet: Path | None = setting(None, help="folder of a fine-tuned UNet that paints in a baseline")
+    mapper: Path | None = setting(None, help="folder of GILL's mapper")
+    mark: str | None = setting(None, help="what Divter says before a description; null for [DST]")
+    dtype: str = setting("float32", choices=DTYPES, help="of all weights")
+    num_inference_steps: int | None = setting(None, least=1, most=1000, help="null for the model's own")
+    guidance_scale: float | None = setting(None, least=0, most=100, help="null for the model's own")
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name, takers in _TAKES.items():
+            if getattr(self, name) is not None and self.baseline not in takers:
+                raise ValueError(f"{name} goes with baseline {' or '.join(takers)}, not with {self.baseline}")
+
+
+@dataclass(kw_only=True)
+class MetricSettings(Settings):
+    """Metrics and their weights, which are never downloaded."""
+
+    clip: str = setting("ViT-L/14", help="name, file or folder of a CLIP model")
+    inception: Path | None = setting(None, help="file of Inception v3's weights, for FID, KID and Inception Score")
+    sentences: Path | None = setting(None, help="folder of a sentence encoder, for S-BERT similarity")
+    hps: Path | None = setting(None, help="file of HPSv2's weights, to compute it")
+    pick_score: Path | None = setting(None, help="folder of PickScore's model, to compute it")
+    judge: str | None = setting(
+        None, choices=("storyworld",), help="add the judge's figures, for data that StoryWorld wrote"
     )
 
-    system = parser.add_argument_group("system")
-    system.add_argument("--model", default="storyworld-mini", help="shipped model, pipeline folder or hub repository")
-    system.add_argument("--adapter", type=Path, help="folder of what training made beside that model")
-    system.add_argument("--baseline", choices=BASELINES, help="evaluate this baseline, made of the model's parts")
-    system.add_argument("--unet", type=Path, help="folder of a fine-tuned UNet that paints in a baseline")
-    system.add_argument("--mapper", type=Path, help="folder of GILL's mapper")
-    system.add_argument("--mark", help="what Divter says before a description (default: [DST])")
-    system.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
-    system.add_argument("--num-inference-steps", type=whole_number(1), help="default: the model's own")
-    system.add_argument("--guidance-scale", type=float, help="default: the model's own")
 
-    metrics = parser.add_argument_group("metrics")
-    metrics.add_argument("--clip", default=clip, help="name, file or folder of a CLIP model (default: %(default)s)")
-    metrics.add_argument("--inception", type=Path, help="file of Inception v3's weights, for FID, KID, Inception Score")
-    metrics.add_argument("--sentences", type=Path, help="folder of a sentence encoder, for S-BERT similarity")
-    metrics.add_argument("--hps", type=Path, help="file of HPSv2's weights, to compute it")
-    metrics.add_argument("--pick-score", type=Path, help="folder of PickScore's model, to compute it")
-    metrics.add_argument("--judge", choices=("storyworld",), help="add the judge's figures, for StoryWorld's own data")
-    return parser
+@dataclass(kw_only=True)
+class EvaluationConfig(SystemSettings, MetricSettings):
+    """What is asked."""
 
+    layout: ClassVar[str]
 
-def read_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """The arguments of the command line, with a split that is there; what cannot be is one line and exit code 2."""
-    arguments = parser.parse_args()
-    try:
-        arguments.split = choose_split(arguments.data, arguments.layout, "validation", arguments.split, "--split")
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
-    return arguments
+    data: Path = setting(help="the data set's folder")
+    split: str | None = setting(None, help="null for the one whose name says it: validation, val, …")
+    count: int | None = setting(None, least=1, help="only the first captions, stories or talks of the split")
+    out: Path = setting(help="folder for replies and results; what is there is kept")
+    prompts: str = setting("chat", choices=PROMPTS, help="how they are worded")
+    batch_size: int = setting(32, least=1, help="items that are asked at a time, over all processes")
+    seed: int = setting(0, least=0, most=2**32 - 1, help="of the noise that pictures are made of")
+    max_bad_share: float = setting(
+        0.01, least=0, below=1, help="share of the items that may be passed over, as they cannot be asked"
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        processes = process_state().num_processes
+        if self.batch_size < processes:
+            raise ValueError(f"batch_size is {self.batch_size}, of which {processes} processes cannot have one each")
 
 
-def metric_weights(arguments: argparse.Namespace) -> Weights:
-    """Where the arguments say that the metrics' weights are."""
-    return Weights(arguments.clip, arguments.inception, arguments.sentences, arguments.hps, arguments.pick_score)
+def with_split(config: Config) -> Config:
+    """The settings with the split that is meant.
+
+    Raises:
+        FileNotFoundError, ValueError: see `choose_split`.
+    """
+    return replace(config, split=choose_split(config.data, config.layout, "validation", config.split, "split"))
 
 
-def open_pipeline(
-    model: str | Path, adapter: Path | None = None, dtype: torch.dtype = torch.float32
-) -> MiniGPT5Pipeline:
-    """A pipeline, with an adapter of its own if there is one, on this process's device and without progress bars."""
-    pipe = MiniGPT5Pipeline.from_pretrained(model, dtype=dtype)
-    if adapter is not None:
-        pipe.load_adapter(adapter)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe.to(pick_device())
+def metric_weights(config: MetricSettings) -> Weights:
+    """Where the settings say that the metrics' weights are."""
+    return Weights(config.clip, config.inception, config.sentences, config.hps, config.pick_score)
 
 
-def load_system(arguments: argparse.Namespace) -> System:
-    """The system that the arguments name, on this process's device."""
-    dtype = getattr(torch, arguments.dtype)
-    pipe = open_pipeline(arguments.model, arguments.adapter, dtype)
-    if arguments.baseline is None:
+def check_paths(config: EvaluationConfig) -> None:
+    """Look for what the settings name, before anything is opened.
+
+    Raises:
+        ProgramError: if it is not there; names the setting.
+    """
+    for name in ("adapter", "unet", "mapper", "inception", "sentences", "hps", "pick_score"):
+        path = getattr(config, name)
+        if path is not None and not path.exists():
+            raise ProgramError(f"{name}: there is no {path}")
+
+
+def load_system(config: SystemSettings) -> System:
+    """The system that the settings name, on this process's device.
+
+    Raises:
+        ProgramError: if a part of it cannot be opened; names it.
+    """
+    dtype = getattr(torch, config.dtype)
+    pipe = open_model(config.model, config.adapter, dtype)
+    if config.baseline is None:
         return pipe
-    if arguments.baseline == "gill":
+    if config.baseline == "gill":
         mapper = None
-        if arguments.mapper:
-            mapper = load_whole(VokenMapper, arguments.mapper, torch_dtype=dtype).to(pick_device())
+        if config.mapper:
+            with opening(f"the mapper {config.mapper}"):
+                mapper = load_whole(VokenMapper, config.mapper, torch_dtype=dtype).to(pick_device())
         return GILL.around(pipe, mapper)
     unet = None
-    if arguments.unet:
-        unet = load_whole(UNet2DConditionModel, arguments.unet, torch_dtype=dtype).to(pick_device())
+    if config.unet:
+        with opening(f"the UNet {config.unet}"):
+            unet = load_whole(UNet2DConditionModel, config.unet, torch_dtype=dtype).to(pick_device())
     painter = ZeroShotDiffusion(pipe, unet)
-    if arguments.baseline == "diffusion":
+    if config.baseline == "diffusion":
         return painter
-    if arguments.baseline == "two-stage":
+    if config.baseline == "two-stage":
         return TwoStage(pipe, painter)
-    return Divter(pipe, painter, **({"mark": arguments.mark} if arguments.mark else {}))
+    return Divter(pipe, painter, **({"mark": config.mark} if config.mark else {}))
 
 
-def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
+def settings_of(config: EvaluationConfig) -> dict[str, Any]:
     """All that replies depend on.
 
     Raises:
-        ValueError: for a part that the chosen system does not take.
+        ProgramError: if the model cannot be opened.
+        FileNotFoundError: see `revision`.
     """
-    for name, takers in _TAKES.items():
-        if getattr(arguments, name) is not None and arguments.baseline not in takers:
-            raise ValueError(f"--{name} goes with --baseline {' or '.join(takers)}, not with {arguments.baseline}")
-    own = MiniGPT5Pipeline.load_config(shipped_model(arguments.model))
-    steps, guidance = arguments.num_inference_steps, arguments.guidance_scale
+    with opening(f"the model {config.model}"):
+        own = MiniGPT5Pipeline.load_config(shipped_model(config.model))
+    steps, guidance = config.num_inference_steps, config.guidance_scale
     return {
-        "model": {"name": str(arguments.model), "revision": revision(arguments.model)},
-        "baseline": arguments.baseline,
+        "model": {"name": config.model, "revision": revision(config.model)},
+        "baseline": config.baseline,
         **{
             name: path and {"name": str(path), "revision": revision(path)}
-            for name, path in (("adapter", arguments.adapter), ("unet", arguments.unet), ("mapper", arguments.mapper))
+            for name, path in (("adapter", config.adapter), ("unet", config.unet), ("mapper", config.mapper))
         },
-        "mark": arguments.mark,
-        "layout": arguments.layout,
-        "data": str(arguments.data),
-        "split": arguments.split,
-        "prompts": arguments.prompts,
-        "seed": arguments.seed,
+        "mark": config.mark,
+        "layout": config.layout,
+        "data": str(config.data),
+        "split": config.split,
+        "prompts": config.prompts,
+        "seed": config.seed,
         "num_inference_steps": own["num_inference_steps"] if steps is None else steps,
         "guidance_scale": own["guidance_scale"] if guidance is None else guidance,
-        "dtype": arguments.dtype,
+        "dtype": config.dtype,
         "device": pick_device().type,
         "versions": {
             "minigpt5": __version__,
@@ -179,25 +199,3 @@ def revision(name: str | Path) -> str:
     if not isinstance(cached, str):
         raise FileNotFoundError(f"{name} is no folder, no shipped model, and not in the cache of the Hugging Face hub")
     return f"commit:{Path(cached).parent.name}"
-
-
-def answer(arguments: argparse.Namespace, items: Sequence[Item]) -> ReplyFolder:
-    """Have the system that the arguments name reply to all items; returns when every process is done.
-
-    The model is loaded only by a process that has something left to ask. The processes part in the end: one alone takes
-    the figures, and its metrics must not wait for those of the others.
-
-    Raises:
-        ValueError: if the output folder holds replies that were made otherwise, or too many items are passed over.
-    """
-    replies = ReplyFolder(arguments.out)
-    settings = settings_of(arguments)
-    check_pictures(items, arguments.max_bad_share)
-    with process_state().main_process_first():
-        replies.claim(settings)
-    left = any(item.id not in replies for item in shard(items))
-    system = load_system(arguments) if left else None
-    options = {"num_inference_steps": arguments.num_inference_steps, "guidance_scale": arguments.guidance_scale}
-    generate(system, items, replies, arguments.batch_size, arguments.seed, arguments.max_bad_share, **options)
-    process_state().destroy_process_group()
-    return replies

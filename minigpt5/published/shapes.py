@@ -35,7 +35,7 @@ VOCABULARY = LLAMA_VOCABULARY + N_VOKENS + 1
 SCALES = (1, 2, 4, 8, 16, 32)
 
 
-def full_size_config(scale: int = 1) -> Blip2Config:
+def published_config(scale: int = 1) -> Blip2Config:
     """The comprehension stack's configuration.
 
     Raises:
@@ -86,7 +86,7 @@ def empty_parts(scale: int = 1) -> dict[str, nn.Module]:
     Raises:
         ValueError: for a scale that does not divide the widths.
     """
-    config = full_size_config(scale)
+    config = published_config(scale)
     text_dim = 1024 // scale
     with init_empty_weights(include_buffers=False):
         return {

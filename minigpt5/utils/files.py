@@ -83,6 +83,22 @@ def check_replaceable(path: str | os.PathLike, mark: str) -> None:
         raise FileExistsError(f"{path} holds other files and no {mark}; name a new folder")
 
 
+def check_file(path: str | os.PathLike) -> None:
+    """Refuse a path where no file can be written, before the work whose result it is to hold.
+
+    Raises:
+        OSError: saying what is in the way.
+    """
+    path = Path(os.path.realpath(path))
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, not a file")
+    folder = next(parent for parent in path.parents if os.path.lexists(parent))
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file, not a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"{folder} is not writable")
+
+
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Write a text file, whole or not at all.
 

@@ -43,7 +43,7 @@ class ProgramError(Exception):
 def run_program(
     main: Callable[[Any], None],
     schema: type[Settings] | Mapping[str, type[Settings]],
-    description: str,
+    description: str | None,
     many_processes: bool = False,
 ) -> None:
     """Read a program's settings and run it; what is drawn in it is drawn from its setting `seed`.
@@ -78,8 +78,9 @@ def _prepare(settings: Settings) -> None:
     from minigpt5.utils.logs import quiet_libraries
 
     quiet_libraries()
-    if hasattr(settings, "seed"):
-        set_seed(settings.seed)
+    seed = getattr(settings, "seed", None)
+    if seed is not None:
+        set_seed(seed)
 
 
 def _is_told(error: Exception) -> bool:
@@ -115,7 +116,7 @@ def opening(name: object) -> Iterator[None]:
 
 
 def read_config(
-    schema: type[Schema] | Mapping[str, type[Schema]], description: str, argv: Sequence[str] | None = None
+    schema: type[Schema] | Mapping[str, type[Schema]], description: str | None, argv: Sequence[str] | None = None
 ) -> Schema:
     """The settings of a program from its command line and the YAML file that `--config` names.
 
@@ -194,7 +195,7 @@ class _Option:
             elif kind is not types.NoneType:
                 words.append(_METAVARS[inner[0] if origin is tuple else origin])
         if self.metadata.get("choices"):
-            words = [f"{{{','.join(self.metadata['choices'])}}}"]
+            words = [f"{{{','.join(map(str, self.metadata['choices']))}}}"]
         return "|".join([*words, "null"] if types.NoneType in self.kinds else words)
 
     @property
@@ -245,14 +246,15 @@ def _add_options(parser: argparse.ArgumentParser, schema: type[Settings]) -> Non
     for title, options in _options(schema):
         group = parser.add_argument_group(title)
         for option in options:
-            more: dict[str, Any] = {"default": MISSING, "help": option.help, "metavar": option.metavar}
-            more["nargs"] = "+" if option.several else None
+            nargs = "+" if option.several else None
+            more = dict[str, Any](default=MISSING, help=option.help, metavar=option.metavar, nargs=nargs)
             if option.metadata.get("positional"):
                 more["metavar"] = option.metavar if option.metadata["choices"] else option.name.upper()
                 places.append(more["metavar"] + (" ..." if option.several else ""))
                 parser.add_argument(option.name, **more)
             elif bool in option.kinds:
-                group.add_argument(f"--{option.name}", **more | {"nargs": "?", "const": "true"})
+                more |= {"nargs": "?", "const": "true"}
+                group.add_argument(f"--{option.name}", **more)
             else:
                 group.add_argument(f"--{option.name}", **more)
     parser.usage = " ".join(["%(prog)s", *places, "[--config FILE] [--SETTING VALUE ...]"])

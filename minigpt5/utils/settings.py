@@ -45,7 +45,7 @@ def setting(
     most: float | None = None,
     above: float | None = None,
     below: float | None = None,
-    choices: Sequence[str] | None = None,
+    choices: Sequence[str] | Sequence[int] | None = None,
     positional: bool = False,
     **metadata: Any,
 ) -> Any:
@@ -55,7 +55,7 @@ def setting(
         default, factory: the value where none is given, or what makes it; without either the setting is required.
         help: what it is, for `--help`.
         least, most, above, below: bounds of a number, or of every number of a mapping; the last two are left out.
-        choices: the texts that are allowed.
+        choices: the texts or numbers that are allowed.
         positional: whether it stands on the command line by its place, without a name.
         metadata: further entries of the field's metadata.
     """
@@ -172,14 +172,16 @@ def _hold_to_range(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
     elif isinstance(value, tuple):
         for each in value:
             _hold_to_range(name, each, metadata)
+    elif value is not None and metadata.get("choices"):
+        if value not in metadata["choices"]:
+            allowed = ", ".join(map(str, metadata["choices"]))
+            raise ValueError(f"{name} is {_shown(value)}, must be one of {allowed}")
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{name} is {value}, must be a finite number")
         for words, bound in ({"at most": _LARGEST} | metadata.get("bounds", {})).items():
             if not _WITHIN[words](value, bound):
                 raise ValueError(f"{name} is {_shown(value)}, must be {words} {bound}")
-    elif isinstance(value, str) and metadata.get("choices") and value not in metadata["choices"]:
-        raise ValueError(f"{name} is {_shown(value)}, must be one of {', '.join(metadata['choices'])}")
 
 
 def build_settings(schema: type[Schema], values: Any, prefix: str = "") -> Schema:

@@ -1,23 +1,21 @@
 """The programs, as a user would run them, on the shipped miniature."""
 
+import io
 import json
-import runpy
-import sys
-from pathlib import Path
+import os
+import shutil
 
 import pytest
+from PIL import Image
 
-ROOT = Path(__file__).parents[2]
+from minigpt5 import ImageEvent, TextEvent
+
 FEW = ("--num-inference-steps", "2", "--judge", "storyworld")
 
 
 @pytest.fixture
-def program(monkeypatch):
-    def run(name, *arguments):
-        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
-        runpy.run_path(str(ROOT / "evaluation" / f"{name}.py"), run_name="__main__")
-
-    return run
+def program(run_program):
+    return lambda name, *arguments: run_program(f"evaluation/{name}", *arguments)
 
 
 def results(out):
@@ -64,11 +62,27 @@ def test_talks_are_answered(data, tmp_path, program):
     assert task["items"] == 4 and {"picture_f1", "bleu_1", "character_bleu_1_as_published"} < task["figures"].keys()
 
 
-def test_replies_of_other_settings_are_not_mixed(data, tmp_path, program):
+def test_replies_of_other_settings_are_not_mixed(data, tmp_path, program, refused):
     given = ("--data", data / "cc3m", "--out", tmp_path, "--count", 1, *FEW)
     program("evaluate_alignment", *given)
-    with pytest.raises(ValueError, match="seed 0, not 1"):
-        program("evaluate_alignment", *given, "--seed", 1)
+    assert "seed 0, not 1" in refused("evaluation/evaluate_alignment", *given, "--seed", 1)
+
+
+def test_settings_come_from_a_file_too(data, tmp_path, program):
+    file = tmp_path / "pairs.yaml"
+    file.write_text(f"data: {data / 'cc3m'}\ncount: 3\nnum_inference_steps: 1\njudge: storyworld\n")
+    program("evaluate_alignment", "--config", file, "--count", 1, "--out", tmp_path / "out")
+    (task,) = results(tmp_path / "out")["tasks"].values()
+    assert task["items"] == 1 and "frame_accuracy" in task["figures"]
+
+
+def test_too_many_items_without_pictures_are_one_line_and_leave_nothing(data, tmp_path, refused):
+    shutil.copytree(data / "cc3m", tmp_path / "cc3m")
+    for picture in (tmp_path / "cc3m").rglob("*.png"):
+        picture.unlink()
+    told = refused("evaluation/evaluate_alignment", "--data", tmp_path / "cc3m", "--out", tmp_path / "out")
+    assert told.startswith("2 of the 4 items cannot be used, and 1.00% may (max_bad_share). They are: 000000: ")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -79,15 +93,149 @@ def test_replies_of_other_settings_are_not_mixed(data, tmp_path, program):
         ("evaluate_dialogue", "mmdialog", "{0}/{0}_conversations.txt"),
     ],
 )
-def test_a_split_is_found_by_its_name_or_told(tmp_path, program, capsys, name, layout, file):
+def test_a_split_is_found_by_its_name_or_told(tmp_path, refused, name, layout, file):
     for split in ("train", "val"):
         path = tmp_path / "data" / file.format(split)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("")
     given = ("--data", tmp_path / "data", "--out", tmp_path / "out")
-    with pytest.raises((ValueError, OSError, SystemExit), match="val"):
-        program(name, *given)
-    with pytest.raises(SystemExit) as stop:
-        program(name, *given, "--split", "test")
-    assert stop.value.code == 2
-    assert f"--split: there is no split test; {tmp_path}/data has train, val" in capsys.readouterr().err
+    assert "val" in refused(f"evaluation/{name}", *given)
+    told = refused(f"evaluation/{name}", *given, "--split", "test")
+    assert told == f"split: there is no split test; {tmp_path}/data has train, val\n"
+
+
+PAGE, TABLE = ("page", "one", "two", "--out", "out"), ("table", "key.json", "answers.json")
+PROGRAMS = {
+    **{
+        f"evaluation/evaluate_{name}": ("--data", "nowhere", "--out", "out")
+        for name in ("alignment", "stories", "dialogue")
+    },
+    "evaluation/evaluate_storyworld": ("--model", "nowhere"),
+    "evaluation/draw_samples": ("--out", "nowhere"),
+    "evaluation/human_study": PAGE,
+    "evaluation/reproduce_claims": ("--work", "work"),
+    "pipelines/tell_stories": ("--openings", "nowhere.jsonl", "--out", "out"),
+    "pipelines/chat": ("--model", "nowhere"),
+    "benchmarks/benchmark_evaluation": ("--model", "nowhere"),
+    "benchmarks/benchmark_import": ("--scale", "3"),
+    "benchmarks/benchmark_miniature": ("--model", "nowhere"),
+    "benchmarks/benchmark_published": ("--device", "abacus"),
+    "benchmarks/benchmark_training": ("--scale", "3"),
+}
+
+
+@pytest.fixture
+def empty(tmp_path, monkeypatch):
+    """An empty current folder."""
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    return tmp_path / "empty"
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_what_is_missing_is_one_line_and_nothing_is_left(name, refused, empty):
+    assert refused(name, *PROGRAMS[name])
+    assert list(empty.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "told"),
+    [
+        *(
+            (f"evaluation/evaluate_{name}", words, told)
+            for name in ("alignment", "stories", "dialogue")
+            for words, told in (
+                (("--batch-size", 0), "batch_size is 0, must be at least 1"),
+                (("--count", -1), "count is -1, must be at least 1"),
+                (("--seed", -1), "seed is -1, must be at least 0"),
+                (("--max-bad-share", 1), "max_bad_share is 1.0, must be below 1"),
+                (("--guidance-scale", "nan"), "guidance_scale is nan, must be a finite number"),
+                (("--num-inference-steps", 0), "num_inference_steps is 0, must be at least 1"),
+                (("--dtype", "int8"), "dtype is 'int8', must be one of float32, bfloat16, float16"),
+                (("--prompts", "loud"), "prompts is 'loud', must be one of chat, published"),
+                (("--baseline", "mine"), "baseline is 'mine', must be one of diffusion, two-stage, gill, divter"),
+                (("--mark", "[DST]"), "mark goes with baseline divter, not with None"),
+                (("--colour", "red"), "unrecognized arguments: --colour red"),
+            )
+        ),
+        ("evaluation/evaluate_stories", ("--tasks", "every step", "no step"), "tasks is 'no step', must be one of fi"),
+        ("evaluation/evaluate_storyworld", ("--count", 0), "count is 0, must be at least 1"),
+        ("evaluation/evaluate_storyworld", ("--out", "."), "{} is a folder, not a file"),
+        (
+            "evaluation/evaluate_storyworld",
+            ("--adapter", "nowhere", "--model", "storyworld-mini"),
+            "cannot open the ad",
+        ),
+        ("evaluation/human_study", ("--count", 0), "count is 0, must be at least 1"),
+        ("evaluation/human_study", ("--names", "one"), "names: two systems are compared, got 1"),
+        ("evaluation/reproduce_claims", ("--adapter", "nowhere", "--quick"), "adapter: there is no nowhere"),
+        ("pipelines/tell_stories", ("--steps", 0), "steps is 0, must be at least 1"),
+        ("pipelines/chat", ("--out", ""), "out is empty, expected a path"),
+        ("benchmarks/benchmark_evaluation", ("--stories", 0), "stories is 0, must be at least 1"),
+        ("benchmarks/benchmark_import", (), "scale is 3, must be one of 1, 2, 4, 8, 16, 32"),
+        ("benchmarks/benchmark_miniature", ("--out", "."), "{} is a folder, not a file"),
+        ("benchmarks/benchmark_published", ("--bandwidth", 0), "bandwidth is 0.0, must be above 0"),
+        ("benchmarks/benchmark_published", (), "cannot open the device abacus: "),
+        ("benchmarks/benchmark_training", ("--scale", 8, "--batches", 4, 0), "batches is 0, must be at least 1"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_one_line(name, given, told, refused, empty):
+    assert refused(name, *PROGRAMS[name], *given).startswith(told.format(empty))
+    assert list(empty.iterdir()) == []
+
+
+def test_a_full_disk_is_one_line(data, tmp_path, refused, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    told = refused("evaluation/evaluate_alignment", "--data", data / "cc3m", "--out", tmp_path / "out", "--count", 1)
+    assert "No space left on device" in told and list((tmp_path / "out").glob("*.json*")) == []
+
+
+def test_what_cannot_be_shared_runs_in_one_process(refused, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in PROGRAMS.keys() - {f"evaluation/evaluate_{name}" for name in ("alignment", "stories", "dialogue")}:
+        if name not in ("benchmarks/benchmark_import", "benchmarks/benchmark_training"):
+            assert refused(name, *PROGRAMS[name]).startswith("this program runs in one process")
+
+
+def test_stories_are_told_for_each_opening(tmp_path, tiny_folder, pictures, run_program, refused, capsys):
+    pictures[0].save(tmp_path / "fox.png")
+    openings = tmp_path / "openings.jsonl"
+    openings.write_text('{"opening": "A fox wakes up."}\n{"opening": "It sleeps.", "image": "fox.png"}\n')
+    given = ("--openings", openings, "--model", tiny_folder, "--steps", 1, "--seed", 3, "--out", tmp_path / "out")
+    run_program("pipelines/tell_stories", *given)
+    records = [json.loads((tmp_path / f"out/00{number}/story.json").read_text()) for number in (1, 2)]
+    assert [(record["prompt"], record["seed"]) for record in records] == [("A fox wakes up.", 3), ("It sleeps.", 4)]
+    # Again, they are replaced; what is not an earlier run's is told before any is.
+    before = os.stat(tmp_path / "out/001").st_ino
+    (tmp_path / "out/002/notes.txt").touch()
+    assert "out/002 holds other files" in refused("pipelines/tell_stories", *given)
+    openings.write_text('{"opening": "A fox wakes up."}\n{"opening": " "}\n')
+    assert "line 2: the opening is empty" in refused("pipelines/tell_stories", *given)
+    openings.write_text('{"opening": "A fox wakes up.", "image": "none.png"}\n')
+    assert "none.png: no such file" in refused("pipelines/tell_stories", *given)
+    assert os.stat(tmp_path / "out/001").st_ino == before
+
+
+def test_a_talk_in_the_terminal(tmp_path, tiny_folder, pictures, run_program, capsys, monkeypatch):
+    pictures[0].save(tmp_path / "fox.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/001.png").write_text("somebody's")
+    said = f"/image {tmp_path}/none.png\n/image {tmp_path}/fox.png\nDraw \xff this.\n\n"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(said.encode("latin-1")), encoding="utf-8"))
+    asked = []
+
+    def stream(self, content, **options):
+        asked.append(content)
+        yield TextEvent(0, "Here:")
+        yield ImageEvent(0, pictures[1])
+
+    monkeypatch.setattr("minigpt5.chat.Chat.stream", stream)
+    run_program("pipelines/chat", "--model", tiny_folder, "--out", tmp_path / "out")
+    told = capsys.readouterr().out
+    assert "none.png: no such file" in told and f"Here: [{tmp_path}/out/002.png]" in told
+    assert [part["type"] for part in asked[0]] == ["image", "text"] and asked[0][1]["text"] == "Draw \ufffd this."
+    assert Image.open(tmp_path / "out/002.png").tobytes() == pictures[1].tobytes()
+    assert sorted(os.listdir(tmp_path / "out")) == ["001.png", "002.png"]

@@ -2,9 +2,6 @@
 
 import json
 import re
-import runpy
-import sys
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -14,7 +11,6 @@ from minigpt5.evaluation.items import story_items
 from minigpt5.evaluation.replies import Reply, ReplyFolder
 from minigpt5.metrics.intervals import wilson_interval
 
-PROGRAM = Path(__file__).parents[2] / "evaluation/human_study.py"
 NAMES = ("our-model", "their-model")
 
 
@@ -96,10 +92,11 @@ def test_answers_that_do_not_fit_are_refused(given, says):
         tally(key, given)
 
 
-def test_the_program_makes_a_study_of_two_folders_and_counts_it(data, items, tmp_path, pictures, monkeypatch, capsys):
+def test_the_program_makes_a_study_of_two_folders_and_counts_it(
+    data, items, tmp_path, pictures, run_program, refused, capsys
+):
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["human_study", *map(str, arguments)])
-        runpy.run_path(str(PROGRAM), run_name="__main__")
+        run_program("evaluation/human_study", *arguments)
 
     for number, name in enumerate(NAMES):
         folder = ReplyFolder(tmp_path / name)
@@ -115,5 +112,16 @@ def test_the_program_makes_a_study_of_two_folders_and_counts_it(data, items, tmp
     (tmp_path / "answers.json").write_text(json.dumps(sheet(key["study"], "Ann", **given)))
     run("table", tmp_path / "study/key.json", tmp_path / "answers.json")
     assert "| Image quality | 100.0 % [51.0, 100.0] | 0.0 % [0.0, 49.0] |" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="next step"):
-        run("page", *folders, "--task", "every step", "--out", tmp_path / "study")
+    again = ("page", *folders, "--out", tmp_path / "again")
+    assert "next step" in refused("evaluation/human_study", *again, "--task", "every step")
+    (tmp_path / "answers.json").write_text("{")
+    told = refused("evaluation/human_study", "table", tmp_path / "study/key.json", tmp_path / "answers.json")
+    assert "answers.json, line 1, column 2: not JSON" in told
+    ours = ReplyFolder(tmp_path / NAMES[0])
+    for settings, words in (
+        (ours.settings | {"split": "test"}, "the two evaluations have different split: 'test' and 'validation'"),
+        ({"layout": "vist"}, "no data; the fields are layout"),
+    ):
+        (ours.root / "settings.json").write_text(json.dumps(settings))
+        assert words in refused("evaluation/human_study", *again)
+    assert not (tmp_path / "again").exists()

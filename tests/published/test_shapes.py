@@ -2,7 +2,6 @@
 
 import json
 import runpy
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,8 @@ from PIL import Image
 from transformers import LlamaConfig
 
 from minigpt5.published.checkpoints import Checkpoints, build_mapper, comprehension_config, expected_shapes, rename
-from minigpt5.published.shapes import LLAMA_VOCABULARY, VOCABULARY, empty_parts, full_size_config, random_pipeline
+from minigpt5.published.shapes import LLAMA_VOCABULARY, VOCABULARY, empty_parts, published_config, random_pipeline
+from minigpt5.utils.programs import ProgramError, read_config
 from minigpt5.utils.tensors import Tensors
 
 PUBLISHED = json.loads((Path(__file__).parents[1] / "golden/official_checkpoint_keys.json").read_text())
@@ -115,9 +115,9 @@ def test_the_import_would_build_the_same_model(parts, expected):
     weights = Checkpoints({name: Tensors(Path(name), keys, read=None) for name, keys in shapes.items()})
     weights.check(expected)
     assert len(weights.adapters()) == 64
-    text_config = LlamaConfig(**full_size_config().text_config.to_dict() | {"vocab_size": LLAMA_VOCABULARY})
+    text_config = LlamaConfig(**published_config().text_config.to_dict() | {"vocab_size": LLAMA_VOCABULARY})
     config = comprehension_config(weights, text_config, VOCABULARY - 1, vit_heads=16, qformer_heads=12)
-    assert config.to_dict() == full_size_config().to_dict()
+    assert config.to_dict() == published_config().to_dict()
     with torch.device("meta"):
         mapper = build_mapper(weights)
     assert mapper.config.num_heads == parts["mapper"].config.num_heads
@@ -158,13 +158,12 @@ def test_a_scaled_pipeline_reads_and_paints_also_with_its_layers_offloaded():
 
 
 @pytest.fixture
-def measure(monkeypatch):
+def measure():
     """The benchmark program, called with a command line."""
-    program = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks/benchmark_full_size.py"))
+    program = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks/benchmark_published.py"))
 
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["benchmark_full_size.py", *arguments])
-        return program["main"]()
+        return program["main"](read_config(program["PublishedBenchmark"], "", arguments))
 
     return run
 
@@ -186,9 +185,9 @@ def test_the_benchmark_measures_every_part(measure, tmp_path, capsys):
 def test_the_benchmark_refuses_what_does_not_fit(measure, monkeypatch):
     available = type("Memory", (), {"available": 20 * 2**30})
     monkeypatch.setattr("psutil.virtual_memory", lambda: available)
-    with pytest.raises(SystemExit, match=r"35.2 GiB of cpu memory needed, 20.0 free; try --dtype bfloat16"):
+    with pytest.raises(ProgramError, match=r"35.2 GiB of cpu memory needed, 20.0 free; try --dtype bfloat16"):
         measure("--dtype", "float32", "--device", "cpu")
-    with pytest.raises(SystemExit, match="there is no GPU"):
+    with pytest.raises(ProgramError, match="there is no GPU"):
         measure("--device", "cpu", "--offload", "model")
 
 

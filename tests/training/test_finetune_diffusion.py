@@ -17,7 +17,7 @@ def arguments(small_world, tmp_path):
 
 def test_a_tuned_unet_paints_for_the_baseline(run_program, arguments, tmp_path, capsys):
     mix = ("--mix", "{pair: 2, story_pair: 2}", "--gradient_checkpointing", "true", "--snr_gamma", 5)
-    run_program("finetune_diffusion", *arguments, "--model", "storyworld-mini", *mix)
+    run_program("training/finetune_diffusion", *arguments, "--model", "storyworld-mini", *mix)
     assert "minus_loss" in capsys.readouterr().out
     assert Image.open(tmp_path / "samples/painted-00000002.png").size == (3 * 64, 64)
 
@@ -36,5 +36,5 @@ def test_a_tuned_unet_paints_for_the_baseline(run_program, arguments, tmp_path, 
 def test_it_starts_from_stable_diffusion_too(run_program, arguments, tmp_path):
     pipe = MiniGPT5Pipeline.from_pretrained("storyworld-mini")
     ZeroShotDiffusion(pipe).painter.save_pretrained(tmp_path / "sd")
-    run_program("finetune_diffusion", *arguments, "--model", tmp_path / "sd", "--mix", "{pair: 4}")
+    run_program("training/finetune_diffusion", *arguments, "--model", tmp_path / "sd", "--mix", "{pair: 4}")
     assert (tmp_path / "model/unet/config.json").exists()

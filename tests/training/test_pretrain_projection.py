@@ -14,7 +14,7 @@ def arguments(small_world, tmp_path):
 
 @pytest.mark.parametrize("fresh", ["true", "false"])
 def test_only_the_projection_changes(run_program, arguments, tmp_path, capsys, fresh):
-    run_program("pretrain_projection", *arguments, "--fresh", fresh, "--gradient_checkpointing", "true")
+    run_program("training/pretrain_projection", *arguments, "--fresh", fresh, "--gradient_checkpointing", "true")
     assert "minus_loss" in capsys.readouterr().out
     old, new = MiniGPT5Pipeline.from_pretrained("storyworld-mini"), MiniGPT5Pipeline.from_pretrained(tmp_path / "model")
     for name, part in old.components.items():
@@ -29,6 +29,6 @@ def test_only_the_projection_changes(run_program, arguments, tmp_path, capsys, f
 
 
 def test_frozen_weights_may_be_bfloat16(run_program, arguments, tmp_path, capsys):
-    run_program("pretrain_projection", *arguments, "--dtype", "bfloat16", "--fresh", "false")
+    run_program("training/pretrain_projection", *arguments, "--dtype", "bfloat16", "--fresh", "false")
     assert "loss nan" not in capsys.readouterr().out
     assert (tmp_path / "model" / "model_index.json").exists()

@@ -15,7 +15,7 @@ def arguments(small_world, tmp_path):
 
 
 def test_the_pipeline_gets_a_new_qformer_and_keeps_all_else(run_program, arguments, tmp_path, capsys):
-    run_program("pretrain_qformer", *arguments)
+    run_program("training/pretrain_qformer", *arguments)
     said = capsys.readouterr().out
     assert "contrast" in said and "matching" in said and "generation" in said and "text_found" in said
 
@@ -31,14 +31,14 @@ def test_the_pipeline_gets_a_new_qformer_and_keeps_all_else(run_program, argumen
 
 
 def test_a_stopped_run_goes_on(run_program, arguments, tmp_path, capsys):
-    run_program("pretrain_qformer", *arguments, "--steps", 2)
-    run_program("pretrain_qformer", *arguments, "--steps", 3)
+    run_program("training/pretrain_qformer", *arguments, "--steps", 2)
+    run_program("training/pretrain_qformer", *arguments, "--steps", 3)
     assert "resumed at step 2 of 3" in capsys.readouterr().out
 
 
 def test_dry_run_writes_nothing(run_program, arguments, tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
-        run_program("pretrain_qformer", *arguments, "--dry_run", "true")
+        run_program("training/pretrain_qformer", *arguments, "--dry_run", "true")
     assert end.value.code == 0 and not list(tmp_path.iterdir())
     assert "gradients + optimizer state" in capsys.readouterr().out
 
@@ -49,5 +49,5 @@ def test_dry_run_writes_nothing(run_program, arguments, tmp_path, capsys):
 )
 def test_settings_that_cannot_be_are_refused(run_program, arguments, capsys, setting, value, told):
     with pytest.raises(SystemExit) as end:
-        run_program("pretrain_qformer", *arguments, f"--{setting}", value)
+        run_program("training/pretrain_qformer", *arguments, f"--{setting}", value)
     assert end.value.code == 2 and told in capsys.readouterr().err

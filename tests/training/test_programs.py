@@ -32,21 +32,6 @@ PROGRAMS = {
 }
 
 
-@pytest.fixture
-def refused(run_program, capsys):
-    """Run a program that ends with one line; gives the line."""
-
-    def run(name, *arguments):
-        with pytest.raises(SystemExit) as stop:
-            run_program(f"training/{name}", *arguments)
-        told = capsys.readouterr().err
-        assert stop.value.code == 2 and told.count("\n") == 1, told
-        assert told.startswith(f"{Path(name).name}.py: error: ")
-        return told.split("error: ")[1]
-
-    return run
-
-
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_settings_of_the_loop_have_ranges_in_every_program(refused, name):
     for setting, value in {
@@ -64,7 +49,7 @@ def test_settings_of_the_loop_have_ranges_in_every_program(refused, name):
         "num_workers": -1,
         "best": "height",
     }.items():
-        assert refused(name, *LOOP, *PROGRAMS[name], f"--{setting}={value}").startswith(f"{setting} is ")
+        assert refused(f"training/{name}", *LOOP, *PROGRAMS[name], f"--{setting}={value}").startswith(f"{setting} is ")
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -72,7 +57,7 @@ def test_a_folder_that_is_missing_is_one_line(refused, name, tmp_path, monkeypat
     if name == "miniature/train_judge":
         pytest.skip("it draws its own pictures")
     monkeypatch.chdir(tmp_path)
-    assert "nowhere" in refused(name, *LOOP, *PROGRAMS[name])
+    assert "nowhere" in refused(f"training/{name}", *LOOP, *PROGRAMS[name])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -99,7 +84,7 @@ def test_a_folder_that_is_missing_is_one_line(refused, name, tmp_path, monkeypat
     ],
 )
 def test_settings_that_do_not_go_together_are_one_line(refused, name, words, told):
-    assert refused(name, *LOOP, *PROGRAMS[name], *words).startswith(told)
+    assert refused(f"training/{name}", *LOOP, *PROGRAMS[name], *words).startswith(told)
 
 
 MIXED = [name for name, words in PROGRAMS.items() if "--mix" in words and "comprehension" not in name]
@@ -109,10 +94,10 @@ MIXED = [name for name, words in PROGRAMS.items() if "--mix" in words and "compr
 def test_a_split_that_is_not_there_is_told_before_the_model_is_opened(refused, name, small_world, tmp_path):
     words = [*LOOP, *PROGRAMS[name], "--data", small_world, "--out", tmp_path / "out", "--model", "nowhere"]
     for role, other in (("train", "validation"), ("validation", "test")):
-        told = refused(name, *words, f"--{role}_split", f"my_{other}")
+        told = refused(f"training/{name}", *words, f"--{role}_split", f"my_{other}")
         assert told.startswith(f"{role}_split: there is no split my_{other}; {small_world}/")
         assert told.endswith("has train, validation\n")
-    assert "cannot open the model nowhere" in refused(name, *words, "--train_split", "validation")
+    assert "cannot open the model nowhere" in refused(f"training/{name}", *words, "--train_split", "validation")
 
 
 @pytest.mark.parametrize(
@@ -124,7 +109,7 @@ def test_a_split_that_is_not_there_is_told_before_the_model_is_opened(refused, n
     ],
 )
 def test_a_layout_that_is_none_of_the_data_set_is_one_line(refused, layouts, told):
-    assert refused("align_vokens", *LOOP, *PROGRAMS["align_vokens"], "--layouts", layouts).startswith(told)
+    assert refused("training/align_vokens", *LOOP, *PROGRAMS["align_vokens"], "--layouts", layouts).startswith(told)
 
 
 def test_yaml_s_words_mean_what_they_say(refused, tmp_path):
@@ -138,12 +123,12 @@ def test_yaml_s_words_mean_what_they_say(refused, tmp_path):
         file.write_text(text + "\n")
         words = [*LOOP, *PROGRAMS["align_vokens"]]
         words = words[:-2] if text.startswith("mix:") else words
-        assert refused("align_vokens", "--config", file, *words).removeprefix(f"{file}: ").startswith(told)
+        assert refused("training/align_vokens", "--config", file, *words).removeprefix(f"{file}: ").startswith(told)
 
 
 def test_a_caption_loss_needs_a_text_encoder(refused, tiny_folder, small_world, tmp_path):
     model = ("--model", tiny_folder, "--data", small_world, "--out", tmp_path / "out")
-    told = refused("align_vokens", *LOOP, *PROGRAMS["align_vokens"], *model)
+    told = refused("training/align_vokens", *LOOP, *PROGRAMS["align_vokens"], *model)
     assert told.startswith(f"weights.caption is 0.1, but {tiny_folder} has no text encoder")
 
 
@@ -151,7 +136,7 @@ def test_what_cannot_be_shared_runs_in_one_process(refused, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr("minigpt5.training.fit.process_state", lambda: type("State", (), {"num_processes": 1}))
     for name in ("miniature/train_judge", "miniature/train_vae", "miniature/pretrain_comprehension"):
-        assert refused(name, *LOOP, *PROGRAMS[name]).startswith("this program runs in one process")
+        assert refused(f"training/{name}", *LOOP, *PROGRAMS[name]).startswith("this program runs in one process")
 
 
 CONFIGS = [path for path in sorted((ROOT / "configs").glob("*/*.yaml")) if path.parent.name != "accelerate"]

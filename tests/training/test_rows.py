@@ -30,7 +30,7 @@ def chats(tmp_path):
 
 def test_a_split_called_val_and_rows_that_are_too_long(run_program, chats, tmp_path, caplog):
     caplog.set_level(logging.WARNING)
-    run_program("tune_instructions", *chats("Hi.", LONG, "Good day."), "--max_bad_share", 0.5)
+    run_program("training/tune_instructions", *chats("Hi.", LONG, "Good day."), "--max_bad_share", 0.5)
     assert (tmp_path / "out/model/model_index.json").exists()
     assert "cannot be used: chat, the row that begins 'Hello.'" in caplog.text
     assert "tokens long, and the model's context holds 512" in caplog.text
@@ -39,7 +39,7 @@ def test_a_split_called_val_and_rows_that_are_too_long(run_program, chats, tmp_p
 @pytest.mark.parametrize("workers", [0, 1])
 def test_too_many_rows_that_are_too_long_stop_the_run_with_one_line(run_program, chats, capsys, workers):
     with pytest.raises(SystemExit) as stop:
-        run_program("tune_instructions", *chats("Hi.", LONG, LONG), "--num_workers", workers)
+        run_program("training/tune_instructions", *chats("Hi.", LONG, LONG), "--num_workers", workers)
     told = capsys.readouterr().err.splitlines()[-1]
     assert stop.value.code == 2
     assert told.startswith("tune_instructions.py: error: 2 of the ") and "1.00% may (max_bad_share)" in told
@@ -49,10 +49,10 @@ def test_a_dry_run_tells_the_splits(run_program, chats, capsys, tmp_path):
     words = chats("Hi.")
     elsewhere = [tmp_path / "gone" if word == tmp_path / "data" else word for word in words]
     with pytest.raises(SystemExit) as stop:
-        run_program("tune_instructions", *words, "--dry_run", "true")
+        run_program("training/tune_instructions", *words, "--dry_run", "true")
     assert stop.value.code == 0
     told = capsys.readouterr().out
     assert f"{tmp_path}/data/chat: train with train, validation with val\n" in told and "together" in told
     with pytest.raises(SystemExit) as stop:
-        run_program("tune_instructions", *elsewhere, "--dry_run", "true")
+        run_program("training/tune_instructions", *elsewhere, "--dry_run", "true")
     assert stop.value.code == 0 and "is missing: its splits are not checked" in capsys.readouterr().out

@@ -15,7 +15,7 @@ def arguments(small_world, tmp_path):
 
 @pytest.mark.parametrize("mix", ["{instruct: 4}", "{caption: 2, instruct: 2}"])
 def test_descriptions_are_asked_for_and_told(run_program, arguments, tmp_path, capsys, mix):
-    run_program("tune_instructions", *arguments, "--mix", mix)
+    run_program("training/tune_instructions", *arguments, "--mix", mix)
     said = capsys.readouterr().out
     assert said.count("told '") == 2 and "minus_loss" in said
     assert MiniGPT5Pipeline.from_pretrained(tmp_path / "out/model").processor.n_vokens == 8
@@ -31,5 +31,5 @@ def test_chats_of_ones_own_also_without_pictures(run_program, arguments, small_w
     (tmp_path / "chat/train.jsonl").write_text(f"{json.dumps(bare)}\n{json.dumps(shown)}\n")
     (tmp_path / "chat/validation.jsonl").write_text(json.dumps(shown) + "\n")
     single = ("--batch_size", 1, "--mix", "{chat: 1}", "--data", tmp_path)
-    run_program("tune_instructions", *arguments, *single)
+    run_program("training/tune_instructions", *arguments, *single)
     assert (tmp_path / "out/model/model_index.json").exists()

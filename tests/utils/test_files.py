@@ -7,7 +7,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from minigpt5.utils.files import check_replaceable, to_json, whole_file, whole_folder, write_json, write_text
+from minigpt5.utils.files import (
+    check_file,
+    check_replaceable,
+    to_json,
+    whole_file,
+    whole_folder,
+    write_json,
+    write_text,
+)
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path):
@@ -106,3 +114,17 @@ def test_no_number_that_is_not_finite_gets_into_a_record(tmp_path, number):
         write_json(tmp_path / "a.json", {"figures": [1.0, number]})
     assert list(tmp_path.iterdir()) == []
     assert to_json({"é": 1.5}) == '{\n  "é": 1.5\n}\n'
+
+
+def test_a_path_where_no_file_can_be_is_told_before_the_work(tmp_path, monkeypatch):
+    check_file(tmp_path / "new/and/newer.json")
+    (tmp_path / "notes").touch()
+    check_file(tmp_path / "notes")
+    with pytest.raises(IsADirectoryError, match=f"{tmp_path} is a folder, not a file"):
+        check_file(tmp_path)
+    with pytest.raises(NotADirectoryError, match="notes is a file, not a folder"):
+        check_file(tmp_path / "notes/below/results.json")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(PermissionError, match=f"{tmp_path} is not writable"):
+        check_file(tmp_path / "results.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["notes"]

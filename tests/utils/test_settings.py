@@ -250,3 +250,13 @@ def test_settings_within_keep_what_the_outer_ones_say(capsys):
     with pytest.raises(SystemExit):
         read("--help", schema=Second)
     assert "(default: 0.5)" in capsys.readouterr().out
+
+
+def test_numbers_too_are_one_of_some():
+    @dataclass(kw_only=True)
+    class Scaled(Settings):
+        scale: int | None = setting(8, choices=(1, 2, 8))
+
+    assert build_settings(Scaled, {"scale": "2"}).scale == 2 and Scaled(scale=None).scale is None
+    with pytest.raises(ValueError, match="scale is 3, must be one of 1, 2, 8"):
+        Scaled(scale=3)

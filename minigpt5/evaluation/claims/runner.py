@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
 from string import Template
@@ -28,9 +28,11 @@ from minigpt5.evaluation.items import Item, alignment_items, dialogue_items, sto
 from minigpt5.evaluation.replies import ReplyFolder
 from minigpt5.evaluation.storyworld import read_truth
 from minigpt5.evaluation.systems import revision
+from minigpt5.loading import open_model
 from minigpt5.pipeline import MiniGPT5Pipeline
 from minigpt5.storyworld.export import export_cc3m, export_mmdialog, export_vist
 from minigpt5.storyworld.judge import load_judge
+from minigpt5.training.results import save_result
 from minigpt5.utils.files import write_json
 from minigpt5.utils.integrity import load_whole
 from minigpt5.utils.json_files import read_json
@@ -57,7 +59,8 @@ class ClaimsRun:
     """A run of the plan.
 
     Args:
-        folders: by the names that the plan has for them, with `$work` and `$judge`; `$data` under `$work` is exported.
+        folders: by the names that the plan has for them, with `$work` and `$judge`; `$data` under `$work` is exported,
+            and an `$adapter` is the finished model's.
         programs: folder of the training programs.
         configs: folder of their settings.
         counts: how much is asked.
@@ -165,8 +168,11 @@ class ClaimsRun:
 
     def _opened(self, evaluation: Evaluation) -> Evaluation:
         """With folders in the place of their names."""
-        written = astuple(evaluation.system)
-        parts = [str(self.path(part)) if isinstance(part, str) and "$" in part else part for part in written]
+        system = evaluation.system
+        if system.model == "$shipped" and "adapter" in self.folders:
+            system = replace(system, adapter="$adapter")
+        written = astuple(system)
+        parts: list[Any] = [str(self.path(part)) if isinstance(part, str) and "$" in part else part for part in written]
         return Evaluation(SystemConfig(*parts), str(self.path(evaluation.data)), dict(evaluation.tasks))
 
 
@@ -186,10 +192,7 @@ def open_items(data: Path | str, task: str, count: int) -> list[Item]:
 
 def open_system(config: SystemConfig) -> System:
     """What the configuration names, ready to be asked."""
-    pipe = MiniGPT5Pipeline.from_pretrained(config.model).to(pick_device())
-    pipe.set_progress_bar_config(disable=True)
-    if config.adapter:
-        pipe.load_adapter(config.adapter)
+    pipe = open_model(config.model, config.adapter)
     unet = None
     if config.unet:
         unet = load_whole(UNet2DConditionModel, config.unet, torch_dtype=torch.float32).to(pick_device())
@@ -214,7 +217,7 @@ def ask_and_measure(evaluation: Evaluation, replies: Path, measured: Path, judge
     )
     truth, rows = read_truth(evaluation.data, "validation"), {}
     asked = open_system(system)
-    options = {} if system.guidance_scale is None else {"guidance_scale": system.guidance_scale}
+    options: dict[str, Any] = {} if system.guidance_scale is None else {"guidance_scale": system.guidance_scale}
     for task, count in evaluation.tasks.items():
         items = open_items(evaluation.data, task, count)
         generate(asked, items, folder, max_bad_share=0, **options)
@@ -252,7 +255,7 @@ def export_captions(root: Path, sizes: Mapping[str, int]) -> None:
 def write_base(base: Path, n_vokens: int, out: Path) -> None:
     """The base with so many untrained vokens."""
     quiet_libraries()
-    with_fresh_vokens(MiniGPT5Pipeline.from_pretrained(base), n_vokens).to(torch.float16).save_pretrained(out)
+    save_result(with_fresh_vokens(MiniGPT5Pipeline.from_pretrained(base), n_vokens), out)
 
 
 def _is_measured(file: Path, tasks: Mapping[str, int]) -> bool:

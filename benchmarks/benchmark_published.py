@@ -1,16 +1,13 @@
 """Seconds and memory of the published model, by part, beside the least that the machine would take.
 
-    python benchmarks/benchmark_full_size.py --memory
-    python benchmarks/benchmark_full_size.py [--dtype bfloat16] [--offload model] [--scale 8] [--out figures.json]
+    python benchmarks/benchmark_published.py --memory
+    python benchmarks/benchmark_published.py [--dtype bfloat16] [--offload model] [--scale 8] [--out figures.json]
 
 Weights are random, so nothing is downloaded. The bound of a part is the longer of two times: to read its weights (and
 the keys and values of the text before) once, and to do its multiplications. Each figure is the best of a few runs.
 """
 
-import argparse
-import json
 import resource
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +19,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from minigpt5.published.shapes import SCALES, empty_parts, random_pipeline
-from minigpt5.utils.logs import quiet_libraries
+from minigpt5.utils.files import check_file, write_json
 from minigpt5.utils.offload import bring_to_device
+from minigpt5.utils.programs import ProgramError, opening, run_program
+from minigpt5.utils.settings import DTYPES, Settings, setting
 
 GIB = 2**30
 PROMPT = "What should happen then? <ImageHere> Tell me the next scene with image."
@@ -34,6 +33,25 @@ QUANTISED = {
     "8 bit": lambda rows, columns: rows * (columns + 4),
     "4 bit": lambda rows, columns: rows * columns * 0.5625,
 }
+
+
+@dataclass(kw_only=True)
+class PublishedBenchmark(Settings):
+    """What is measured."""
+
+    memory: bool = setting(False, help="print what the weights take by setting, and end")
+    scale: int = setting(1, choices=SCALES, help="divide all widths by this")
+    dtype: str = setting("bfloat16", choices=DTYPES, help="of all weights")
+    device: str | None = setting(None, help="null for the GPU where there is one")
+    offload: str = setting(
+        "none", choices=("none", "model", "layers"), help="keep what does not compute in main memory"
+    )
+    tokens: int = setting(32, least=2, help="of the whole reply")
+    steps: int = setting(50, least=1, most=1000, help="denoising steps of the whole reply")
+    repeats: int = setting(3, least=1, help="runs of which each figure is the best")
+    bandwidth: float | None = setting(None, above=0, help="of memory, in GB/s; null to measure it")
+    flops: float | None = setting(None, above=0, help="peak, in TFLOP/s; null to measure it with a product of matrices")
+    out: Path | None = setting(None, help="JSON file for the figures")
 
 
 @dataclass
@@ -61,13 +79,13 @@ def memory_settings(parts):
     for name, width in QUANTISED.items():
         quantised = sum(width(*layer.weight.shape) for layer in layers)
         saved[f"bf16, language model in {name}"] = 2 * sum(layer.weight.numel() for layer in layers) - quantised
-    for setting, less in saved.items():
-        itemsize = 4 if setting == "fp32" else 2
+    for kept, less in saved.items():
+        itemsize = 4 if kept == "fp32" else 2
         sizes = {name: parameter_bytes(part.parameters(), itemsize) for name, part in parts.items()}
         sizes["comprehension"] -= less
         largest = max(p.numel() for part in parts.values() for p in part.parameters()) * itemsize
         by_layer = None if less else largest
-        table[setting] = (sum(sizes.values()), max(sizes.values()), by_layer)
+        table[kept] = (sum(sizes.values()), max(sizes.values()), by_layer)
     return table
 
 
@@ -76,31 +94,31 @@ def print_memory(scale):
     parts = empty_parts(scale)
     text_encoder = parts.pop("text_encoder")
     print(f"GiB of weights on the device{'':>6}{'all':>10}{'a part':>10}{'a layer':>10}")
-    for setting, sizes in memory_settings(parts).items():
+    for kept, sizes in memory_settings(parts).items():
         cells = "".join(f"{'–' if size is None else f'{size / GIB:.2f}':>10}" for size in sizes)
-        print(f"{setting:<34}{cells}")
+        print(f"{kept:<34}{cells}")
     print(f"the text encoder, for training: {parameter_bytes(text_encoder.parameters(), 2) / GIB:.2f} in bf16")
 
 
-def needed_bytes(arguments, dtype):
+def needed_bytes(config, dtype):
     """Bytes needed on the device and in main memory, before anything is built."""
-    parts = empty_parts(arguments.scale)
+    parts = empty_parts(config.scale)
     del parts["text_encoder"]
-    setting = "fp32" if dtype == torch.float32 else "bf16"
-    everything, largest, layer = memory_settings(parts)[setting]
-    on_device = {"none": everything, "model": largest, "layers": layer}[arguments.offload]
-    return on_device + WORKING_BYTES // arguments.scale, everything if arguments.offload != "none" else 0
+    kept = "fp32" if dtype == torch.float32 else "bf16"
+    everything, largest, layer = memory_settings(parts)[kept]
+    on_device = {"none": everything, "model": largest, "layers": layer}[config.offload]
+    return on_device + WORKING_BYTES // config.scale, everything if config.offload != "none" else 0
 
 
-def refuse_if_too_large(arguments, dtype, device):
-    """End the program with one line if the memory that is free does not suffice."""
-    on_device, in_main = needed_bytes(arguments, dtype)
+def refuse_if_too_large(config, dtype, device):
+    """Raises a `ProgramError` if the memory that is free does not suffice."""
+    on_device, in_main = needed_bytes(config, dtype)
     main = psutil.virtual_memory().available
     free = main if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
     for place, needed, there in ((device.type, on_device, free), ("main", in_main, main)):
         if needed > there:
-            sys.exit(
-                f"benchmark_full_size: {needed / GIB:.1f} GiB of {place} memory needed, {there / GIB:.1f} free; "
+            raise ProgramError(
+                f"{needed / GIB:.1f} GiB of {place} memory needed, {there / GIB:.1f} free; "
                 "try --dtype bfloat16, --offload on a GPU, or a larger --scale"
             )
 
@@ -224,46 +242,27 @@ def print_figures(figures):
         )
 
 
-def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--memory", action="store_true", help="print what the weights take by setting, and end")
-    parser.add_argument("--scale", type=int, choices=SCALES, default=1, help="divide all widths by this")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="bfloat16")
-    parser.add_argument("--device", help="default: the GPU where there is one")
-    parser.add_argument(
-        "--offload",
-        choices=("none", "model", "layers"),
-        default="none",
-        help="keep what does not compute in main memory",
-    )
-    parser.add_argument("--tokens", type=int, default=32, help="of the whole reply")
-    parser.add_argument("--steps", type=int, default=50, help="denoising steps of the whole reply")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--bandwidth", type=float, help="of memory, in GB/s; measured by default")
-    parser.add_argument("--flops", type=float, help="peak, in TFLOP/s; measured by default with a product of matrices")
-    parser.add_argument("--out", type=Path, help="JSON file for the figures")
-    return parser.parse_args()
-
-
-def main():
-    quiet_libraries()
-    arguments = parse_arguments()
-    if arguments.memory:
-        return print_memory(arguments.scale)
-    device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    dtype = getattr(torch, arguments.dtype)
-    if arguments.offload != "none" and device.type == "cpu":
-        sys.exit("benchmark_full_size: --offload moves parts between main memory and a GPU, and there is no GPU")
-    refuse_if_too_large(arguments, dtype, device)
-    bandwidth = arguments.bandwidth * 1e9 if arguments.bandwidth else measure_bandwidth(device)
-    flops = arguments.flops * 1e12 if arguments.flops else measure_flops(device, dtype)
+def main(config: PublishedBenchmark):
+    if config.memory:
+        return print_memory(config.scale)
+    if config.out:
+        check_file(config.out)
+    with opening(f"the device {config.device}"):
+        device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    dtype = getattr(torch, config.dtype)
+    if config.offload != "none" and device.type == "cpu":
+        raise ProgramError("--offload moves parts between main memory and a GPU, and there is no GPU")
+    refuse_if_too_large(config, dtype, device)
+    bandwidth = config.bandwidth * 1e9 if config.bandwidth else measure_bandwidth(device)
+    flops = config.flops * 1e12 if config.flops else measure_flops(device, dtype)
 
     start = time.perf_counter()
-    pipe = random_pipeline(arguments.scale, dtype, device if arguments.offload == "none" else "cpu")
+    pipe = random_pipeline(config.scale, dtype, device if config.offload == "none" else "cpu")
     pipe.set_progress_bar_config(disable=True)
-    if arguments.offload == "model":
+    if config.offload == "model":
         pipe.enable_model_cpu_offload(device=device)
-    elif arguments.offload == "layers":
+    elif config.offload == "layers":
         pipe.enable_sequential_cpu_offload(device=device)
     built = time.perf_counter() - start
     count = sum(
@@ -272,15 +271,13 @@ def main():
     machine = (
         torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU thread(s)"
     )
-    print(
-        f"{machine}, torch {torch.__version__}, {arguments.dtype}, scale {arguments.scale}, offload {arguments.offload}"
-    )
+    print(f"{machine}, torch {torch.__version__}, {config.dtype}, scale {config.scale}, offload {config.offload}")
     print(
         f"{count / 1e9:.3f} G parameters built in {built:.1f} s; {bandwidth / 1e9:.1f} GB/s, {flops / 1e12:.2f} TFLOP/s"
     )
 
     picture = Image.effect_noise((300, 200), 64).convert("RGB")
-    figures = measure_parts(pipe, picture, bandwidth, flops, arguments.repeats)
+    figures = measure_parts(pipe, picture, bandwidth, flops, config.repeats)
     print_figures(figures)
 
     start = time.perf_counter()
@@ -288,8 +285,8 @@ def main():
         PROMPT,
         picture,
         image_mode="always",
-        max_new_tokens=arguments.tokens,
-        num_inference_steps=arguments.steps,
+        max_new_tokens=config.tokens,
+        num_inference_steps=config.steps,
         generator=torch.Generator().manual_seed(0),
     )
     synchronize(device)
@@ -299,14 +296,14 @@ def main():
         if device.type == "cuda"
         else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     )
-    print(f"a reply with a picture, at most {arguments.tokens} tokens, {arguments.steps} steps: {reply:.2f} s")
+    print(f"a reply with a picture, at most {config.tokens} tokens, {config.steps} steps: {reply:.2f} s")
     print(f"most memory: {used / GIB:.2f} GiB")
-    if arguments.out:
-        record = {"machine": machine, "dtype": arguments.dtype, "scale": arguments.scale, "offload": arguments.offload}
+    if config.out:
+        record = {"machine": machine, "dtype": config.dtype, "scale": config.scale, "offload": config.offload}
         record |= {"parts": {name: vars(figure) for name, figure in figures.items()}}
         record |= {"reply_seconds": reply, "most_memory_bytes": used}
-        arguments.out.write_text(json.dumps(record, indent=2) + "\n")
+        write_json(config.out, record)
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, PublishedBenchmark, __doc__)
