@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 
-from minigpt5.utils.checks import one_of
+from minigpt5.utils.checks import check_tensor, one_of, shown
 
 
 class StepCallback:
@@ -50,7 +50,7 @@ class StepCallback:
 
     def on_old_call(self, step: int, timestep: torch.Tensor, latents: torch.Tensor) -> None:
         """The callback of pipelines that let nobody change tensors but in place."""
-        changed = self.call(step, timestep, {"latents": latents})
+        changed = self.call(step, timestep, {"latents": latents}, {"latents": latents})
         if changed.get("latents", latents) is not latents:
             latents.copy_(changed["latents"])
 
@@ -62,7 +62,7 @@ class StepCallback:
                 self.null[name], tensors[name] = value.chunk(2)
         changed = dict(tensors)
         if self.callback is not None:
-            changed |= self.call(step, timestep, {name: tensors[name] for name in self.names})
+            changed |= self.call(step, timestep, {name: tensors[name] for name in self.names}, tensors)
         # Who does not say whether it guides, guides to the end.
         if getattr(painter, "do_classifier_free_guidance", True):
             for name, null in self.null.items():
@@ -73,25 +73,50 @@ class StepCallback:
             changed["latents"] = changed["latents"].to(self.decoded_as)
         return changed
 
-    def call(self, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        """The user's callback, between two readings of what the pipelines know of the call."""
+    def call(self, step: int, timestep: Any, given: dict[str, Any], tensors: dict[str, Any]) -> dict[str, Any]:
+        """The user's callback, between two readings of what the pipelines know of the call.
+
+        Args:
+            given: the tensors that it is given.
+            tensors: all that are known, of which it may return others in their places.
+
+        Raises:
+            TypeError, ValueError: if it returns anything else; names the tensor.
+        """
         owner, painter = self.owner, self.painter
         scale = getattr(owner, "_guidance_scale", None)
         owner._num_timesteps = len(painter.scheduler.timesteps)
-        changed = self.callback(owner, step, timestep, tensors)
+        changed = self.callback(owner, step, timestep, given)
         if not isinstance(changed, Mapping):
             raise TypeError(
                 "callback_on_step_end must return a dictionary of the tensors that change, "
                 f"got {type(changed).__name__}"
             )
-        for name in changed:
+        for name, value in changed.items():
             one_of(
                 "a tensor that callback_on_step_end returns",
                 name,
                 getattr(painter, "_callback_tensor_inputs", ("latents",)),
             )
+            _check_replacement(f"{name} of what callback_on_step_end returns", value, tensors.get(name))
         if owner is not painter:
             painter._interrupt = owner._interrupt
             if owner._guidance_scale != scale:
                 painter._guidance_scale = owner._guidance_scale
         return dict(changed)
+
+
+def _check_replacement(name: str, value: Any, known: Any) -> None:
+    if isinstance(known, list):
+        if not isinstance(value, list) or len(value) != len(known):
+            raise TypeError(f"{name} must be a list of {len(known)} tensors, got {shown(value)}")
+        for one, other in zip(value, known, strict=True):
+            _check_replacement(f"an entry of {name}", one, other)
+        return
+    check_tensor(name, value)
+    if not isinstance(known, torch.Tensor):
+        return
+    kinds = [(tuple(tensor.shape), tensor.dtype, tensor.device) for tensor in (known, value)]
+    if kinds[0] != kinds[1]:
+        own, given = (f"{shape} of {dtype} on {device}" for shape, dtype, device in kinds)
+        raise ValueError(f"{name} must be {own}, got {given}")

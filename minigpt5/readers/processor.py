@@ -8,7 +8,7 @@ characters it is.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -31,13 +31,15 @@ from minigpt5.readers.prompts import (
 )
 from minigpt5.readers.styles import MINIGPT4, PromptStyle
 from minigpt5.readers.text_options import TextOptions
-from minigpt5.utils.checks import some_text, whole_number
+from minigpt5.utils.checks import shown, some_text, whole_number
 from minigpt5.utils.images import Picture, to_rgb, trim_strip
-from minigpt5.utils.integrity import without_code
+from minigpt5.utils.integrity import loading, without_code
 
 IGNORE_INDEX = -100
 # That one picture may take.
 MOST_TOKENS = 2**16
+# Of a picture that a model reads, in pixels.
+LONGEST_SIDE = 2**12
 
 _TEXT_OPTIONS = TextOptions.__dataclass_fields__.keys()
 _style = lru_cache(PromptStyle)
@@ -86,14 +88,16 @@ class MiniGPT5Processor(ProcessorMixin):
         """Open a saved processor. Pictures are read with PIL, as in the published code, not with torchvision.
 
         Raises:
-            ValueError: if the folder's own code is asked for.
+            OSError: if there is none, or a file of it is missing or cannot be read.
+            ValueError: if a file is broken, or the folder's own code is asked for.
         """
         options = without_code(kwargs)
-        processor = super().from_pretrained(pretrained_model_name_or_path, **options)
-        # A `backend` given above would reach the tokenizer too, and be saved with it.
-        processor.image_processor = AutoImageProcessor.from_pretrained(
-            pretrained_model_name_or_path, **options, backend="pil"
-        )
+        with loading(cls, pretrained_model_name_or_path):
+            processor = super().from_pretrained(pretrained_model_name_or_path, **options)
+            # A `backend` given above would reach the tokenizer too, and be saved with it.
+            processor.image_processor = AutoImageProcessor.from_pretrained(
+                pretrained_model_name_or_path, **options, backend="pil"
+            )
         return processor
 
     @property
@@ -266,6 +270,8 @@ class MiniGPT5Processor(ProcessorMixin):
         unknown = [name for name in text if name not in _TEXT_OPTIONS] + [name for name in image if name not in known]
         if unknown:
             raise TypeError(f"{unknown[0]!r} is no argument of the processor; there are {', '.join(_TEXT_OPTIONS)}")
+        for name in ("size", "crop_size", "pad_size"):
+            _check_sides(name, image.get(name))
         return TextOptions(**text), image
 
     def example(self, messages: list[Message]) -> Example:
@@ -363,9 +369,24 @@ class MiniGPT5Processor(ProcessorMixin):
             try:
                 pixels = self.image_processor(rgb, return_tensors=options.return_tensors, **(image_options or {}))
             except Exception as error:  # the options are the image processor's own to judge
-                raise ValueError(f"the image processor does not take these pictures and options: {error}") from error
+                said = " ".join(str(error).split())
+                raise ValueError(f"the image processor does not take these pictures and options: {said}") from error
             batch["pixel_values"] = pixels["pixel_values"]
+            if not all(torch.as_tensor(one).isfinite().all() for one in pixels["pixel_values"]):
+                raise ValueError("the options of the image processor make pixels that are not finite")
         return batch
+
+
+def _check_sides(name: str, value: Any) -> None:
+    """Pictures are resized before anything else could find them too large."""
+    if isinstance(value, Mapping):
+        for side, length in value.items():
+            _check_sides(f"{name}[{shown(side)}]", length)
+    elif isinstance(value, (list, tuple)):
+        for length in value:
+            _check_sides(name, length)
+    elif value is not None:
+        whole_number(name, value, 1, LONGEST_SIDE**2 if "pixels" in name else LONGEST_SIDE)
 
 
 def _open_end(pieces: list[Piece], message: Message) -> list[Piece]:

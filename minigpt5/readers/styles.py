@@ -9,10 +9,7 @@ from functools import cached_property
 from jinja2 import TemplateError
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from minigpt5.readers.prompts import IMAGE_MARK, Message, Piece, split_marks
-
-# Takes the place of a mark that a text merely spells; no character, so that texts do not hold it.
-_SPELT = "\ufdd0"
+from minigpt5.readers.prompts import IMAGE_MARK, Mark, Message, Piece, split_marks
 
 
 @dataclass(frozen=True)
@@ -35,11 +32,17 @@ class PromptStyle:
         Raises:
             ValueError: if the template does not take this conversation.
         """
+        # Takes the place of a mark that a text merely spells. It ends in a character that it holds once, so it is found
+        # just where it was put, also behind characters of its own.
+        spelt = "\ufdd0\ufdd1"
+        texts = [part["text"] for message in messages for part in message["content"] if part["type"] == "text"]
+        while any(spelt in text for text in texts):
+            spelt = f"\ufdd0{spelt}"
         plain = [
             {
                 "role": message["role"],
                 "content": [
-                    {"type": "text", "text": part["text"].replace(IMAGE_MARK, _SPELT)}
+                    {"type": "text", "text": part["text"].replace(IMAGE_MARK, spelt)}
                     if part["type"] == "text"
                     else {"type": "image"}
                     for part in message["content"]
@@ -51,7 +54,13 @@ class PromptStyle:
             (text,), _ = render_jinja_template([plain], chat_template=self.chat_template, add_generation_prompt=reply)
         except (TemplateError, TypeError) as error:
             raise ValueError(f"the chat template does not take this conversation: {error}") from error
-        return [part.replace(_SPELT, IMAGE_MARK) if isinstance(part, str) else part for part in split_marks(text)]
+        pieces = [part.replace(spelt, IMAGE_MARK) if isinstance(part, str) else part for part in split_marks(text)]
+        pictures = sum(part["type"] == "image" for message in messages for part in message["content"])
+        if pieces.count(Mark.IMAGE) > pictures:
+            raise ValueError(
+                f"the chat template writes {pieces.count(Mark.IMAGE)} picture(s) of a conversation that has {pictures}"
+            )
+        return pieces
 
     @cached_property
     def turn(self) -> str:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from huggingface_hub.errors import HFValidationError
 from torch import nn
 
 from minigpt5.utils.json_files import read_json
@@ -168,18 +170,33 @@ def load_whole(kind: Any, folder: str | os.PathLike, surplus: bool = False, **op
         OSError: if a file is missing or cannot be read.
         ValueError: if a file is broken, or tensors are missing, surplus, of another shape or not finite.
     """
-    try:
+    with loading(kind, folder):
         part, found = kind.from_pretrained(folder, **_TELLING, **without_code(options))
-    except PASSING:
-        raise
-    except Exception as error:
-        raise _own_kind(error)(f"{folder} cannot be loaded as a {kind.__name__}: {first_line(error)}") from error
     if surplus:
         found["unexpected_keys"] = ()
     faults = [*_told(found), *_numbers(part.state_dict())]
     if faults:
         raise ValueError(f"{folder} is no whole {kind.__name__}: {'; '.join(faults)}")
     return part
+
+
+@contextmanager
+def loading(kind: type, source: str | os.PathLike) -> Iterator[None]:
+    """Within it whatever a library raises for broken or missing files becomes one error that names their folder.
+
+    Raises:
+        OSError: if a file is missing or cannot be read.
+        ValueError: if one is broken.
+    """
+    try:
+        # Of what is no JSON, libraries say that it is not there.
+        for file in Path(source).glob("*config.json"):
+            read_json(file)
+        yield
+    except PASSING:
+        raise
+    except Exception as error:
+        raise _own_kind(error)(f"{source} cannot be loaded as a {kind.__name__}: {first_line(error)}") from error
 
 
 def without_code(options: dict[str, Any]) -> dict[str, Any]:
@@ -262,7 +279,8 @@ def load_whole_pipeline(
 
 
 def _own_kind(error: Exception) -> type[Exception]:
-    return OSError if isinstance(error, OSError) else ValueError
+    # What is neither a folder nor a repository's name is not there.
+    return OSError if isinstance(error, (OSError, HFValidationError)) else ValueError
 
 
 def _numbers(state: Mapping[str, torch.Tensor]) -> list[str]:

@@ -63,11 +63,33 @@ class CallbackMixin:
         [
             (None, TypeError, "must return a dictionary of the tensors that change, got NoneType"),
             ({"noise": 1}, ValueError, "noise"),
+            (
+                {"latents": None},
+                TypeError,
+                "latents of what callback_on_step_end returns must be a tensor, got NoneType",
+            ),
+            ({"latents": [[1.0]]}, TypeError, "must be a tensor, got list"),
+            ({"prompt_embeds": torch.ones(1, 2, 3)}, ValueError, r"prompt_embeds .* must be \(1, 32, 128\) of "),
         ],
     )
     def test_a_callback_returns_its_tensors(self, pipe, returned, error, says):
         with pytest.raises(error, match=says):
             paint(pipe, callback_on_step_end=lambda *_: returned)
+
+    @pytest.mark.parametrize(
+        ("change", "says"),
+        [
+            (lambda latents: latents[:, :, 1:], r"must be \(1, 4, 16, 16\) .*, got \(1, 4, 15, 16\)"),
+            (lambda latents: latents.expand(2, -1, -1, -1), r"got \(2, 4, 16, 16\)"),
+            (lambda latents: latents.double(), "of torch.float32 on cpu, got .* torch.float64"),
+            (lambda latents: latents / 0, "must be finite"),
+            (lambda latents: latents.to("meta"), "meta tensor"),
+            (lambda latents: latents.long(), "floating-point"),
+        ],
+    )
+    def test_a_callback_s_tensors_are_those_it_was_given_in_kind(self, pipe, change, says):
+        with pytest.raises((TypeError, ValueError), match=says):
+            paint(pipe, callback_on_step_end=lambda *given: {"latents": change(given[-1]["latents"])})
 
     def test_the_progress_bar_can_be_configured(self, pipe, capfd):
         pipe.set_progress_bar_config(desc="painting")

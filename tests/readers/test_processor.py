@@ -127,6 +127,20 @@ def test_words_of_a_chat_never_become_special_tokens(processor, spelt):
     assert spelt in processor.tokenizer.decode(ids)
 
 
+@pytest.mark.parametrize("odd", ["\ufdd0", "\ufdd1", "\ufdd0\ufdd1", "\ufdd0\ufdd0\ufdd1", "\ufdd0<ImageHere>\ufdd1"])
+def test_a_text_is_written_as_it_was_typed_whatever_its_characters(processor, odd):
+    typed = f"{odd}<ImageHere>{odd} a <ImageHere>"
+    assert processor.apply_chat_template([user(text(typed))]) == f"###Human: {typed} "
+    written, _ = processor.render([user(text(typed), text(odd))])
+    assert written == [f"###Human: {typed} {odd} ###Assistant:"]
+
+
+def test_texts_that_spell_a_mark_between_them_are_no_picture(processor):
+    joined = "{% for part in messages[0].content %}{{ part.text }}{% endfor %}"
+    with pytest.raises(ValueError, match=r"writes 1 picture\(s\) of a conversation that has 0"):
+        processor.apply_chat_template([user(text("<Image"), text("Here>"))], joined)
+
+
 def test_vokens_spelt_in_a_string_never_become_vokens(processor):
     assert not special(processor, processor("say [IMG0][IMG1] now"))
 
@@ -301,7 +315,12 @@ def test_truncation_keeps_the_beginning_and_cuts_no_picture(processor, pictures)
         ({"colour": 1}, TypeError, "'colour' is no argument of the processor"),
         ({"text_kwargs": {"size": 3}}, TypeError, "'size' is no argument"),
         ({"padding": True, "text_kwargs": {"padding": True}}, ValueError, "padding is given twice"),
-        ({"size": "large"}, ValueError, "image processor does not take these"),
+        ({"resample": 99}, ValueError, "image processor does not take these"),
+        ({"size": "large"}, TypeError, "size must be a whole number, got str"),
+        ({"size": 100_000}, ValueError, "size must be at most 4096, got 100000"),
+        ({"size": {"height": 10**9, "width": 1}}, ValueError, r"size\['height'\] must be at most 4096"),
+        ({"images_kwargs": {"crop_size": [8, -1]}}, ValueError, "crop_size must be at least 1, got -1"),
+        ({"rescale_factor": float("nan")}, ValueError, "pixels that are not finite"),
         ({"text": None}, ValueError, "text is None"),
     ],
 )
@@ -353,3 +372,19 @@ def test_the_template_is_saved_and_folders_without_one_have_minigpt4s(processor,
     assert again([user(text("a"))])["input_ids"].tolist() == own("<user> a")["input_ids"].tolist()
     (tmp_path / "chat_template.jinja").unlink()
     assert MiniGPT5Processor.from_pretrained(tmp_path).chat_template == processor.chat_template
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'"a"'])
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "processor_config.json"])
+def test_broken_files_of_a_processor_are_one_error(processor, tmp_path, name, content):
+    processor.save_pretrained(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=r"cannot be loaded as a MiniGPT5Processor: \S") as caught:
+        MiniGPT5Processor.from_pretrained(tmp_path)
+    assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_processor_that_is_not_there_is_an_error_of_files(tmp_path):
+    for gone in (tmp_path, tmp_path / "gone"):
+        with pytest.raises(OSError, match="cannot be loaded as a MiniGPT5Processor"):
+            MiniGPT5Processor.from_pretrained(gone)

@@ -228,7 +228,7 @@ def test_what_is_no_model_s_folder_is_one_line(folder, tmp_path):
     with pytest.raises(OSError, match="cannot be loaded as a UNet2DConditionModel"):
         load_whole(UNet2DConditionModel, tmp_path / "gone")
     (folder / "unet/config.json").write_text("{")
-    with pytest.raises(OSError, match="cannot be loaded as a UNet2DConditionModel"):
+    with pytest.raises(ValueError, match=r"cannot be loaded as a UNet2DConditionModel: .*config.json.*not JSON"):
         load_whole(UNet2DConditionModel, folder / "unet")
 
 
