@@ -76,6 +76,8 @@ def new_pipeline(
     """
     if connector not in CONNECTORS:
         raise ValueError(f"connector must be one of {', '.join(CONNECTORS)}, got {connector!r}")
+    # Of unknown type, as connectors differ in what they take.
+    kind: Any = CONNECTORS[connector]
     paints, (parts, settings) = painter_of(painter), take_apart(painter)
     shapes = paints.shapes()
     length, width = shapes.pop("prompt_embeds")
@@ -90,16 +92,17 @@ def new_pipeline(
         raise ValueError(f"{name} reads {context} tokens, too few for {n_vokens} vokens and a prompt")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        made = CONNECTORS[connector](
+        made = kind(
             voken_dim=reader.feature_width,
             text_dim=width,
-            text_length=n_vokens if CONNECTORS[connector].one_feature_a_voken else length,
-            pooled_dims={name: shape[-1] for name, shape in shapes.items()} or None,
+            text_length=n_vokens if kind.one_feature_a_voken else length,
+            pooled_dims={name: shape[0] for name, shape in shapes.items() if len(shape) == 1} or None,
+            sequence_dims={name: shape[1] for name, shape in shapes.items() if len(shape) == 2} or None,
             **sizes,
         )
-    if isinstance(made, QueryConnector) and parts.get("text_encoder") is not None:
+    if kind is QueryConnector and parts.get("text_encoder") is not None:
         measure_scale(made, trainable(paints), captions)
-    scale = paints.default("guidance_scale") if guidance_scale is None else guidance_scale
+    scale = paints.default_guidance_scale if guidance_scale is None else guidance_scale
     steps = paints.default("num_inference_steps") if num_inference_steps is None else num_inference_steps
     return MiniGPT5Pipeline(
         processor,

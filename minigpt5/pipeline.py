@@ -192,6 +192,8 @@ class MiniGPT5Pipeline(DiffusionPipeline):
             raise ValueError("an adapter is attached, which a pipeline folder cannot hold: call fuse_adapter() first")
         if not safe_serialization:
             raise ValueError("safe_serialization=False would pickle the weights, which from_pretrained does not read")
+        # diffusers writes parts as they were told at first: one that came later in the place of none would be left out.
+        self.register_modules(**self.components)
         folder = Path(save_directory)
         card = folder / "README.md"
         self._own_card = card.read_text(encoding="utf-8") if card.exists() else None

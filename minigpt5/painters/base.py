@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 from torch import nn
+from torch.nn.functional import pad
 
+from minigpt5.painters.build import check_parts
 from minigpt5.painters.callbacks import StepCallback
 from minigpt5.painters.guidance import GuidedDenoiser
 
@@ -36,6 +38,19 @@ WIDTHS = {
     "prompt_embeds_2": ("cross_attention_dim_t5", "text_embed_2_dim"),
     "pooled_prompt_embeds": ("pooled_projection_dim",),
 }
+# Where configurations hold the number of features that there must be, padding and all.
+PLACES = {"prompt_embeds": "text_len", "prompt_embeds_2": "text_len_t5"}
+# Whose call names prompt_embeds, but does not do with them (diffusers 0.42).
+UNFIT = {
+    "Cosmos2TextToImagePipeline": "it cannot be made without its safety checker",
+    "Krea2Pipeline": "it wants the states of several layers for each word",
+    "LongCatImagePipeline": "its call counts the words of a prompt, also where features are given",
+    "PRXPipeline": "its guidance knows no batches",
+    "PRXPixelPipeline": "its guidance knows no batches",
+    "QwenImage21Pipeline": "it cannot be made without the processor of its text encoder",
+}
+# What calls take that work on pictures or films, or are led by them.
+PICTURES = ("image", "images", "mask_image", "control_image", "video", "control_video")
 # What calls do to prompts and sizes unless told not to.
 OFF = ("use_resolution_binning", "enable_prompt_rewrite", "use_pe")
 
@@ -51,7 +66,7 @@ class Painter:
         pipeline: whose call takes `prompt_embeds`.
 
     Raises:
-        ValueError: if it does not, or needs something else that is no prompt.
+        ValueError: if it does not, needs something else that is no prompt, or has a part that no name is known for.
     """
 
     def __init__(self, pipeline: DiffusionPipeline):
@@ -63,9 +78,26 @@ class Painter:
         }
         if "prompt_embeds" not in self.parameters:
             raise ValueError(f"{self.name} cannot paint what vokens say: its call takes no prompt_embeds")
+        if self.name in UNFIT:
+            raise ValueError(f"{self.name} cannot paint what vokens say: {UNFIT[self.name]}")
         needs = [n for n, p in self.parameters.items() if p.default is p.empty and n != "prompt"]
+        needs = needs or self._works_on()
         if needs:
             raise ValueError(f"{self.name} cannot paint from embeddings alone: its call needs {', '.join(needs)}")
+        if not {"height", "width"} <= self.parameters.keys():
+            raise ValueError(f"{self.name} makes no pictures: its call takes no height and width")
+        check_parts(pipeline)
+
+    def _works_on(self) -> list[str]:
+        """The pictures that the call changes or follows, unless diffusers says that it does without them."""
+        pictures = [name for name in PICTURES if name in self.parameters]
+        if pictures in (["image"], ["images"]):
+            # Imports all pipelines there are.
+            from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
+
+            if isinstance(self.pipeline, tuple(AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values())):
+                return []
+        return pictures
 
     @cached_property
     def denoiser_name(self) -> str:
@@ -102,19 +134,23 @@ class Painter:
 
     @property
     def default_size(self) -> tuple[int, int]:
-        """Height and width of a picture in pixels: what the denoiser was made for, else what the call says.
-
-        Raises:
-            ValueError: if neither says anything.
-        """
+        """Height and width of a picture in pixels: what the denoiser was made for, else what the call says."""
         size = self.denoiser.config.get("sample_size") or getattr(self.pipeline, "default_sample_size", None)
         if size is not None:
             height, width = (size, size) if isinstance(size, int) else size[-2:]
             return height * self.scale_factor, width * self.scale_factor
-        height, width = (self.default(name) for name in ("height", "width"))
-        if height is None or width is None:
-            raise ValueError(f"{self.name} does not say how large its pictures are; give height and width")
-        return height, width
+        # Calls that say nothing mean this, such as Z-Image's.
+        return self.default("height") or 1024, self.default("width") or 1024
+
+    @property
+    def default_guidance_scale(self) -> float:
+        """By how much the call leads away from null features if nothing is said; 1, not at all, without a default."""
+        return (self.default(self._guidance_argument) or 1.0) if self._guidance_argument else 1.0
+
+    @property
+    def _guidance_argument(self) -> str | None:
+        """What the call calls guidance away from null features, else any."""
+        return next((name for name in ("true_cfg_scale", "guidance_scale") if name in self.parameters), None)
 
     def default(self, name: str) -> Any:
         """What the pipeline's call takes where `name` is not given; `None` where it knows no such argument."""
@@ -138,8 +174,13 @@ class Painter:
             if width is None:
                 raise ValueError(f"{self.name}: the configuration of its {self.denoiser_name} tells no width of {name}")
             width = width if isinstance(width, int) else max(width)
-            shapes[name] = (width,) if name.startswith("pooled") else (self.text_length, width)
+            length = self._places(name) or self.text_length
+            shapes[name] = (width,) if name.startswith("pooled") else (length, width)
         return shapes
+
+    def _places(self, name: str) -> int | None:
+        """Of a sequence of features, how many the denoiser has weights for, where it does not take any length."""
+        return self.denoiser.config.get(PLACES.get(name, ""))
 
     @property
     def text_length(self) -> int:
@@ -154,13 +195,17 @@ class Painter:
         """See that a connector's tensors are those that this painter wants.
 
         Raises:
-            ValueError: naming what is missing, of another width, or unknown to the pipeline.
+            ValueError: naming what is missing, of another shape, or unknown to the pipeline.
         """
         wanted = self.shapes()
         for name, shape in wanted.items():
             if name not in conditioning:
                 raise ValueError(f"{self.name} is conditioned on {', '.join(wanted)}, but the mapper makes no {name}")
-            width = conditioning[name].shape[-1]
+            made, kinds = conditioning[name], ("vectors", "sequences")
+            if made.ndim != len(shape) + 1:
+                kind, got = kinds[len(shape) - 1], tuple(made.shape[1:])
+                raise ValueError(f"{self.name} wants {kind} of {name}, but the mapper makes {got} a picture")
+            width = made.shape[-1]
             if width != shape[-1]:
                 raise ValueError(f"{self.name} wants {name} of width {shape[-1]}, but the mapper makes {width}")
         for name in conditioning:
@@ -212,6 +257,9 @@ class Painter:
                 null, guidance_scale = None, 1.0
         null = null if "negative_prompt_embeds" in self.parameters else None
         given |= self.arguments(conditioning, null) | self.guidance(guidance_scale, null is not None)
+        if "max_area" in self.parameters and {"height", "width"} <= given.keys():
+            # FLUX.1 Kontext makes all pictures as large as it knows them.
+            given["max_area"] = given["height"] * given["width"]
         vae = getattr(self.pipeline, "vae", None)
         step = StepCallback(
             owner or self.pipeline,
@@ -232,17 +280,20 @@ class Painter:
         tensors = dict(conditioning)
         if null is not None:
             tensors |= {f"negative_{name}": value for name, value in self.rows(null, conditioning).items()}
-        given: dict[str, Any] = {name: value.to(self.denoiser.dtype) for name, value in tensors.items()}
+        given, masks = {}, {}
+        for name, value in tensors.items():
+            if value.ndim == 3:
+                value, masks[name] = self._padded(name, value)
+            given[name] = value.to(self.denoiser.dtype)
         for name in self.parameters:
             if "attention_mask" in name or "embeds_mask" in name:
                 features = "prompt_embeds_2" if name.endswith("_2") else "prompt_embeds"
                 features = f"negative_{features}" if name.startswith("negative_") else features
-                if features in tensors:
-                    shape, device = tensors[features].shape[:2], tensors[features].device
-                    given[name] = torch.ones(shape, dtype=torch.bool, device=device)
+                if features in masks:
+                    given[name] = masks[features]
         for name, value in given.items():
             # Some pipelines take features of any length, picture by picture.
-            if "list[" in str(self.parameters[name].annotation):
+            if "list[torch" in str(self.parameters[name].annotation):
                 given[name] = list(value)
         given |= dict.fromkeys((name for name in ("prompt", "negative_prompt") if name in self.parameters), None)
         given |= {name: False for name in OFF if name in self.parameters}
@@ -253,13 +304,28 @@ class Painter:
             given["max_sequence_length"] = length
         return given
 
+    def _padded(self, name: str, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """A sequence as long as the denoiser needs it, and the mask of what counts of it.
+
+        Raises:
+            ValueError: if it is longer.
+        """
+        mask = torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
+        places = self._places(name.removeprefix("negative_"))
+        if places is None:
+            return features, mask
+        missing = places - features.shape[1]
+        if missing < 0:
+            raise ValueError(f"{self.name} takes {places} features of {name}, got {features.shape[1]}")
+        return pad(features, (0, 0, 0, missing)), pad(mask, (0, missing))
+
     def guidance(self, guidance_scale: float | None, from_null: bool) -> dict[str, float]:
         """The scale, under the name that the call has for guidance away from null features, else for any.
 
         Raises:
             ValueError: if there is guidance, but nothing that it could lead away from.
         """
-        name = next((name for name in ("true_cfg_scale", "guidance_scale") if name in self.parameters), None)
+        name = self._guidance_argument
         if not from_null and "negative_prompt_embeds" in self.parameters:
             if guidance_scale is not None and guidance_scale > 1:
                 raise ValueError(f"{self.name} is to be guided by {guidance_scale}, but there are no null features")

@@ -56,20 +56,24 @@ def build_painter(
 
 
 def take_apart(pipeline: DiffusionPipeline) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The parts of a pipeline that it paints with, and its plain settings: `build_painter`'s arguments.
-
-    Raises:
-        ValueError: if it has a network that there is no name for here.
-    """
+    """The parts of a pipeline that it paints with, and its plain settings: `build_painter`'s arguments."""
     components = pipeline.components
-    strange = [
-        name
-        for name, part in components.items()
-        if isinstance(part, nn.Module) and name not in PARTS and name not in LEFT_OUT
-    ]
-    if strange:
-        raise ValueError(f"{type(pipeline).__name__} paints with {', '.join(strange)}, which there is no place for")
     parts = {name: part for name, part in components.items() if name in PARTS and part is not None}
     takes = set(inspect.signature(type(pipeline).__init__).parameters) - {"requires_safety_checker"}
     settings = {name: value for name, value in pipeline.config.items() if name in takes and name not in components}
     return parts, settings
+
+
+def check_parts(pipeline: DiffusionPipeline) -> None:
+    """See that a joined pipeline has a place for every network that a pipeline paints with.
+
+    Raises:
+        ValueError: naming those for which there is none.
+    """
+    strange = [
+        name
+        for name, part in pipeline.components.items()
+        if isinstance(part, nn.Module) and name not in PARTS and name not in LEFT_OUT
+    ]
+    if strange:
+        raise ValueError(f"{type(pipeline).__name__} paints with {', '.join(strange)}, which there is no place for")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 # The libraries that parts come from. No module is imported because a folder names it.
 LIBRARIES = ("diffusers", "transformers", "minigpt5")
+# What counts layers, of which each has tensors; other names with the word in them tell some layers from others.
+_LAYERS = re.compile(r"(num|n)_(\w+_)?(layers?|blocks?)|(\w+_)?layers_per_block|(en|de)coder_layers|depth")
 # No count of a configuration is larger than its weights, but these may be.
 _UNBOUNDED = ("position", "theta", "model_max_length")
 _LEAST_BOUND = 2**24
@@ -114,7 +117,7 @@ def check_counts(file: Path, config: dict[str, Any], tensors: Tensors | None = N
         layers = len(tensors.shapes)
         most = max(most, sum(torch.Size(shape).numel() for shape in tensors.shapes.values()))
     for name, count in _counts(config):
-        if count > (layers if "layer" in name else most) and not any(word in name for word in _UNBOUNDED):
+        if count > (layers if _LAYERS.fullmatch(name) else most) and not any(word in name for word in _UNBOUNDED):
             raise ValueError(f"{file}: {name} is {count}, which is beyond all measure")
 
 
@@ -256,7 +259,8 @@ def load_whole_pipeline(
         except (OSError, ValueError) as error:
             faults.append(f"{name}: {error}")
     raised: type[Exception] = ValueError
-    pipe, cause = None, None
+    pipe: Any = None
+    cause = None
     if not faults:
         try:
             pipe = load()

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,8 +128,7 @@ def load_adapter(pipe: DiffusionPipeline, folder: str | os.PathLike) -> None:
     if lora is not None:
         attach_lora(model, *lora)
     if "prefix" in rows:
-        add_prefix(model, told["prefix_length"])
-        prefix_of(model).states.copy_(rows["prefix"])
+        add_prefix(model, told["prefix_length"]).states.copy_(rows["prefix"])
     model.requires_grad_(False).to(device)
     pipe.mapper = mapper.to(pipe.mapper.device, pipe.mapper.dtype)
 
@@ -158,7 +158,7 @@ def _check_base(pipe: DiffusionPipeline, folder: Path, told: dict[str, Any]) -> 
 def _read_rows(pipe: DiffusionPipeline, folder: Path, prefix_length: int) -> dict[str, torch.Tensor]:
     model, n_vokens = pipe.comprehension, pipe.reader.n_vokens
     layers = {"embedding": model.get_input_embeddings(), "head": model.get_output_embeddings()}
-    shapes = {name: (n_vokens, layer.weight.shape[1]) for name, layer in layers.items()}
+    shapes: dict[str, Sequence[int]] = {name: (n_vokens, layer.weight.shape[1]) for name, layer in layers.items()}
     if prefix_length:
         with torch.device("meta"):
             shapes["prefix"] = KeyValuePrefix(model.config.get_text_config(decoder=True), prefix_length).states.shape
@@ -166,6 +166,9 @@ def _read_rows(pipe: DiffusionPipeline, folder: Path, prefix_length: int) -> dic
 
 
 def _read_mapper(own: Connector, folder: Path) -> Connector:
+    kind, there = type(own).__name__, read_json(folder / "config.json").get("_class_name")
+    if there != kind:
+        raise ValueError(f"{folder} is a {there}, but this pipeline's connector is a {kind}; open the adapter's base")
     mapper = load_whole(type(own), folder)
     for name, value in own.config.items():
         if not name.startswith("_") and mapper.config.get(name) != value:

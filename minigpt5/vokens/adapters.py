@@ -101,9 +101,10 @@ def add_lora(model: PreTrainedModel, settings: LoraSettings) -> None:
     attach_lora(model, config)
 
 
-def add_prefix(model: PreTrainedModel, length: int) -> None:
+def add_prefix(model: PreTrainedModel, length: int) -> KeyValuePrefix:
     """Give the language model a trainable prefix of keys and values (prefix tuning, arXiv 2101.00190)."""
-    model.prefix = KeyValuePrefix(model.config.get_text_config(decoder=True), length).to(model.device)
+    model.prefix = prefix = KeyValuePrefix(model.config.get_text_config(decoder=True), length).to(model.device)
+    return prefix
 
 
 def train_adapter(

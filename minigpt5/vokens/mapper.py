@@ -26,6 +26,7 @@ class VokenMapper(Connector):
         num_heads: attention heads; must divide `text_dim`.
         pooled_dims: widths of pooled vectors that the diffusion model wants besides, by their names; none for
             Stable Diffusion 1 and 2.
+        sequence_dims: widths of further sequences of features that it wants, by their names.
 
     Raises:
         ValueError: if the heads do not divide the width.
@@ -45,12 +46,13 @@ class VokenMapper(Connector):
         num_layers: int = 4,
         num_heads: int = 8,
         pooled_dims: dict[str, int] | None = None,
+        sequence_dims: dict[str, int] | None = None,
     ):
         super().__init__()
         self.fc = nn.Sequential(nn.Linear(voken_dim, text_dim), nn.GELU(), nn.Linear(text_dim, text_dim))
         self.transformer = Transformer(text_dim, num_heads, num_layers)
         self.queries = nn.Parameter(torch.randn(1, text_length, text_dim))
-        self.add_pooled(text_dim, pooled_dims)
+        self.add_heads(text_dim, pooled_dims, sequence_dims)
 
     def forward(self, voken_features: torch.Tensor) -> torch.Tensor:
         """Map `(blocks, n_vokens, voken_dim)` to `(blocks, text_length, text_dim)`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -30,6 +30,7 @@ class QueryConnector(Connector):
         num_layers: of the encoder; 6 in OpenUni, 24 in MetaQuery.
         head_dim: width of an attention head; must divide `width`.
         pooled_dims: widths of pooled vectors that the painter wants besides, by their names.
+        sequence_dims: widths of further sequences of features that it wants, by their names.
 
     Raises:
         ValueError: if layers or heads do not divide the width.
@@ -51,6 +52,7 @@ class QueryConnector(Connector):
         num_layers: int = 6,
         head_dim: int = 64,
         pooled_dims: dict[str, int] | None = None,
+        sequence_dims: dict[str, int] | None = None,
     ):
         super().__init__()
         if not reader_layers or voken_dim % len(reader_layers):
@@ -69,7 +71,7 @@ class QueryConnector(Connector):
         self.proj_out = nn.Sequential(nn.Linear(width, text_dim), nn.GELU(), nn.Linear(text_dim, text_dim))
         self.norm_out = nn.LayerNorm(text_dim)
         self.gradient_checkpointing = False
-        self.add_pooled(text_dim, pooled_dims)
+        self.add_heads(text_dim, pooled_dims, sequence_dims)
 
     def forward(self, voken_features: torch.Tensor) -> torch.Tensor:
         """Map `(blocks, text_length, voken_dim)` to `(blocks, text_length, text_dim)`.
@@ -77,16 +79,18 @@ class QueryConnector(Connector):
         Raises:
             ValueError: for features of another shape.
         """
-        wanted = (self.config.text_length, self.config.voken_dim)
+        settings: Any = self.config
+        wanted = (settings.text_length, settings.voken_dim)
         if voken_features.shape[1:] != wanted:
             given = tuple(voken_features.shape)
             raise ValueError(f"voken features are (blocks, {wanted[0]}, {wanted[1]}), got shape {given}")
         # Layers of a reader differ in scale by orders of magnitude.
-        layers = voken_features.to(self.positions.dtype).unflatten(-1, (len(self.config.reader_layers), -1))
+        layers = voken_features.to(self.positions.dtype).unflatten(-1, (len(settings.reader_layers), -1))
         hidden = self.proj_in(layer_norm(layers, layers.shape[-1:]).flatten(2)) + self.positions
+        checkpointed: Any = self._gradient_checkpointing_func
         for block in self.blocks:
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                hidden = self._gradient_checkpointing_func(block, hidden)
+                hidden = checkpointed(block, hidden)
             else:
                 hidden = block(hidden)
         return self.norm_out(self.proj_out(self.norm(hidden)))
@@ -102,7 +106,7 @@ class QueryConnector(Connector):
         Raises:
             ValueError: for features of another width, none at all, or some that are not finite.
         """
-        width = self.config.text_dim
+        width = self.norm_out.weight.shape[0]
         if text_features.ndim != 3 or text_features.shape[-1] != width:
             raise ValueError(f"text features are (captions, length, {width}), got {tuple(text_features.shape)}")
         features = (text_features.flatten(0, 1) if mask is None else text_features[mask.bool()]).double()

@@ -6,7 +6,6 @@ import pytest
 import torch
 from diffusers import (
     AutoencoderDC,
-    AutoencoderKL,
     AutoencoderKLQwenImage,
     DDIMScheduler,
     DPMSolverMultistepScheduler,
@@ -26,8 +25,8 @@ from diffusers import (
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
-    UNet2DConditionModel,
 )
+from painter_parts import SMALL, randomise, seeded, unet, vae
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -43,31 +42,6 @@ from transformers import (
 from minigpt5.painters import painter_of
 
 BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
-SMALL = {"num_attention_heads": 2, "attention_head_dim": 16, "num_layers": 1}
-
-
-def vae(levels=2, channels=4, **settings):
-    return AutoencoderKL(
-        block_out_channels=(8,) * levels,
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
-        latent_channels=channels,
-        norm_num_groups=4,
-        **settings,
-    )
-
-
-def unet(**settings):
-    return UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(8, 16),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        layers_per_block=1,
-        attention_head_dim=2,
-        norm_num_groups=4,
-        **settings,
-    )
 
 
 def clip(tokenizer, kind=CLIPTextModel, width=32):
@@ -289,10 +263,6 @@ BUILDERS = {
 SIDES = {"sana": 32, "lumina2": 32}
 
 
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
 @pytest.fixture(scope="session")
 def painters(texts):
     """`painters(name)` is the painter of a tiny random pipeline, its text encoders included; leave it as it is."""
@@ -315,13 +285,6 @@ def painters(texts):
         return built[name]
 
     return build
-
-
-def randomise(module):
-    """No weights of zero: many transformers start as the identity, which would hide a wrong input."""
-    for parameter in module.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.1)
 
 
 @pytest.fixture(params=list(BUILDERS))

@@ -149,6 +149,14 @@ def test_features_of_captions_are_cached_whatever_there_is_of_them(painters, joi
             assert torch.equal(again[key], first[key])
 
 
+def test_a_vector_is_no_sequence(painters, join, reply):
+    pipe = join(painters("flux"))
+    sizes = {"voken_dim": 192, "text_dim": 32, "text_length": 5, "num_layers": 1, "num_heads": 2}
+    pipe.mapper = VokenMapper(**sizes, sequence_dims={"pooled_prompt_embeds": 32})
+    with pytest.raises(ValueError, match=r"FluxPipeline wants vectors of pooled_prompt_embeds, but .* makes \(5, 32\)"):
+        reply(pipe)
+
+
 def test_the_mapper_must_make_what_the_painter_wants(painters, join, reply):
     pipe = join(painters("flux"))
     pipe.mapper = VokenMapper(voken_dim=192, text_dim=32, text_length=5, num_layers=1, num_heads=2)
@@ -170,6 +178,21 @@ def test_a_guider_takes_the_place_of_plain_guidance(painters, join, reply, tmp_p
         reply(guided, guidance_scale=2.0)
     guided.save_pretrained(tmp_path)
     assert MiniGPT5Pipeline.from_pretrained(tmp_path).guider.config.guidance_scale == 3.0
+
+
+def test_parts_that_came_later_are_saved_and_those_that_went_are_not(painters, join, tmp_path):
+    painter = painters("stable_diffusion")
+    pipe = join(painter, text_encoder=None)
+    pipe.guider, pipe.text_encoder = ClassifierFreeGuidance(guidance_scale=3.0), painter.pipeline.text_encoder
+    pipe.save_pretrained(tmp_path / "more")
+    again = MiniGPT5Pipeline.from_pretrained(tmp_path / "more")
+    assert again.guider.config.guidance_scale == 3.0
+    assert type(again.text_encoder) is type(painter.pipeline.text_encoder)
+    again.guider = again.text_encoder = None
+    again.save_pretrained(tmp_path / "less")
+    opened = MiniGPT5Pipeline.from_pretrained(tmp_path / "less")
+    assert opened.guider is None
+    assert opened.text_encoder is None
 
 
 def test_the_painter_paints_a_prompt_where_the_text_encoder_is(painters, join):

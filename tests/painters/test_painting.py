@@ -247,3 +247,20 @@ def test_unknown_painters_paint_but_cannot_be_trained(painters):
     with pytest.raises(ValueError, match="StableDiffusionPipeline paints, but cannot be trained") as refusal:
         trainable(other)
     assert "\n" not in str(refusal.value)
+
+
+def test_the_default_guidance_is_what_leads_away_from_null_features(painter):
+    """What distilled models call guidance, FLUX's 3.5, is none."""
+    assert (
+        painter.default_guidance_scale
+        == {
+            "StableDiffusionPipeline": 7.5,
+            "StableDiffusionXLPipeline": 5.0,
+            "StableDiffusion3Pipeline": 7.0,
+            "FluxPipeline": 1.0,
+            "SanaPipeline": 4.5,
+            "PixArtSigmaPipeline": 4.5,
+            "Lumina2Pipeline": 4.0,
+            "QwenImagePipeline": 4.0,
+        }[painter.name]
+    )

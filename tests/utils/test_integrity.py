@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel
 
 from minigpt5 import MiniGPT5Pipeline, VokenMapper
-from minigpt5.utils.integrity import few, load_whole, non_finite
+from minigpt5.utils.integrity import check_counts, few, load_whole, non_finite
+from minigpt5.utils.tensors import open_tensors
 
 WEIGHTS = {
     "comprehension": "model.safetensors",
@@ -242,3 +244,25 @@ def test_numbers_that_are_not_finite_are_found_in_any_precision():
 
 def test_long_lists_are_shortened():
     assert few("abc") == "a, b, c" and few("abcde") == "a, b, c and 2 more"
+
+
+@pytest.mark.parametrize(
+    ("name", "refused"),
+    [
+        ("num_layers", True),
+        ("num_hidden_layers", True),
+        ("num_single_dit_layers", True),
+        ("n_layer", True),
+        ("depth", True),
+        ("layers_per_block", True),
+        ("max_window_layers", False),
+        ("num_attention_heads", False),
+        ("vision_feature_layer", False),
+    ],
+)
+def test_only_what_counts_layers_is_bounded_by_the_number_of_tensors(tmp_path, name, refused):
+    save_file({"a": torch.zeros(1), "b": torch.zeros(1)}, tmp_path / "model.safetensors")
+    tensors = open_tensors(tmp_path / "model.safetensors")
+    check_counts(tmp_path, {name: 2}, tensors)
+    with pytest.raises(ValueError, match=f"{name} is 28, which is beyond") if refused else nullcontext():
+        check_counts(tmp_path, {name: 28}, tensors)

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from minigpt5 import MiniGPT5Pipeline
+from minigpt5 import MiniGPT5Pipeline, QueryConnector
 from minigpt5.vokens.adapter_folder import save_adapter
 from minigpt5.vokens.adapters import LoraSettings, train_adapter
 
@@ -156,7 +156,7 @@ BROKEN = {
     "the head": ("lora", lambda f: peft(f, target_modules=["lm_head"]), "changes the embedding table or the head"),
     "another kind": ("lora", lambda f: peft(f, peft_type="IA3"), "adapter_config.json cannot be attached"),
     "biases": ("lora", lambda f: peft(f, bias="all"), "it is no low-rank adapter alone"),
-    "no mapper": ("rows", lambda f: shutil.rmtree(f / "mapper"), "mapper cannot be loaded as a VokenMapper"),
+    "no mapper": ("rows", lambda f: shutil.rmtree(f / "mapper"), "No such file or directory: .*mapper/config.json"),
     "half a mapper": ("rows", lambda f: tensors(f, MAPPER, pop_last), "no whole VokenMapper: it lacks"),
     "a mapper of NaN": ("rows", lambda f: tensors(f, MAPPER, nan_at_end("queries")), "queries are not finite"),
     "another mapper": (
@@ -199,3 +199,15 @@ def test_ways_to_begin_that_change_the_base_do_not(small_folder, folder):
     fresh.load_adapter(broken)
     ours, theirs = fresh.comprehension.state_dict(), plain.comprehension.state_dict()
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_another_connector_is_one_line(pipe, folder):
+    broken = folder("rows")
+    sizes = {name: pipe.mapper.config[name] for name in ("voken_dim", "text_dim")}
+    shutil.rmtree(broken / "mapper")
+    QueryConnector(**sizes, num_layers=1, head_dim=8).save_pretrained(broken / "mapper")
+    before = everything(pipe)
+    with pytest.raises(ValueError, match="is a QueryConnector, but this pipeline's connector is a VokenMapper") as told:
+        pipe.load_adapter(broken)
+    assert "\n" not in str(told.value)
+    assert same(everything(pipe), before)
