@@ -12,8 +12,9 @@ of training steps, see configs/storyworld-claims/. Whatever was trained or measu
 from dataclasses import dataclass
 from pathlib import Path
 
-from minigpt5.utils.programs import ProgramError, run_program
+from minigpt5.utils.programs import run_program
 from minigpt5.utils.settings import Settings, setting
+from minigpt5.weights import check_model, shipped_model
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,6 +34,17 @@ class ClaimsConfig(Settings):
     quick: bool = setting(False, help="two steps and two items of everything, on data of its own")
     report: bool = setting(False, help="train and measure nothing, report what is measured")
 
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.quick and self.data is None:
+            raise ValueError("data is not set: the folder that training/export_storyworld.py wrote")
+        for model in (self.base, self.aligned, self.model):
+            check_model(model)
+        for name in ("data", "adapter", "judge"):
+            path = getattr(self, name)
+            if path is not None and not path.is_dir():
+                raise ValueError(f"{name}: there is no folder {path}")
+
 
 def main(config: ClaimsConfig):
     from minigpt5.evaluation.claims.page import write_page
@@ -41,16 +53,11 @@ def main(config: ClaimsConfig):
     from minigpt5.evaluation.claims.runner import ClaimsRun
     from minigpt5.evaluation.claims.verdicts import counts
     from minigpt5.storyworld.judge import WEIGHTS
-    from minigpt5.weights import shipped_model
 
-    if not config.quick and config.data is None:
-        raise ProgramError("data is needed: the folder that training/export_storyworld.py wrote")
     models = {"base": config.base, "aligned": config.aligned, "shipped": config.model}
     folders = {name: Path(shipped_model(model)) for name, model in models.items()}
     folders |= {"work": config.work, "data": config.data or config.work / "data", "judge": config.judge or WEIGHTS}
     if config.adapter:
-        if not config.adapter.exists():
-            raise ProgramError(f"adapter: there is no {config.adapter}")
         folders["adapter"] = config.adapter
     amounts = FEW if config.quick else Counts()
     run = ClaimsRun(folders, ROOT / "training", ROOT / "configs" / "storyworld-claims", amounts, config.quick)

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from PIL import Image
 from tqdm import tqdm
@@ -20,44 +19,38 @@ from tqdm import tqdm
 from minigpt5 import weights
 from minigpt5.story import LARGEST_SEED, MOST_STEPS, RECORD, check_folder, replace_folder, tell_story, write_story
 from minigpt5.utils.checks import some_text
-from minigpt5.utils.files import to_json
+from minigpt5.utils.files import check_new_folder, to_json, whole_folder
 from minigpt5.utils.html import reply_html
 from minigpt5.utils.images import ImageError, open_image
 from minigpt5.utils.logs import quiet_libraries
-
-if TYPE_CHECKING:
-    from minigpt5.pipeline import MiniGPT5Pipeline
+from minigpt5.utils.programs import ProgramError, one_line
 
 MINIATURE = "storyworld-mini"
 REPLY_RECORD, ADAPTER_RECORD = "reply.json", "adapter.json"
-
-
-class UserError(Exception):
-    """What the user can put right; its message is the one line that is shown."""
 
 
 class Parser(argparse.ArgumentParser):
     """Leaves it to `main` to show errors."""
 
     def error(self, message: str) -> NoReturn:
-        """End with a `UserError`."""
-        raise UserError(message)
+        """End with a `ProgramError`."""
+        raise ProgramError(message)
 
 
 @contextmanager
-def as_user_error(kind: type[Exception] | tuple[type[Exception], ...], prefix: str = "") -> Iterator[None]:
-    """Turn exceptions of a kind into a `UserError`."""
+def as_program_error(kind: type[Exception] | tuple[type[Exception], ...], prefix: str = "") -> Iterator[None]:
+    """Turn exceptions of a kind into a `ProgramError`."""
     try:
         yield
     except kind as error:
-        raise UserError(f"{prefix}{error}") from error
+        raise ProgramError(f"{prefix}{error}") from error
 
 
 def say(line: object) -> None:
     """Print a line; who stops listening is no error.
 
     Raises:
-        UserError: if it cannot be printed.
+        ProgramError: if it cannot be printed.
     """
     try:
         print(line, flush=True)
@@ -65,7 +58,7 @@ def say(line: object) -> None:
         # At its end Python would try once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
-            raise UserError(f"cannot print: {error}") from error
+            raise ProgramError(f"cannot print: {error}") from error
 
 
 def prompt(text: str) -> str:
@@ -114,13 +107,10 @@ def image_file(name: str) -> Image.Image:
 
 def model_name(name: str) -> str:
     """A shipped model, a pipeline's folder or a hub repository; no name without an owner is looked up on the hub."""
-    is_folder = os.path.isfile(os.path.join(weights.shipped_model(name), "model_index.json"))
-    if not is_folder and (os.path.lexists(name) or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name)):
-        shipped = ", ".join(weights.shipped_models()) or "no models"
-        raise argparse.ArgumentTypeError(
-            f"unknown model {name!r}; shipped with the package: {shipped}; "
-            "the folder of a saved pipeline or a hub repository (owner/name) works too"
-        )
+    try:
+        weights.check_model(name)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     return name
 
 
@@ -142,6 +132,15 @@ def output_folder(record: str) -> Callable[[str], Path]:
         return Path(name)
 
     return parse
+
+
+def new_folder(name: str) -> Path:
+    """A folder that is free."""
+    try:
+        check_new_folder(name)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot write to {name}: {error}") from None
+    return Path(name)
 
 
 def build_parser() -> Parser:
@@ -255,7 +254,7 @@ def add_join(commands) -> None:
         help="of all weights (default: float32)",
     )
     joining.add_argument("--seed", type=whole_number(0, LARGEST_SEED), default=0, help="of what is new (default: 0)")
-    joining.add_argument("--out", type=Path, metavar="DIR", required=True, help="the new pipeline folder")
+    joining.add_argument("--out", type=new_folder, metavar="DIR", required=True, help="the new pipeline folder")
 
 
 def run_join(arguments: argparse.Namespace) -> None:
@@ -265,13 +264,12 @@ def run_join(arguments: argparse.Namespace) -> None:
     from minigpt5.joining import describe, join, licence
 
     quiet_libraries()
-    if arguments.out.exists() and (not arguments.out.is_dir() or any(arguments.out.iterdir())):
-        raise UserError(f"{arguments.out} is there already; name a new folder")
-    with as_user_error((OSError, ValueError)):
+    with as_program_error((OSError, ValueError)):
         dtype = getattr(torch, arguments.dtype)
         options = {"dtype": dtype, "connector": arguments.connector, "seed": arguments.seed}
         pipe = join(arguments.reader, arguments.painter, arguments.n_vokens, **options)
-        pipe.save_pretrained(arguments.out)
+        with whole_folder(arguments.out, "model_index.json") as folder:
+            pipe.save_pretrained(folder)
     say(describe(pipe))
     for kind in ("reader", "painter"):
         source = getattr(arguments, kind)
@@ -326,7 +324,7 @@ def add_import(commands) -> None:
         importing.add_argument(
             f"--{name}", type=whole_number(1), default=value, metavar="N", help=f"default: {value}, as published"
         )
-    importing.add_argument("--out", type=Path, metavar="DIR", required=True, help="the new pipeline folder")
+    importing.add_argument("--out", type=new_folder, metavar="DIR", required=True, help="the new pipeline folder")
 
 
 def run_import(arguments: argparse.Namespace) -> None:
@@ -340,10 +338,10 @@ def run_import(arguments: argparse.Namespace) -> None:
     pinned = [text.partition("=") for text in arguments.revision]
     for part, equals, revision in pinned:
         if part not in ("llm", "vit", "qformer", "sd") or not equals or not revision:
-            raise UserError(
+            raise ProgramError(
                 f"--revision is PART=REVISION with part llm, vit, qformer or sd, got {part}{equals}{revision}"
             )
-    with as_user_error((OSError, ValueError)):
+    with as_program_error((OSError, ValueError)):
         report = import_official(
             arguments.out,
             **{name: value for name, value in given.items() if value is not None},
@@ -361,27 +359,6 @@ def run_import(arguments: argparse.Namespace) -> None:
     say(arguments.out)
 
 
-def load_pipeline(name: str, adapter: Path | None = None) -> MiniGPT5Pipeline:
-    """Open a pipeline without a word, on the GPU where there is one.
-
-    Raises:
-        UserError: if that fails, whatever the reason.
-    """
-    import torch
-
-    from minigpt5.pipeline import MiniGPT5Pipeline
-
-    quiet_libraries()
-    # A folder may be broken, and a repository missing, private or out of reach, each with an exception of its own.
-    with as_user_error(Exception, f"cannot load the model {name}: "):
-        pipe = MiniGPT5Pipeline.from_pretrained(name)
-    if adapter is not None:
-        with as_user_error((OSError, ValueError), f"cannot load the adapter {adapter}: "):
-            pipe.load_adapter(adapter)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe.to("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def recorded(arguments: argparse.Namespace) -> dict[str, Any]:
     """What a record tells of the settings beside prompt, model and seed: those that are not the usual ones."""
     told = {"adapter": arguments.adapter and str(arguments.adapter), "sample": arguments.sample}
@@ -390,25 +367,31 @@ def recorded(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def run_story(arguments: argparse.Namespace) -> None:
     """Tell a story and write its folder."""
-    pipe = load_pipeline(arguments.model, arguments.adapter)
+    from minigpt5.loading import open_model
+
+    quiet_libraries()
+    pipe = open_model(arguments.model, arguments.adapter)
     options = {"do_sample": True} if arguments.sample else {}
-    with as_user_error(ValueError):
+    with as_program_error(ValueError):
         told = tell_story(pipe, arguments.prompt, arguments.image, arguments.steps, arguments.seed, **options)
         # Silent where stderr is no terminal, and gone when done, so that errors and logs stay one line each.
         steps = list(tqdm(told, "story", arguments.steps, leave=False, unit="step", disable=None))
-    with as_user_error(OSError, f"cannot write to {arguments.out}: "):
+    with as_program_error(OSError, f"cannot write to {arguments.out}: "):
         write_story(arguments.out, arguments.prompt, arguments.model, arguments.seed, steps, recorded(arguments))
     say(arguments.out / "index.html")
 
 
 def run_reply(arguments: argparse.Namespace) -> None:
     """Answer a prompt, write the reply's folder, and print the text and where the pictures are."""
-    pipe = load_pipeline(arguments.model, arguments.adapter)
     import torch
 
+    from minigpt5.loading import open_model
+
+    quiet_libraries()
+    pipe = open_model(arguments.model, arguments.adapter)
     options = {"do_sample": True} if arguments.sample else {}
     generator = torch.Generator().manual_seed(arguments.seed)
-    with as_user_error(ValueError):
+    with as_program_error(ValueError):
         output = pipe(
             arguments.prompt, arguments.image, image_mode=arguments.image_mode, generator=generator, **options
         )
@@ -430,7 +413,7 @@ def run_reply(arguments: argparse.Namespace) -> None:
     }
     footer = f"{arguments.model}, seed {arguments.seed}"
     page = reply_html(arguments.prompt, arguments.image, output.segments[0], footer)
-    with as_user_error(OSError, f"cannot write to {arguments.out}: "):
+    with as_program_error(OSError, f"cannot write to {arguments.out}: "):
         replace_folder(arguments.out, REPLY_RECORD, {"index.html": page, REPLY_RECORD: to_json(record), **pictures})
     for part in parts:
         say(part["text"] if "text" in part else arguments.out / part["image"])
@@ -452,7 +435,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         stream.reconfigure(errors="replace")
     try:
         argv = list(sys.argv[1:] if argv is None else argv)
-        with as_user_error(ValueError):
+        with as_program_error(ValueError):
             for number, argument in enumerate(argv, 1):
                 some_text(f"argument {number}", argument)
         arguments = build_parser().parse_args(argv)
@@ -464,8 +447,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         ):
             warn_of_unknown_prompt(arguments)
         arguments.run(arguments)
-    except UserError as error:
-        print(f"minigpt5: error: {' '.join(str(error).split())}", file=sys.stderr)
+    except ProgramError as error:
+        print(f"minigpt5: error: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -11,6 +11,8 @@ from minigpt5.pipeline import MiniGPT5Pipeline
 from minigpt5.utils.processes import pick_device
 from minigpt5.utils.programs import opening
 from minigpt5.utils.settings import Settings, setting
+from minigpt5.vokens.adapter_folder import RECORD
+from minigpt5.weights import check_model
 
 
 @dataclass(kw_only=True)
@@ -19,6 +21,12 @@ class ModelSettings(Settings):
 
     model: str = setting("storyworld-mini", help="shipped model, pipeline folder or hub repository")
     adapter: Path | None = setting(None, help="folder of what training made beside that model")
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_model(self.model)
+        if self.adapter is not None and not (self.adapter / RECORD).is_file():
+            raise ValueError(f"adapter: {self.adapter} is not the folder of one: it has no {RECORD}")
 
 
 def open_model(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from minigpt5.utils.checks import some_text, whole_number
-from minigpt5.utils.files import to_json, whole_folder
+from minigpt5.utils.files import check_place, to_json, whole_folder
 from minigpt5.utils.html import story_html
 
 if TYPE_CHECKING:
@@ -143,20 +142,15 @@ def check_folder(out: Path, record: str) -> None:
     Raises:
         OSError: saying what is in the way.
     """
-    existing = next(path for path in (out, *out.absolute().parents) if os.path.lexists(path))
-    if existing.is_symlink() and not existing.exists():
-        raise FileNotFoundError(f"{existing} is a link that leads nowhere")
-    if not existing.is_dir():
-        raise NotADirectoryError(f"{existing} is a file, not a folder")
+    check_place(out)
+    if out.exists() and not out.is_dir():
+        raise NotADirectoryError(f"{out} is a file, not a folder")
     if out.resolve() == Path.cwd():
         raise FileExistsError(f"{out} is the current folder; name one inside it")
-    there = list(out.iterdir()) if existing == out else []
+    there = list(out.iterdir()) if out.exists() else []
     own = _written(out / record) if there else set()
     if any(path.name not in own or path.is_symlink() or not path.is_file() for path in there):
         raise FileExistsError(f"{out} holds other files; name a new folder")
-    parent = out.resolve().parent if existing == out else existing
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise PermissionError(f"{parent} is not writable")
 
 
 def _written(record: Path) -> set[str]:

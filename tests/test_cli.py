@@ -112,7 +112,7 @@ def test_output_that_cannot_be_printed(tiny_folder, monkeypatch, capsys):
 
 def test_marks_place_the_pictures(tiny_folder, tiny_pipe, monkeypatch):
     seen = []
-    monkeypatch.setattr(cli, "load_pipeline", lambda *_: tiny_pipe)
+    monkeypatch.setattr("minigpt5.loading.open_model", lambda *_: tiny_pipe)
     monkeypatch.setattr(type(tiny_pipe), "encode_prompt", lambda self, prompts, *rest: seen.append(prompts) or 1 / 0)
     for prompt in ("Hello", "Hello <ImageHere>!"):
         with pytest.raises(ZeroDivisionError):
@@ -181,12 +181,12 @@ def test_unknown_model(miniature, fails, name):
 def test_broken_model(fails, tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model_index.json").write_text("{")
-    assert "cannot load the model" in fails("story", OPENING, "--model", "model")
+    assert "cannot open the model" in fails("story", OPENING, "--model", "model")
 
 
 def test_repository_out_of_reach(fails):
     """The tests run with the hub switched off."""
-    assert "cannot load the model no-such-owner/name" in fails("story", OPENING, "--model", "no-such-owner/name")
+    assert "cannot open the model no-such-owner/name" in fails("story", OPENING, "--model", "no-such-owner/name")
 
 
 @pytest.mark.parametrize("command", ["story", "reply"])

@@ -1,5 +1,7 @@
 """Any reader joined with any painter, as a user joins them."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from diffusers import DiffusionPipeline
@@ -58,6 +60,18 @@ def test_the_command_writes_a_pipeline_that_replies(folders, tmp_path, capsys):
 
     assert cli.main(argv) == 2
     assert "is there already" in capsys.readouterr().err
+
+
+def test_a_pipeline_that_cannot_be_written_whole_is_not_written(folders, tmp_path, monkeypatch, capsys):
+    def full(self, folder, **_):
+        (Path(folder) / "model_index.json").write_text("{")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(MiniGPT5Pipeline, "save_pretrained", full)
+    argv = ["join", str(folders / "reader"), str(folders / "painter"), "--n-vokens", "4", "--out"]
+    assert cli.main([*argv, str(tmp_path / "joined")]) == 2
+    assert capsys.readouterr() == ("", "minigpt5: error: disk full\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_joined_pipeline_trains_only_what_is_new(folders):

@@ -187,7 +187,7 @@ class Measurements:
         if rows:
             yield rows
 
-    def _take(self, task: TaskReplies, entry: MetricEntry, metric: Metric, count: int, groups: Sequence[str]) -> None:
+    def _take(self, task: TaskReplies, entry: MetricEntry, metric: Any, count: int, groups: Sequence[str]) -> None:
         """Figures of what a metric was given, which is then emptied."""
         if isinstance(metric, ItemMetric):
             if len(metric.items):
@@ -228,7 +228,7 @@ def _with_pictures(value: Any) -> Any:
     return type(value)(map(_with_pictures, value)) if isinstance(value, (list, tuple)) else value
 
 
-def _update(entry: MetricEntry, metric: Metric, columns: list[list[Any]], groups: list[str]) -> list[str]:
+def _update(entry: MetricEntry, metric: Any, columns: list[list[Any]], groups: list[str]) -> list[str]:
     """Give a metric what it needs of some items; returns the group of each row that this left."""
     if entry.level == "set":
         (metric.update_both if len(columns) == 2 else metric.update)(*columns)

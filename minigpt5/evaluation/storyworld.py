@@ -42,7 +42,7 @@ def storyworld_columns(truth: Mapping[str, Scene]) -> dict[str, Column]:
     return {
         "judged picture": lambda item, reply: reply.paths[0] if item.picture in truth and reply.paths else None,
         "scene": lambda item, reply: truth.get(item.picture or ""),
-        "hero": lambda item, reply: truth[item.picture].hero if item.picture in truth else None,
+        "hero": lambda item, reply: scene.hero if (scene := truth.get(item.picture or "")) else None,
         "naming text": lambda item, reply: item.text if item.text and _names(item.text) else None,
     }
 

@@ -111,7 +111,7 @@ def check_paths(config: EvaluationConfig) -> None:
     Raises:
         ProgramError: if it is not there; names the setting.
     """
-    for name in ("adapter", "unet", "mapper", "inception", "sentences", "hps", "pick_score"):
+    for name in ("unet", "mapper", "inception", "sentences", "hps", "pick_score"):
         path = getattr(config, name)
         if path is not None and not path.exists():
             raise ProgramError(f"{name}: there is no {path}")
@@ -153,7 +153,7 @@ def settings_of(config: EvaluationConfig) -> dict[str, Any]:
         FileNotFoundError: see `revision`.
     """
     with opening(f"the model {config.model}"):
-        own = MiniGPT5Pipeline.load_config(shipped_model(config.model))
+        own: Any = MiniGPT5Pipeline.load_config(shipped_model(config.model))
     steps, guidance = config.num_inference_steps, config.guidance_scale
     return {
         "model": {"name": config.model, "revision": revision(config.model)},

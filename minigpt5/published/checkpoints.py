@@ -34,7 +34,7 @@ from minigpt5.readers.lora import attach_lora
 from minigpt5.readers.minigpt4 import MiniGPT4ForConditionalGeneration
 from minigpt5.readers.processor import MiniGPT5Processor
 from minigpt5.utils.checks import whole_number
-from minigpt5.utils.files import whole_folder
+from minigpt5.utils.files import check_new_folder, whole_folder
 from minigpt5.utils.images import published_image_processor
 from minigpt5.utils.integrity import check_counts, few, load_whole_pipeline, local_folder, non_finite
 from minigpt5.utils.json_files import read_json
@@ -538,11 +538,9 @@ def import_official(out: str | Path, **sources) -> ImportReport:
     """Build a pipeline with `load_official` and write it as an ordinary pipeline folder, whole or not at all.
 
     Raises:
-        FileExistsError: if `out` is there already.
+        FileExistsError: if something is in `out` already.
     """
-    out = Path(out)
-    if out.exists():
-        raise FileExistsError(f"{out} is there already; choose another folder or remove it")
+    check_new_folder(out)
     pipe, report = load_official(**sources)
     with whole_folder(out, "model_index.json") as folder:
         pipe.save_pretrained(folder)

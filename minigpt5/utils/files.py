@@ -6,6 +6,7 @@ process that writes the same leaves half of anything, or takes away what was the
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
@@ -83,20 +84,54 @@ def check_replaceable(path: str | os.PathLike, mark: str) -> None:
         raise FileExistsError(f"{path} holds other files and no {mark}; name a new folder")
 
 
-def check_file(path: str | os.PathLike) -> None:
-    """Refuse a path where no file can be written, before the work whose result it is to hold.
+def check_place(path: str | os.PathLike) -> None:
+    """Refuse a path that nothing can be written to, before the work whose result it is to hold.
 
     Raises:
         OSError: saying what is in the way.
     """
-    path = Path(os.path.realpath(path))
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder, not a file")
-    folder = next(parent for parent in path.parents if os.path.lexists(parent))
-    if not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is a file, not a folder")
+    path = Path(path).absolute()
+    existing = next(each for each in (path, *path.parents) if _is_there(each))
+    if existing.is_symlink() and not existing.exists():
+        raise FileNotFoundError(f"{existing} is a link that leads nowhere")
+    if existing != path and not existing.is_dir():
+        raise NotADirectoryError(f"{existing} is a file, not a folder")
+    # What is there is replaced by what is written beside it.
+    folder = existing.resolve().parent if existing == path else existing
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(f"{folder} is not writable")
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise
+        return False
+    return True
+
+
+def check_file(path: str | os.PathLike) -> None:
+    """Refuse a path that no file can be written to.
+
+    Raises:
+        OSError: see `check_place`; or if it is a folder.
+    """
+    check_place(path)
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"{path} is a folder, not a file")
+
+
+def check_new_folder(path: str | os.PathLike) -> None:
+    """Refuse a folder that is there, unless it is empty, or that cannot be made.
+
+    Raises:
+        OSError: see `check_place`; or if something is there.
+    """
+    check_place(path)
+    if os.path.exists(path) and not (os.path.isdir(path) and not os.listdir(path)):
+        raise FileExistsError(f"{path} is there already; name a new folder")
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

@@ -65,7 +65,7 @@ def run_program(
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except Exception as error:
-        if not _is_told(error):
+        if not is_told(error):
             raise
         print(f"{Path(sys.argv[0]).name}: error: {one_line(error)}", file=sys.stderr)
         raise SystemExit(2) from error
@@ -83,7 +83,7 @@ def _prepare(settings: Settings) -> None:
         set_seed(seed)
 
 
-def _is_told(error: Exception) -> bool:
+def is_told(error: Exception) -> bool:
     """Whether the error's message is meant for the user: the system's, or raised by this library or its programs."""
     if isinstance(error, (OSError, ProgramError, ImportError)):
         return True

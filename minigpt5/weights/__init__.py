@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 SHIPPED = Path(__file__).parent
@@ -18,3 +19,18 @@ def shipped_model(name: str | os.PathLike) -> str | os.PathLike:
 def shipped_models() -> list[str]:
     """The names of the models that ship with the package."""
     return sorted(path.parent.name for path in SHIPPED.glob("*/model_index.json"))
+
+
+def check_model(name: str) -> None:
+    """Refuse what names neither a shipped model nor a pipeline's folder nor, as owner/name, a hub repository.
+
+    Raises:
+        ValueError: naming the model and what there is.
+    """
+    is_folder = os.path.isfile(os.path.join(shipped_model(name), "model_index.json"))
+    if not is_folder and (os.path.lexists(name) or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name)):
+        shipped = ", ".join(shipped_models()) or "no models"
+        raise ValueError(
+            f"unknown model {name!r}; shipped with the package: {shipped}; "
+            "the folder of a saved pipeline or a hub repository (owner/name) works too"
+        )

@@ -15,13 +15,14 @@ from torch import nn
 
 from minigpt5 import MiniGPT5Pipeline
 from minigpt5.data.readers import read_chat
+from minigpt5.data.splits import choose_split
 from minigpt5.evaluation.claims.divter import write_divter_chats
 from minigpt5.evaluation.claims.jobs import Job, run_jobs
 from minigpt5.evaluation.claims.paper import check_claims, vokens_system
 from minigpt5.evaluation.claims.plan import FEW, TRAININGS, Counts, evaluations
 from minigpt5.evaluation.claims.report import Heading, Paragraph, Plot, Table, html, markdown
 from minigpt5.evaluation.claims.rows import FIGURES, Rows, frechet_distance, measure
-from minigpt5.evaluation.claims.runner import ClaimsRun, Timed, train_in_process
+from minigpt5.evaluation.claims.runner import ClaimsRun, Timed, export_captions, train_in_process, write_base
 from minigpt5.evaluation.claims.verdicts import Claim, Statement, counts, flat, more, no_less
 from minigpt5.evaluation.claims.vokens import with_fresh_vokens
 from minigpt5.evaluation.items import dialogue_items, story_items
@@ -33,7 +34,7 @@ from minigpt5.storyworld.export import export_mmdialog
 from minigpt5.storyworld.judge import load_judge
 from minigpt5.utils.files import write_text
 from minigpt5.utils.images import open_image
-from minigpt5.utils.programs import read_config
+from minigpt5.utils.programs import ProgramError, read_config
 from minigpt5.utils.settings import Settings
 from minigpt5.vokens.adapters import add_voken_rows
 
@@ -264,7 +265,7 @@ def test_a_training_s_settings_are_those_of_its_program(name, run, monkeypatch):
 
 def test_a_training_that_fails_ends_the_run_with_its_last_line(tmp_path):
     command = [sys.executable, "-c", "print('no room'); raise SystemExit(2)"]
-    with pytest.raises(RuntimeError, match=r"exit code 2.*no room"):
+    with pytest.raises(ProgramError, match=r"exit code 2.*no room"):
         train_in_process(command, tmp_path / "logs/x.log")
 
 
@@ -284,6 +285,40 @@ def test_work_that_goes_to_another_process_is_timed(tmp_path):
     work = Timed(write_text, (tmp_path / "written", "done"), tmp_path / "jobs/a.json")
     pickle.loads(pickle.dumps(work))()
     assert (tmp_path / "written").read_text() == "done" and "seconds" in work.note.read_text()
+
+
+def test_what_the_user_can_put_right_is_told_whichever_process_it_is_raised_in(tmp_path):
+    lost = Timed(export_captions, (tmp_path / "notes/below", {"train": 1}), tmp_path / "jobs/a.json")
+    (tmp_path / "notes").touch()
+    with pytest.raises(ProgramError, match="notes"):
+        lost()
+    with pytest.raises(ProgramError, match="layout"):
+        Timed(choose_split, (tmp_path, "none", "train"), lost.note)()
+    with pytest.raises(ZeroDivisionError):
+        Timed(divmod, (1, 0), lost.note)()
+    assert not lost.note.exists()
+
+
+def test_an_adapter_is_the_finished_model_s(run, tmp_path):
+    run.folders["adapter"] = Path("/models/adapter")
+    opened = {name: run._opened(one).system for name, one in run.evaluations.items()}
+    with_it = {system.model for system in opened.values() if system.adapter == "/models/adapter"}
+    assert with_it == {"/models/shipped"}
+    assert all(system.adapter for system in opened.values() if system.model == "/models/shipped")
+    assert {system.adapter for system in opened.values() if system.model == "/models/aligned"} == {
+        str(tmp_path / "interleaved-prefix/adapter")
+    }
+
+
+def test_bases_are_written_whole(tmp_path, monkeypatch):
+    def broken(self, folder, **_):
+        (Path(folder) / "model_index.json").write_text("{")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(MiniGPT5Pipeline, "save_pretrained", broken)
+    with pytest.raises(OSError, match="disk full"):
+        write_base("storyworld-mini", 2, tmp_path / "base-2")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

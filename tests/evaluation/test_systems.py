@@ -50,7 +50,7 @@ def test_a_part_that_the_system_does_not_take_is_refused(tmp_path):
         config(baseline="diffusion", mapper=tmp_path)
 
 
-@pytest.mark.parametrize("name", ["adapter", "unet", "mapper", "inception", "sentences", "hps", "pick_score"])
+@pytest.mark.parametrize("name", ["unet", "mapper", "inception", "sentences", "hps", "pick_score"])
 def test_what_is_named_and_not_there_is_told_before_anything_is_opened(name, tmp_path):
     baseline = {"unet": "two-stage", "mapper": "gill"}.get(name)
     check_paths(config(baseline=baseline, **{name: tmp_path}))
@@ -59,13 +59,24 @@ def test_what_is_named_and_not_there_is_told_before_anything_is_opened(name, tmp
 
 
 def test_what_does_not_open_is_named(tmp_path):
-    for name, baseline in (("unet", "diffusion"), ("mapper", "gill"), ("adapter", None)):
+    for name, baseline in (("unet", "diffusion"), ("mapper", "gill")):
         with pytest.raises(ProgramError, match=rf"^cannot open the \w+ {tmp_path}: "):
             load_system(config(baseline=baseline, **{name: tmp_path}))
-    (tmp_path / "model_index.json").write_text("{")
+    for name, content in (("adapter.json", "{"), ("model_index.json", "{")):
+        (tmp_path / name).write_text(content)
+    with pytest.raises(ProgramError, match=f"^cannot open the adapter {tmp_path}: "):
+        load_system(config(adapter=tmp_path))
     for call in (load_system, settings_of):
         with pytest.raises(ProgramError, match=f"^cannot open the model {tmp_path}: "):
             call(config(model=str(tmp_path)))
+
+
+def test_a_model_and_an_adapter_are_looked_for_when_they_are_named(tmp_path):
+    for name in ("nowhere", str(tmp_path), "a/b/c"):
+        with pytest.raises(ValueError, match=f"unknown model '{name}'; shipped with the package: storyworld-mini"):
+            config(model=name)
+    with pytest.raises(ValueError, match=f"adapter: {tmp_path} is not the folder of one: it has no adapter.json"):
+        config(adapter=tmp_path)
 
 
 def test_every_process_has_something_to_ask(monkeypatch):

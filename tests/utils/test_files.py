@@ -9,6 +9,8 @@ from safetensors.torch import save_file
 
 from minigpt5.utils.files import (
     check_file,
+    check_new_folder,
+    check_place,
     check_replaceable,
     to_json,
     whole_file,
@@ -128,3 +130,24 @@ def test_a_path_where_no_file_can_be_is_told_before_the_work(tmp_path, monkeypat
     with pytest.raises(PermissionError, match=f"{tmp_path} is not writable"):
         check_file(tmp_path / "results.json")
     assert [path.name for path in tmp_path.iterdir()] == ["notes"]
+
+
+def test_a_new_folder_is_free_or_empty(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "new", "new/below"):
+        check_new_folder(tmp_path / name)
+    (tmp_path / "notes").touch()
+    for name in ("notes", "."):
+        with pytest.raises(FileExistsError, match="is there already; name a new folder"):
+            check_new_folder(tmp_path / name)
+
+
+def test_links_that_lead_nowhere_and_names_that_are_too_long_are_no_place(tmp_path):
+    for name, target in (("loop", "loop"), ("dangling", "nowhere"), ("link", ".")):
+        (tmp_path / name).symlink_to(target)
+    for name in ("loop", "loop/below", "dangling", "dangling/below"):
+        with pytest.raises(FileNotFoundError, match="is a link that leads nowhere"):
+            check_place(tmp_path / name)
+    check_place(tmp_path / "link/new")
+    with pytest.raises(OSError, match="File name too long"):
+        check_place(tmp_path / ("a" * 300))

@@ -92,7 +92,7 @@ def guidance_plots(
 def vokens_plot(measured: Mapping[str, Mapping[str, Rows]], images: Path) -> dict[str, Sequence[Plot]]:
     """Figure 7; nothing without rows."""
     taken = {count: measured.get(vokens_system(count), {}).get(CAPTIONS) for count in VOKENS}
-    vokens = {count: rows for count, rows in taken.items() if rows}
+    vokens: dict[float, Rows] = {count: rows for count, rows in taken.items() if rows}
     if not vokens:
         return {}
     panels = {

@@ -38,6 +38,7 @@ from minigpt5.utils.integrity import load_whole
 from minigpt5.utils.json_files import read_json
 from minigpt5.utils.logs import quiet_libraries
 from minigpt5.utils.processes import pick_device
+from minigpt5.utils.programs import ProgramError, is_told, one_line
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,18 @@ class Timed:
     note: Path
 
     def __call__(self) -> None:
-        """Call it and note its time."""
+        """Call it and note its time.
+
+        Raises:
+            ProgramError: for what the user can put right; where it was raised, which tells, another process cannot see.
+        """
         start = time.monotonic()
-        self.function(*self.arguments)
+        try:
+            self.function(*self.arguments)
+        except Exception as error:
+            if is_told(error):
+                raise ProgramError(one_line(error)) from error
+            raise
         write_json(self.note, {"seconds": round(time.monotonic() - start, 1)})
 
 
@@ -98,7 +108,7 @@ class ClaimsRun:
         """Do what is not done.
 
         Raises:
-            RuntimeError: if a training fails; what others have done is kept.
+            ProgramError: if a training fails; what others have done is kept.
         """
         run_jobs(self.jobs())
 
@@ -229,14 +239,14 @@ def train_in_process(command: Sequence[str], log: Path) -> None:
     """Run a training program, its output in a log.
 
     Raises:
-        RuntimeError: if it fails; has its last line.
+        ProgramError: if it fails; has its last line.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "a", encoding="utf-8") as file:
         done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False)
     if done.returncode:
         last = log.read_text(encoding="utf-8").strip().splitlines()[-1:]
-        raise RuntimeError(f"{os.path.basename(command[1])} ended with exit code {done.returncode}, see {log}: {last}")
+        raise ProgramError(f"{os.path.basename(command[1])} ended with exit code {done.returncode}, see {log}: {last}")
 
 
 def export_small(data: Path) -> None:
