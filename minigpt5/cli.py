@@ -23,7 +23,7 @@ from minigpt5.utils.files import check_new_folder, to_json, whole_folder
 from minigpt5.utils.html import reply_html
 from minigpt5.utils.images import ImageError, open_image
 from minigpt5.utils.logs import quiet_libraries
-from minigpt5.utils.programs import ProgramError, one_line
+from minigpt5.utils.programs import ProgramError, one_line, opening
 
 MINIATURE = "storyworld-mini"
 REPLY_RECORD, ADAPTER_RECORD = "reply.json", "adapter.json"
@@ -119,6 +119,13 @@ def adapter_folder(name: str) -> Path:
     if not os.path.isfile(os.path.join(name, ADAPTER_RECORD)):
         raise argparse.ArgumentTypeError(f"{name!r} is not the folder of an adapter: it has no {ADAPTER_RECORD}")
     return Path(name)
+
+
+def model_source(name: str) -> str:
+    """A shipped model, a folder, or what may be on the hub."""
+    if os.path.lexists(name) and not os.path.isdir(name):
+        raise argparse.ArgumentTypeError(f"{name} is not the folder of a model")
+    return name
 
 
 def output_folder(record: str) -> Callable[[str], Path]:
@@ -238,8 +245,12 @@ def add_join(commands) -> None:
         "--n-vokens 64 --out joined/",
     )
     joining.set_defaults(run=run_join, model=None)
-    joining.add_argument("reader", metavar="READER", help="a model's or pipeline's folder, hub id or shipped name")
-    joining.add_argument("painter", metavar="PAINTER", help="a pipeline's folder, hub id or shipped name")
+    joining.add_argument(
+        "reader", metavar="READER", type=model_source, help="a model's or pipeline's folder, hub id or shipped name"
+    )
+    joining.add_argument(
+        "painter", metavar="PAINTER", type=model_source, help="a pipeline's folder, hub id or shipped name"
+    )
     joining.add_argument("--n-vokens", type=whole_number(1), default=8, metavar="N", help="a picture's (default: 8)")
     joining.add_argument(
         "--connector",
@@ -261,13 +272,16 @@ def run_join(arguments: argparse.Namespace) -> None:
     """Join, write and report."""
     import torch
 
-    from minigpt5.joining import describe, join, licence
+    from minigpt5.joining import describe, join, licence, open_painter, open_reader
 
     quiet_libraries()
     with as_program_error((OSError, ValueError)):
         dtype = getattr(torch, arguments.dtype)
-        options = {"dtype": dtype, "connector": arguments.connector, "seed": arguments.seed}
-        pipe = join(arguments.reader, arguments.painter, arguments.n_vokens, **options)
+        with opening(f"the reader {arguments.reader}"):
+            reader = open_reader(arguments.reader, dtype)
+        with opening(f"the painter {arguments.painter}"):
+            painter = open_painter(arguments.painter, dtype)
+        pipe = join(reader, painter, arguments.n_vokens, connector=arguments.connector, seed=arguments.seed)
         with whole_folder(arguments.out, "model_index.json") as folder:
             pipe.save_pretrained(folder)
     say(describe(pipe))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from PIL import Image
 from minigpt5.utils.checks import some_text, whole_number
 from minigpt5.utils.files import check_place, to_json, whole_folder
 from minigpt5.utils.html import story_html
+from minigpt5.utils.json_files import read_json
 
 if TYPE_CHECKING:
     from minigpt5.pipeline import MiniGPT5Pipeline
@@ -22,6 +23,8 @@ RECORD = "story.json"
 # Where the context is too short for all steps: the opening names the hero, the latest steps say where things stand.
 _LATEST = 3
 MOST_STEPS, LARGEST_SEED = 1000, 2**64 - 1
+# The names of its pictures, and of a reply's.
+_PICTURE = re.compile(r"(step|image)-[1-9]\d*\.png")
 # Arguments of the pipeline's call that make a story one.
 _OWN = ("image_mode", "max_images", "generator", "output_type", "return_dict")
 
@@ -154,16 +157,16 @@ def check_folder(out: Path, record: str) -> None:
 
 
 def _written(record: Path) -> set[str]:
-    """The files that an earlier run wrote, by its record."""
-    if not record.is_file():
-        return set()
+    """The files that an earlier run wrote, by its record; none where it is somebody else's."""
     try:
-        told = json.loads(record.read_text(encoding="utf-8"))
-        parts = [part for value in told.values() if isinstance(value, list) for part in value]
-        pictures = [part["image"] for part in parts if isinstance(part, dict) and "image" in part]
-        return {"index.html", record.name, *pictures}
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        told = read_json(record) if record.is_file() else {}
+    except (OSError, ValueError):
         return set()
+    if not {"prompt", "model", "seed"} <= told.keys():
+        return set()
+    parts = [part for value in told.values() if isinstance(value, list) for part in value]
+    pictures = {part["image"] for part in parts if isinstance(part, dict) and isinstance(part.get("image"), str)}
+    return {"index.html", record.name, *filter(_PICTURE.fullmatch, pictures)}
 
 
 def replace_folder(out: Path, record: str, files: Mapping[str, str | Image.Image]) -> None:

@@ -161,6 +161,21 @@ def test_a_story_has_one_picture(fails):
     assert "--image: is given twice" in fails("story", OPENING, "--image", "fox.png", "--image", "fox.png")
 
 
+def test_what_is_joined_is_named_where_it_does_not_open(fails, tiny_folder):
+    os.mkfifo("pipe.png")
+    os.symlink("loop", "loop")
+    Path("broken").mkdir()
+    Path("broken/model_index.json").write_text("{")
+    for name in ("fox.png", "pipe.png", "loop"):
+        assert f"{name} is not the folder of a model" in fails("join", name, tiny_folder, "--out", "joined")
+        assert f"{name} is not the folder of a model" in fails("join", tiny_folder, name, "--out", "joined")
+        assert "cannot write to" in fails("join", tiny_folder, tiny_folder, "--out", name)
+    for name in ("broken", "no-such-owner/name"):
+        assert f"cannot open the reader {name}: " in fails("join", name, tiny_folder, "--out", "joined")
+        assert f"cannot open the painter {name}: " in fails("join", tiny_folder, name, "--out", "joined")
+    assert "join it with n_vokens=8" in fails("join", tiny_folder, tiny_folder, "--n-vokens", 4, "--out", "joined")
+
+
 def test_no_command(fails):
     assert "COMMAND" in fails()
 

@@ -163,6 +163,23 @@ def test_what_was_put_into_a_story_is_not_removed(tmp_path, change):
     assert files(tmp_path) == before
 
 
+@pytest.mark.parametrize(
+    ("told", "mine"),
+    [
+        ({"prompt": OPENING, "model": "m", "seed": 0, "steps": [{"image": "cover.png"}]}, "cover.png"),
+        ({"prompt": OPENING, "model": "m", "seed": 0, "steps": [{"image": "../step-1.png"}]}, "step-1.png"),
+        ({"title": "A story of my own", "pages": [{"image": "step-1.png"}]}, "step-1.png"),
+    ],
+)
+def test_a_record_of_another_kind_gives_nothing_away(tmp_path, told, mine):
+    (tmp_path / "story.json").write_text(json.dumps(told))
+    (tmp_path / mine).touch()
+    before = files(tmp_path)
+    with pytest.raises(FileExistsError, match="other files"):
+        check_folder(tmp_path, "story.json")
+    assert files(tmp_path) == before
+
+
 def test_folders_that_cannot_be(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     for out in (tmp_path / "file", tmp_path / "file" / "story"):
