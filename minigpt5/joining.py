@@ -90,7 +90,9 @@ def new_pipeline(
     if reader.context_length < n_vokens + SHORTEST_PROMPT:
         name, context = type(comprehension).__name__, reader.context_length
         raise ValueError(f"{name} reads {context} tokens, too few for {n_vokens} vokens and a prompt")
-    with torch.random.fork_rng(devices=[]):
+    # Without memory, where the reader is; else drawn on the CPU, so that a seed means the same everywhere.
+    device = torch.device("meta" if comprehension.device.type == "meta" else "cpu")
+    with torch.random.fork_rng(devices=[]), device:
         torch.manual_seed(seed)
         made = kind(
             voken_dim=reader.feature_width,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from minigpt5.data.features import FeatureCache, content_key, part_key
 from minigpt5.data.mixture import CAPTIONED_TASKS, TEXT_TASKS
 from minigpt5.painters import PARTS, painter_of, trainable
 from minigpt5.pipeline import MiniGPT5Pipeline
-from minigpt5.published.shapes import random_pipeline
+from minigpt5.published.joined import SHAPES
 from minigpt5.readers.processor import IGNORE_INDEX
 from minigpt5.training.losses import caption_loss, drop_for_guidance
 from minigpt5.training.mixture import MixtureConfig
@@ -314,15 +314,16 @@ def _of_length(features: dict[str, torch.Tensor], length: int) -> dict[str, torc
 def open_for_training(config: VokenConfig) -> MiniGPT5Pipeline:
     """Open a pipeline on this process's device, its mapper trainable and in fp32.
 
-    For a dry run `minigpt5-7b` names the published shapes alone.
+    For a dry run names of `SHAPES` stand for published shapes alone; these have no text encoder.
 
     Raises:
         ProgramError: if the pipeline cannot be opened.
         ValueError: if it has no text encoder to take the caption loss with.
     """
     dtype, caption = getattr(torch, config.dtype), config.weights.caption
-    if config.dry_run and str(config.model) == "minigpt5-7b":
-        pipe = random_pipeline(dtype=dtype, device="meta")
+    if config.dry_run and str(config.model) in SHAPES:
+        pipe = SHAPES[str(config.model)](dtype)
+        config.weights = replace(config.weights, caption=0.0)
     else:
         with opening(f"the model {config.model}"):
             pipe = MiniGPT5Pipeline.from_pretrained(str(config.model), dtype=dtype).to(pick_device())
