@@ -159,6 +159,11 @@ class Batches(Dataset):
             return error
 
 
+def leave_stopping_to_the_run(worker: int) -> None:
+    """Schedulers and terminals send their signal to all processes of a run; workers end with it, after it has saved."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def as_it_is(batch: Any) -> Any:
     """A batch needs no collating."""
     return batch
@@ -368,7 +373,12 @@ def fit(
     passes, bad_in_a_row, first = config.gradient_accumulation_steps, 0, counters["batches"]
     indices = range(first, first + (config.steps - start) * passes)
     loader = DataLoader(
-        Batches(batches, seed), sampler=indices, batch_size=None, collate_fn=as_it_is, num_workers=config.num_workers
+        Batches(batches, seed),
+        sampler=indices,
+        batch_size=None,
+        collate_fn=as_it_is,
+        num_workers=config.num_workers,
+        worker_init_fn=leave_stopping_to_the_run,
     )
     with noticed(signal.SIGTERM) as stop:
         ahead = iter(loader)

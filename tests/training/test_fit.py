@@ -213,16 +213,17 @@ def test_a_dry_run_lists_the_cost_and_touches_nothing(tmp_path, capsys):
 
 # One program that forks itself for every run: the parent never computes, so that its children can.
 KILLED_TRAINING = """
-import json, os, random, signal, sys
+import json, os, random, signal, subprocess, sys, time
 from pathlib import Path
 import torch
 from torch import nn
 from minigpt5.training.fit import FitConfig, fit
 
-def run(folder, kill_at=None, signal_number=signal.SIGKILL):
+def run(folder, kill_at=None, send=lambda: os.kill(os.getpid(), signal.SIGKILL), workers=0):
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    os.setpgrp()
     sys.stdout = open(os.devnull, "w")
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -237,11 +238,11 @@ def run(folder, kill_at=None, signal_number=signal.SIGKILL):
         order.write(f"{index}\\n")
         order.flush()
         if index == kill_at:
-            os.kill(os.getpid(), signal_number)
+            send()
         return {"loss": (module(points) - points.sum(1, keepdim=True)).square().mean()}
 
     config = FitConfig(steps=40, batch_size=4, learning_rate=0.05, warmup_steps=3, save_every=3,
-                       ema_decay=0.9, report_to=None)
+                       ema_decay=0.9, report_to=None, num_workers=workers)
     fit(module, batches, losses, config, Path(folder))
     os._exit(0)
 
@@ -249,7 +250,12 @@ root = sys.argv[1]
 assert run(f"{root}/whole") == 0
 codes = [run(f"{root}/cut", step) for step in sorted(random.Random(int(sys.argv[2])).sample(range(3, 40), 5))]
 codes.append(run(f"{root}/cut"))
-codes.append(run(f"{root}/asked", 17, signal.SIGTERM))
+# As a scheduler does it: from outside, and the workers get the signal too, before the step is over.
+def ask():
+    subprocess.run(["kill", "-TERM", "--", f"-{os.getpgrp()}"], start_new_session=True)
+    time.sleep(0.3)
+
+codes.append(run(f"{root}/asked", 17, ask, workers=1))
 states = {name: torch.load(f"{root}/{name}/{file}", weights_only=True) for name, file in
           (("whole", "checkpoint-00000040.pt"), ("cut", "checkpoint-00000040.pt"), ("asked", "checkpoint-00000018.pt"))}
 run(f"{root}/asked")
