@@ -36,11 +36,18 @@ def test_diffusers_knows_the_package_s_classes():
         assert name in pipeline_loading_utils.ALL_IMPORTABLE_CLASSES
 
 
-@pytest.mark.parametrize("imports", ["minigpt5, diffusers", "diffusers, minigpt5"])
-def test_diffusers_finds_the_pipeline_whichever_is_imported_first(imports):
-    code = f"import sys, {imports}; print('minigpt5.pipeline' in sys.modules, diffusers.MiniGPT5Pipeline.__module__)"
+@pytest.mark.parametrize("imports", ["minigpt5, diffusers, transformers", "diffusers, transformers, minigpt5"])
+def test_diffusers_and_transformers_find_our_classes_whichever_is_imported_first(imports):
+    code = (
+        f"import sys, {imports}, minigpt5.weights\n"
+        "folder = minigpt5.weights.shipped_model('storyworld-mini')\n"
+        "print({'minigpt5.pipeline', 'minigpt5.readers.processor'} & set(sys.modules))\n"
+        "processor = transformers.AutoProcessor.from_pretrained(folder, subfolder='processor')\n"
+        "print(type(processor).__name__, type(processor.image_processor).__name__)\n"
+        "print('minigpt5.pipeline' in sys.modules, diffusers.MiniGPT5Pipeline.__module__)"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout == "False minigpt5.pipeline\n"
+    assert result.stdout == "set()\nMiniGPT5Processor BlipImageProcessorPil\nFalse minigpt5.pipeline\n"
 
 
 def test_diffusers_keeps_its_own_names():
@@ -58,18 +65,6 @@ def test_names_are_lent_to_a_module_that_looks_up_some_itself(monkeypatch):
     monkeypatch.setitem(sys.modules, "diffusers", module)
     lend("diffusers", "ours", lambda: 2)
     assert (module.own, module.ours) == (1, 2)
-
-
-@pytest.mark.parametrize("imports", ["minigpt5, transformers", "transformers, minigpt5"])
-def test_auto_processor_opens_ours_whichever_is_imported_first(imports):
-    code = (
-        f"import {imports}; from transformers import AutoProcessor\n"
-        "from minigpt5.weights import shipped_model\n"
-        "processor = AutoProcessor.from_pretrained(shipped_model('storyworld-mini'), subfolder='processor')\n"
-        "print(type(processor).__name__, type(processor.image_processor).__name__)"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout == "MiniGPT5Processor BlipImageProcessorPil\n"
 
 
 def test_modalities_are_told_as_any_to_any_models_tell_them():

@@ -1,12 +1,10 @@
 import json
 import math
-import os
 import random
-import subprocess
-import sys
 
 import pytest
 import torch
+from forking import run_forked
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM
 
@@ -271,13 +269,13 @@ def test_decode_token_is_one_new_token(tokenizer):
 
 
 SHARED = """
-import json, sys
+import json
 import torch
 from torch import distributed
 from minigpt5.readers.qformer import contrastive_loss, gather, highest_similarity
 
-store, rank, count = sys.argv[1], int(sys.argv[2]), 2
-distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=count)
+distributed.init_process_group("gloo")
+rank, count = distributed.get_rank(), distributed.get_world_size()
 torch.manual_seed(0)
 features, size = (torch.randn(4, 3, 5), torch.randn(4, 5)), 4 // count
 weight = torch.eye(5, requires_grad=True)
@@ -293,11 +291,8 @@ print("RESULT", json.dumps((weight.grad / count).tolist()))
 def test_two_processes_contrast_as_one_with_both_batches(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(SHARED)
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    commands = [[sys.executable, program, tmp_path / "store", str(rank)] for rank in range(2)]
-    running = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for command in commands]
-    outputs = [process.communicate(timeout=300)[0] for process in running]
-    assert [process.returncode for process in running] == [0, 0]
+    outputs = run_forked(program, processes=2)
+    assert [output.returncode for output in outputs] == [0, 0], outputs
 
     torch.manual_seed(0)
     weight = torch.eye(5, requires_grad=True)
@@ -305,5 +300,5 @@ def test_two_processes_contrast_as_one_with_both_batches(tmp_path):
     scores = highest_similarity(images, texts)
     contrastive_loss(scores, scores.T, torch.arange(4)).backward()
     for output in outputs:
-        (line,) = [line for line in output.splitlines() if line.startswith("RESULT")]
+        (line,) = [line for line in output.stdout.splitlines() if line.startswith("RESULT")]
         torch.testing.assert_close(torch.tensor(json.loads(line.removeprefix("RESULT "))), weight.grad)

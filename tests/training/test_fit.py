@@ -1,13 +1,11 @@
 """The training loop, on one linear layer."""
 
 import json
-import os
 import random
-import subprocess
-import sys
 
 import pytest
 import torch
+from forking import run_forked
 from PIL import Image
 from torch import nn
 
@@ -281,8 +279,7 @@ print(json.dumps({"codes": codes, "cut": same(states["whole"], states["cut"]),
 def test_a_killed_run_resumes_to_the_bit_and_one_asked_to_stop_saves_first(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(KILLED_TRAINING)
-    command = [sys.executable, program, tmp_path, str(random.randrange(10**6))]
-    output = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    (output,) = run_forked(program, tmp_path, random.randrange(10**6))
     assert output.returncode == 0, output.stderr
     told = json.loads(output.stdout.splitlines()[-1])
     assert told["codes"] == [-9] * 5 + [0, 0]
@@ -317,13 +314,10 @@ if is_main_process():
 def test_two_processes_that_share_each_batch_train_as_one_does(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(SHARED_TRAINING)
-    alone = [sys.executable, program, tmp_path / "one", "0"]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     results = []
-    for command in (alone, [*launch, program, tmp_path / "two", "0"]):
-        output = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-        assert output.returncode == 0, output.stderr
-        results += [line for line in output.stdout.splitlines() if line.startswith("RESULT")]
+    for name, processes in (("one", 1), ("two", 2)):
+        for output in run_forked(program, tmp_path / name, 0, processes=processes):
+            assert output.returncode == 0, output.stderr
+            results += [line for line in output.stdout.splitlines() if line.startswith("RESULT")]
     one, two = (torch.tensor(json.loads(line.removeprefix("RESULT "))) for line in results)
     torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-6)

@@ -2,10 +2,12 @@ import os
 import random
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from forking import run_forked
 from safetensors.torch import load_file
 
 from minigpt5 import MiniGPT5Pipeline
@@ -192,6 +194,7 @@ def test_parts_in_training_are_not_cached(pipe, tmp_path):
 
 TWO_PROCESSES = """
 import sys
+from functools import partial
 from pathlib import Path
 from safetensors.torch import save_file
 from minigpt5.vokens.adapters import train_adapter
@@ -221,19 +224,24 @@ if is_main_process():
 """
 
 
-def test_two_processes_with_unequal_shares_train_as_one_does(pipe, tmp_path):
+def launched(program, *arguments):
+    """Two processes, as a user starts them."""
+    devices = ["--config_file", str(ROOT / "configs/accelerate/ddp_8_gpus.yaml"), "--num_processes", "2"]
+    command = [sys.executable, "-m", "accelerate.commands.launch", *devices, program, *arguments]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    return [subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)]
+
+
+@pytest.mark.parametrize("two", [partial(run_forked, processes=2), pytest.param(launched, marks=pytest.mark.slow)])
+def test_two_processes_with_unequal_shares_train_as_one_does(pipe, tmp_path, two):
     for name, export in (("cc3m", export_cc3m), ("vist", export_vist)):
         export(tmp_path / "data" / name, "train", 6)
     pipe.save_pretrained(tmp_path / "model")
     program = tmp_path / "program.py"
     program.write_text(TWO_PROCESSES)
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    devices = ["--config_file", str(ROOT / "configs/accelerate/ddp_8_gpus.yaml"), "--num_processes", "2"]
-    launch = [sys.executable, "-m", "accelerate.commands.launch", *devices]
-    for name, command in (("one", [sys.executable]), ("two", launch)):
-        command = [*command, program, tmp_path / "model", tmp_path / "data", tmp_path / name]
-        output = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-        assert output.returncode == 0, output.stderr
+    for name, run in (("one", run_forked), ("two", two)):
+        for output in run(program, tmp_path / "model", tmp_path / "data", tmp_path / name):
+            assert output.returncode == 0, output.stderr
     one, two = load_file(tmp_path / "one/1.safetensors"), load_file(tmp_path / "two/2.safetensors")
     untouched = dict(pipe.mapper.named_parameters())
     moved = (one["mapper.queries"] - untouched["queries"]).abs().max()

@@ -1,14 +1,12 @@
 """What may change when a run goes on, on one linear layer; and runs with adapters that are killed and go on."""
 
 import json
-import os
 import random
-import subprocess
-import sys
 from dataclasses import dataclass
 
 import pytest
 import torch
+from forking import run_forked
 from torch import nn
 
 from minigpt5.training.checkpoints import CheckpointError
@@ -269,8 +267,7 @@ print(json.dumps(told))
 def test_killed_runs_with_lora_and_prefix_end_with_the_bits_of_one_that_was_not(tmp_path, tiny_folder):
     program = tmp_path / "program.py"
     program.write_text(KILLED_ADAPTERS)
-    command = [sys.executable, program, tmp_path, tiny_folder, str(random.randrange(10**6))]
-    output = subprocess.run(command, capture_output=True, text=True, timeout=600, env=os.environ)
+    (output,) = run_forked(program, tmp_path, tiny_folder, random.randrange(10**6))
     assert output.returncode == 0, output.stderr
     for kind, told in json.loads(output.stdout.splitlines()[-1]).items():
         assert told["codes"] == [0, -9, -9, 0, 0], kind
