@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from minigpt5.output import MiniGPT5PipelineOutput
 from minigpt5.readers import ReaderCache
 from minigpt5.readers.conversation import conversation
-from minigpt5.readers.prompts import Message, as_batch
+from minigpt5.readers.prompts import Message, PromptTooLongError, as_batch
 from minigpt5.vokens.decoding import LAYOUT, TextEvent
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Chat:
             messages = [*system, *said, _message("user", content)]
             try:
                 self.pipe.encode_prompt([messages])
-            except ValueError:
+            except PromptTooLongError:
                 if not said:
                     raise
                 said = said[2:]

@@ -23,7 +23,7 @@ from minigpt5.output import MiniGPT5PipelineOutput, Segment
 from minigpt5.painters import PARTS, TrainablePainter, build_painter, painter_of
 from minigpt5.readers import Reader, ReaderCache, reader_of
 from minigpt5.readers.lora import base_state
-from minigpt5.readers.prompts import Message, Prompt, as_batch
+from minigpt5.readers.prompts import Message, Prompt, PromptTooLongError, as_batch
 from minigpt5.utils.agreement import disagreements
 from minigpt5.utils.checks import check_tensor, one_of, real_number, whole_number, yes_or_no
 from minigpt5.utils.integrity import load_whole_pipeline, local_folder, without_code
@@ -377,7 +377,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
             raise ValueError(f"a prompt_cache is of one prompt, got {len(prompts)}")
         length, context = read + inputs["input_ids"].shape[1], reader.context_length
         if length + reader.n_vokens > context:
-            raise ValueError(
+            raise PromptTooLongError(
                 f"the prompt is {length} tokens long, but the model's context holds {context}, "
                 f"of which {reader.n_vokens} are kept for a picture; shorten it"
             )

@@ -137,6 +137,16 @@ def test_the_oldest_turns_go_where_the_context_ends(talker, meter, pictures, mon
     assert width <= longer - length
 
 
+def test_nothing_is_forgotten_for_another_reason(qwen_pipe, monkeypatch):
+    before = [{"role": "user", "content": "Look."}]
+    chat = qwen_pipe.chat(before)
+    template = "{% if messages|length > 1 %}{{ raise_exception('one turn only') }}{% endif %}"
+    monkeypatch.setattr(qwen_pipe.reader.chat, "template", template)
+    with pytest.raises(ValueError, match="the chat template does not take this conversation: one turn only"):
+        chat.reply("Draw a fox.", **OPTIONS)
+    assert chat.messages == before
+
+
 def test_an_edited_history_is_read_from_the_edit_on(talker, meter, pictures):
     chat = talker.chat()
     chat.reply("Look. <ImageHere>", pictures[0], generator=seeded(), **OPTIONS)

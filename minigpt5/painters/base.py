@@ -70,7 +70,9 @@ class Painter:
     """
 
     def __init__(self, pipeline: DiffusionPipeline):
-        self.pipeline, self.name = pipeline, type(pipeline).__name__
+        # Of unknown type, as what the families share is more than what diffusers declares.
+        self.pipeline: Any = pipeline
+        self.name = type(pipeline).__name__
         self.parameters = {
             name: parameter
             for name, parameter in inspect.signature(type(pipeline).__call__).parameters.items()
@@ -112,7 +114,7 @@ class Painter:
         raise ValueError(f"{self.name} has no unet or transformer, so there is nothing that could paint")
 
     @property
-    def denoiser(self) -> nn.Module:
+    def denoiser(self) -> Any:
         """The network that denoises."""
         return getattr(self.pipeline, self.denoiser_name)
 
@@ -241,7 +243,8 @@ class Painter:
             One picture a row: PIL, arrays, or tensors in float32; or its latents.
 
         Raises:
-            ValueError: if the pipeline has no argument of a name in `options`, or knows no guider.
+            ValueError: if the pipeline has no argument of a name in `options`, or knows no guider; if there is guidance
+                but nothing that it could lead away from.
         """
         given = {name: value for name, value in options.items() if value is not None}
         unknown = [name for name in given if name not in self.parameters]
@@ -251,6 +254,8 @@ class Painter:
         if guider is not None:
             if "guider" in self.pipeline.components:
                 replaced["guider"] = guider
+            elif null is None:
+                raise ValueError(f"a {type(guider).__name__} is to guide {self.name}, but there are no null features")
             else:
                 inputs = (self.inputs(conditioning), self.inputs(self.rows(null, conditioning)))
                 replaced[self.denoiser_name] = GuidedDenoiser(self.denoiser, guider, self.pipeline.scheduler, *inputs)
@@ -260,14 +265,10 @@ class Painter:
         if "max_area" in self.parameters and {"height", "width"} <= given.keys():
             # FLUX.1 Kontext makes all pictures as large as it knows them.
             given["max_area"] = given["height"] * given["width"]
-        vae = getattr(self.pipeline, "vae", None)
-        step = StepCallback(
-            owner or self.pipeline,
-            self.pipeline,
-            callback_on_step_end,
-            callback_on_step_end_tensor_inputs,
-            vae.dtype if isinstance(vae, nn.Module) and output_type != "latent" else None,
-        )
+        vae: Any = getattr(self.pipeline, "vae", None)
+        decoded_as = None if output_type == "latent" else getattr(vae, "dtype", None)
+        names = callback_on_step_end_tensor_inputs
+        step = StepCallback(owner or self.pipeline, self.pipeline, callback_on_step_end, names, decoded_as)
         with _in_the_place_of(self.pipeline, replaced):
             output = self.pipeline(**given, **step.arguments(self.parameters), output_type=output_type)
         pictures = list(output.images) if "images" in output else [film[0] for film in output.frames]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers import SchedulerMixin
 from torch import nn
 
 
@@ -21,9 +20,7 @@ class GuidedDenoiser:
         inputs, null: the denoiser's arguments that hold the conditioning, and with null features.
     """
 
-    def __init__(
-        self, denoiser: nn.Module, guider: Any, scheduler: SchedulerMixin, inputs: dict[str, Any], null: dict[str, Any]
-    ):
+    def __init__(self, denoiser: nn.Module, guider: Any, scheduler: Any, inputs: dict[str, Any], null: dict[str, Any]):
         self.denoiser, self.guider, self.scheduler, self.null = denoiser, guider, scheduler, null
         self.names, self.steps = list(inputs), 0
 

@@ -8,9 +8,9 @@ model is told of it, and what it has to predict (after `external.py` of k-diffus
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
-from diffusers import SchedulerMixin
 
 # Rectified flows whose models predict the velocity from latents to noise.
 FLOWS = (
@@ -90,7 +90,7 @@ class NoiseSchedule:
 class BetaSchedule(NoiseSchedule):
     """A ladder of timesteps with signal² + spread² = 1 (DDPM, arXiv 2006.11239)."""
 
-    def __init__(self, scheduler: SchedulerMixin):
+    def __init__(self, scheduler: Any):
         # RePaint has no setting for it, and predicts noise.
         kind = scheduler.config.get("prediction_type", "epsilon")
         super().__init__("sample" if kind == "original_sample" else kind)
@@ -123,7 +123,7 @@ class FlowSchedule(NoiseSchedule):
             evenly. Either way they are shifted towards the noise as the scheduler's configuration says.
     """
 
-    def __init__(self, scheduler: SchedulerMixin, logit_normal: bool = True):
+    def __init__(self, scheduler: Any, logit_normal: bool = True):
         super().__init__(scheduler.config.get("prediction_type", "flow_prediction"))
         self.config, self.logit_normal = scheduler.config, logit_normal
 
@@ -156,7 +156,7 @@ class FlowSchedule(NoiseSchedule):
 class EDMSchedule(NoiseSchedule):
     """Noise levels without a bound; what goes into the model and comes out is scaled (EDM, arXiv 2206.00364)."""
 
-    def __init__(self, scheduler: SchedulerMixin):
+    def __init__(self, scheduler: Any):
         super().__init__(scheduler.config.prediction_type)
         self.scheduler = type(scheduler).from_config(scheduler.config)
         self.sigmas = self.scheduler.sigmas[: scheduler.config.num_train_timesteps].float()
@@ -187,7 +187,7 @@ class EDMSchedule(NoiseSchedule):
         return torch.ones_like(times)
 
 
-def training_schedule(scheduler: SchedulerMixin, logit_normal: bool = True) -> NoiseSchedule:
+def training_schedule(scheduler: Any, logit_normal: bool = True) -> NoiseSchedule:
     """The noise schedule of the model that this scheduler, whichever it is, samples from.
 
     Args:

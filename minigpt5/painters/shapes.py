@@ -5,6 +5,8 @@ The numbers are those of the models' configurations. Text encoders, which only t
 
 from __future__ import annotations
 
+from typing import Any
+
 from accelerate import init_empty_weights
 from diffusers import (
     AutoencoderDC,
@@ -31,9 +33,10 @@ def sana_0_6b() -> DiffusionPipeline:
             cross_attention_dim=1152,
             sample_size=16,
         )
+        blocks: Any = ("ResBlock",) * 3 + ("EfficientViTBlock",) * 3
         vae = AutoencoderDC(
-            encoder_block_types=("ResBlock",) * 3 + ("EfficientViTBlock",) * 3,
-            decoder_block_types=("ResBlock",) * 3 + ("EfficientViTBlock",) * 3,
+            encoder_block_types=blocks,
+            decoder_block_types=blocks,
             encoder_layers_per_block=(2, 2, 2, 3, 3, 3),
             decoder_layers_per_block=(3,) * 6,
             encoder_qkv_multiscales=((), (), (), (5,), (5,), (5,)),
@@ -43,18 +46,22 @@ def sana_0_6b() -> DiffusionPipeline:
             scaling_factor=0.41407,
         )
     scheduler = DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
-    return SanaPipeline(tokenizer=None, text_encoder=None, vae=vae, transformer=transformer, scheduler=scheduler)
+    nothing: Any = None
+    return SanaPipeline(nothing, nothing, vae=vae, transformer=transformer, scheduler=scheduler)
 
 
 def flux_1() -> DiffusionPipeline:
     """FLUX.1 [dev], on the meta device."""
     with init_empty_weights(include_buffers=False):
         transformer = FluxTransformer2DModel(guidance_embeds=True)
+        levels: dict[str, Any] = {
+            "down_block_types": ("DownEncoderBlock2D",) * 4,
+            "up_block_types": ("UpDecoderBlock2D",) * 4,
+            "block_out_channels": (128, 256, 512, 512),
+        }
         vae = AutoencoderKL(
+            **levels,
             latent_channels=16,
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            block_out_channels=(128, 256, 512, 512),
             layers_per_block=2,
             sample_size=1024,
             scaling_factor=0.3611,
@@ -63,5 +70,5 @@ def flux_1() -> DiffusionPipeline:
             use_post_quant_conv=False,
         )
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
-    nothing = dict.fromkeys(("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"))
+    nothing: dict[str, Any] = dict.fromkeys(("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"))
     return FluxPipeline(scheduler=scheduler, vae=vae, transformer=transformer, **nothing)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import init_empty_weights
@@ -74,7 +75,7 @@ def read_lora(model: PreTrainedModel, folder: Path) -> tuple[LoraConfig, dict[st
     """
     read_json(folder / CONFIG)
     try:
-        config = LoraConfig.from_pretrained(str(folder))
+        config: Any = LoraConfig.from_pretrained(str(folder))
         plain = isinstance(config, LoraConfig) and config.bias == "none"
         if not plain or config.modules_to_save or config.trainable_token_indices:
             raise ValueError("it is no low-rank adapter alone")
@@ -96,7 +97,8 @@ def read_lora(model: PreTrainedModel, folder: Path) -> tuple[LoraConfig, dict[st
 
 def save_lora(model: nn.Module, folder: str | os.PathLike) -> None:
     """Write the model's adapter to a folder that peft opens too."""
-    model.peft_config[NAME].save_pretrained(folder)
+    configs: Any = model.peft_config
+    configs[NAME].save_pretrained(folder)
     state = get_peft_model_state_dict(model, adapter_name=NAME)
     save_file({WRAPPED + name: value.detach().contiguous() for name, value in state.items()}, Path(folder, WEIGHTS))
 

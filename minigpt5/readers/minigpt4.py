@@ -30,10 +30,11 @@ class MiniGPT4ForConditionalGeneration(Blip2ForConditionalGeneration):
 
     def __init__(self, config: Blip2Config):
         super().__init__(config)
-        vision = config.vision_config
+        vision: Any = config.vision_config
         self.vision_model.post_layernorm.eps = getattr(vision, "post_layernorm_eps", vision.layer_norm_eps)
         # Of most language models the hidden size, but OPT-350m's embeddings are narrower.
-        width = self.get_input_embeddings().embedding_dim
+        table: Any = self.get_input_embeddings()
+        width = table.embedding_dim
         if width != self.language_projection.out_features:
             self.language_projection = nn.Linear(self.language_projection.in_features, width)
 
@@ -54,8 +55,8 @@ class MiniGPT4ForConditionalGeneration(Blip2ForConditionalGeneration):
         self.requires_grad_(False)
 
 
-def image_features(model: Blip2ForConditionalGeneration, pixel_values: torch.Tensor) -> torch.Tensor:
-    """Projected Q-Former features `(pictures, queries, hidden)` of pictures `(pictures, 3, height, width)`."""
+def image_features(model: Any, pixel_values: torch.Tensor) -> torch.Tensor:
+    """BLIP-2's projected Q-Former features `(pictures, queries, hidden)` of `(pictures, 3, height, width)`."""
     return model.get_image_features(pixel_values.to(model.dtype), return_dict=True).pooler_output
 
 
@@ -72,9 +73,9 @@ def embed_prompt(
         features: what `image_features` made of them, where that is known already.
     """
     embeds = model.get_input_embeddings()(input_ids)
-    if pixel_values is None and features is None:
-        return embeds
     if features is None:
+        if pixel_values is None:
+            return embeds
         features = image_features(model, pixel_values)
     here = (input_ids == model.config.image_token_id).unsqueeze(-1)
     return embeds.masked_scatter(here, features.to(embeds.dtype))

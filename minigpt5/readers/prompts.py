@@ -55,6 +55,10 @@ class Example:
 Prompt = str | list[Message] | Example
 
 
+class PromptTooLongError(ValueError):
+    """A prompt that the model's context cannot hold."""
+
+
 def as_list(images: Any) -> list:
     """`None` as no pictures, one picture as a list of one."""
     if images is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
@@ -86,8 +87,10 @@ def add_voken_rows(model: PreTrainedModel, voken_ids: Sequence[int]) -> None:
     if list(voken_ids) != list(range(voken_ids[0], voken_ids[0] + len(voken_ids))):
         raise ValueError(f"the vokens must follow one another in the vocabulary, their ids are {list(voken_ids)}")
     model.requires_grad_(False)
-    model.set_input_embeddings(VokenEmbedding(model.get_input_embeddings(), voken_ids))
-    model.set_output_embeddings(VokenHead(model.get_output_embeddings(), voken_ids))
+    table: Any = model.get_input_embeddings()
+    head: Any = model.get_output_embeddings()
+    model.set_input_embeddings(VokenEmbedding(table, voken_ids))
+    model.set_output_embeddings(VokenHead(head, voken_ids))
 
 
 def add_lora(model: PreTrainedModel, settings: LoraSettings) -> None:
@@ -152,7 +155,8 @@ def fuse_adapter(model: PreTrainedModel) -> None:
     fuse_lora(model)
     if not is_adapted(model):
         return
-    table, head = model.get_input_embeddings(), model.get_output_embeddings()
+    table: Any = model.get_input_embeddings()
+    head: Any = model.get_output_embeddings()
     if head.frozen.weight is table.frozen.weight:
         # A voken's two rows were trained apart, so one matrix cannot hold both.
         head.frozen.weight = nn.Parameter(table.frozen.weight.clone(), requires_grad=False)

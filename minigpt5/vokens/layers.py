@@ -7,6 +7,7 @@ offload or cast those modules never hear of it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -38,8 +39,8 @@ class Attention(nn.Module):
         else:
             query = linear(hidden, weight[:width], bias[:width])
             key, value = linear(memory, weight[width:], bias[width:]).chunk(2, dim=-1)
-        heads = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (query, key, value))
-        return self.out_proj(scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2))
+        query, key, value = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (query, key, value))
+        return self.out_proj(scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
 
 
 class EncoderLayer(nn.Module):
@@ -90,9 +91,10 @@ class Stack(nn.Module):
 
     def forward(self, hidden: torch.Tensor, *memory: torch.Tensor) -> torch.Tensor:
         """From `(batch, length, width)` to the same shape."""
+        checkpointed: Any = getattr(self, "_gradient_checkpointing_func", None)
         for layer in self.layers:
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                hidden = self._gradient_checkpointing_func(layer, hidden, *memory)
+                hidden = checkpointed(layer, hidden, *memory)
             else:
                 hidden = layer(hidden, *memory)
         return self.norm(hidden)
