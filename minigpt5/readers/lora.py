@@ -36,7 +36,7 @@ def has_lora(model: nn.Module) -> bool:
 def attach_lora(model: nn.Module, config: LoraConfig, state: dict[str, torch.Tensor] | None = None) -> None:
     """Give the model an adapter, in fp32: a fresh one, or with `state` as peft names its tensors.
 
-    What of the model trains is left as it was.
+    What of the model trains is left as it was, and so is its mode: dropout is only for a model in training.
 
     Raises:
         ValueError: if the state lacks a tensor of the adapter, or has another besides.
@@ -54,6 +54,7 @@ def attach_lora(model: nn.Module, config: LoraConfig, state: dict[str, torch.Ten
             parameter.data = parameter.data.float()
         else:
             parameter.requires_grad_(name.replace(".base_layer.", ".") in trainable)
+    model.train(model.training)
 
 
 def load_lora(model: PreTrainedModel, folder: str | os.PathLike) -> None:

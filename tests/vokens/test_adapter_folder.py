@@ -211,3 +211,24 @@ def test_another_connector_is_one_line(pipe, folder):
         pipe.load_adapter(broken)
     assert "\n" not in str(told.value)
     assert same(everything(pipe), before)
+
+
+def test_an_adapter_that_was_trained_with_dropout_replies_without(small_folder, tmp_path):
+    trained = MiniGPT5Pipeline.from_pretrained(small_folder)
+    train_adapter(trained, LoraSettings(rank=4, dropout=0.9))
+    with torch.no_grad():
+        for name, parameter in trained.comprehension.named_parameters():
+            parameter += 0.1 * ("lora_B" in name)
+    save_adapter(trained, tmp_path / "lora", "that-base")
+    pipe = MiniGPT5Pipeline.from_pretrained(small_folder)
+    pipe.load_adapter(tmp_path / "lora")
+    assert not any(module.training for module in pipe.comprehension.modules() if isinstance(module, nn.Dropout))
+    states = []
+    with torch.no_grad():
+        for seed in range(2):
+            torch.manual_seed(seed)
+            states.append(pipe.reader.prefill(pipe.encode_prompt(["Draw a red fox."])).last)
+        assert torch.equal(*states)
+        pipe.fuse_adapter()
+        fused = pipe.reader.prefill(pipe.encode_prompt(["Draw a red fox."])).last
+    torch.testing.assert_close(states[0], fused, rtol=1e-4, atol=1e-4)
