@@ -69,8 +69,11 @@ def make_page(config: PageConfig):
     first, second = ({item.id: folder.read(item.id) for item in chosen} for folder in folders)
     one, other = config.names or map(str, config.folders)
     comparisons, key = compare(chosen, first, second, (one, other), config.seed)
-    write_json(config.out / "key.json", key)
+    there = config.out / "key.json"
+    if there.exists() and read_json(there) != key:
+        raise ProgramError(f"{there} is another study's, whose answers count by it alone; name a new folder")
     write_text(config.out / "study.html", study_html(key["study"], comparisons))
+    write_json(there, key)
     print(config.out / "study.html")
 
 

@@ -112,6 +112,11 @@ def test_the_program_makes_a_study_of_two_folders_and_counts_it(
     (tmp_path / "answers.json").write_text(json.dumps(sheet(key["study"], "Ann", **given)))
     run("table", tmp_path / "study/key.json", tmp_path / "answers.json")
     assert "| Image quality | 100.0 % [51.0, 100.0] | 0.0 % [0.0, 49.0] |" in capsys.readouterr().out
+    page = (tmp_path / "study/study.html").read_bytes()
+    run("page", *folders, "--names", *NAMES, "--count", 4, "--out", tmp_path / "study")
+    told = refused("evaluation/human_study", "page", *folders, "--count", 4, "--seed", 1, "--out", tmp_path / "study")
+    assert "key.json is another study's" in told
+    assert (tmp_path / "study/study.html").read_bytes() == page
     again = ("page", *folders, "--out", tmp_path / "again")
     assert "next step" in refused("evaluation/human_study", *again, "--task", "every step")
     (tmp_path / "answers.json").write_text("{")
