@@ -10,7 +10,8 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from math import lcm
+from typing import Any, ClassVar
 
 import torch
 from diffusers import DiffusionPipeline
@@ -69,6 +70,9 @@ class Painter:
         ValueError: if it does not, needs something else that is no prompt, or has a part that no name is known for.
     """
 
+    # Some calls take no other heights and widths than multiples of this, however little the VAE shrinks pictures.
+    least_multiple: ClassVar[int] = 1
+
     def __init__(self, pipeline: DiffusionPipeline):
         # Of unknown type, as what the families share is more than what diffusers declares.
         self.pipeline: Any = pipeline
@@ -126,7 +130,7 @@ class Painter:
     @property
     def size_multiple(self) -> int:
         """Heights and widths are multiples of this, in pixels."""
-        return self.scale_factor * self.patch_size
+        return lcm(self.scale_factor * self.patch_size, self.least_multiple)
 
     @property
     def patch_size(self) -> int:

@@ -17,6 +17,7 @@ class StableDiffusionPainter(TrainablePainter):
     """Predicts noise, velocity or latents at one of 1,000 timesteps (arXiv 2112.10752)."""
 
     encoded: ClassVar = ("prompt_embeds",)
+    least_multiple: ClassVar = 8
 
     @property
     def text_length(self) -> int:

@@ -13,6 +13,7 @@ class StableDiffusionXLPainter(TrainablePainter):
     """Predicts noise or velocity at one of 1,000 timesteps, or EDM's scaled latents (arXiv 2307.01952)."""
 
     encoded: ClassVar = ("prompt_embeds", None, "pooled_prompt_embeds", None)
+    least_multiple: ClassVar = 8
 
     def inputs(self, conditioning: dict[str, torch.Tensor]) -> dict[str, Any]:
         """Features, and the pooled vector among what is added to the time's embedding."""

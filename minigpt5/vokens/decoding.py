@@ -208,7 +208,8 @@ class InterleavedDecoder:
                     yield VokenEvent(row.index, torch.cat(row.states)[:-1])
                     row.run, row.said, row.states = [], "", []
                     row.done = row.done or self._spent(row)
-            if all(row.done for row in rows):
+            # A reply may end with a picture whose block still goes through voken by voken, beside the words of another.
+            if all(row.done and not row.pending for row in rows):
                 return
 
     def _choose(self, logits: torch.Tensor, rows: list[_Row]) -> list[int]:

@@ -285,6 +285,12 @@ def test_a_row_alone_equals_the_same_row_among_others(decode, script, pictures, 
             assert torch.allclose(one, other, atol=1e-5)
 
 
+def test_pictures_that_end_replies_are_all_painted_whatever_row_ends_first(decode, script):
+    script(["a"], ["a red fox"], ["a red fox in the forest"])
+    rows = decode(["go on"] * 3, image_mode="always")
+    assert [text for text, _, _ in rows] == ["a|", "a red fox|", "a red fox in the forest|"]
+
+
 def test_free_rows_choose_alone_what_they_choose_together(decode):
     prompts = ["a fox", "tell me what happens next to the red fox in the dark forest"]
     together = [text for text, _, _ in decode(prompts, max_new_tokens=12)]
