@@ -656,7 +656,10 @@ class MiniGPT5Pipeline(DiffusionPipeline):
 
     def _steps(self, num_inference_steps: int | None) -> int:
         steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
-        return whole_number("num_inference_steps", steps, 1, self.scheduler.config.get("num_train_timesteps", 1000))
+        most = self.scheduler.config.get("num_train_timesteps", 1000)
+        steps = whole_number("num_inference_steps", steps, 1, most)
+        painter_of(self.painter).check_steps(steps)
+        return steps
 
 
 def _append_text(reply: list[Segment], text: str) -> None:

@@ -6,6 +6,7 @@ nobody has thought of paints as well. What training needs beyond that is of its 
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from torch.nn.functional import pad
 from minigpt5.painters.build import check_parts
 from minigpt5.painters.callbacks import StepCallback
 from minigpt5.painters.guidance import GuidedDenoiser
+from minigpt5.utils.reading import first_line
 
 # Where configurations of denoisers hold the width of what they are conditioned on; the first that is there counts.
 WIDTHS = {
@@ -157,6 +159,24 @@ class Painter:
     def _guidance_argument(self) -> str | None:
         """What the call calls guidance away from null features, else any."""
         return next((name for name in ("true_cfg_scale", "guidance_scale") if name in self.parameters), None)
+
+    def check_steps(self, num_inference_steps: int) -> None:
+        """See that the scheduler can make so many steps.
+
+        Raises:
+            ValueError: if it cannot; some need more than a few, and some configurations make none.
+        """
+        scheduler = self.pipeline.scheduler
+        if scheduler.config.get("use_dynamic_shifting"):
+            # How many there may be depends on the picture's size, which the call tells it.
+            return
+        try:
+            copy.deepcopy(scheduler).set_timesteps(num_inference_steps)
+        except Exception as error:
+            kind = type(scheduler).__name__
+            raise ValueError(
+                f"num_inference_steps is {num_inference_steps}, but {kind} cannot make them: {first_line(error)}"
+            ) from error
 
     def default(self, name: str) -> Any:
         """What the pipeline's call takes where `name` is not given; `None` where it knows no such argument."""

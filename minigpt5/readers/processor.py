@@ -75,6 +75,11 @@ class MiniGPT5Processor(ProcessorMixin):
         self.n_vokens = whole_number("n_vokens", n_vokens, 1, MOST_TOKENS)
         self.system = some_text("system", system)
         template = MINIGPT4.chat_template if chat_template is None else some_text("chat_template", chat_template)
+        if tokenizer.pad_token_id is None:
+            if tokenizer.eos_token_id is None:
+                raise ValueError("the tokenizer has no token to pad with: give it a pad_token or an eos_token")
+            # What pads is masked, so any will do (published: the end of a text).
+            tokenizer.pad_token = tokenizer.eos_token
         super().__init__(image_processor, tokenizer, chat_template=template)
         specials = [f"[IMG{i}]" for i in range(n_vokens)] + [IMAGE_MARK]
         # White space beside a special goes, as `encode` does it (published code, tokenizer of transformers 4.31).
@@ -142,7 +147,7 @@ class MiniGPT5Processor(ProcessorMixin):
 
     def encode(self, pieces: Sequence[Piece], bos: bool = True) -> list[int]:
         """The ids of pieces: neighbouring texts are joined, each run is stripped and encoded on its own."""
-        ids = [self.tokenizer.bos_token_id] if bos else []
+        ids = [self.tokenizer.bos_token_id] if bos and self.tokenizer.bos_token_id is not None else []
         text = ""
         for piece in [*pieces, None]:
             if isinstance(piece, str):

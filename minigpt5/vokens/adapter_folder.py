@@ -169,7 +169,7 @@ def _read_mapper(own: Connector, folder: Path) -> Connector:
     kind, there = type(own).__name__, read_json(folder / "config.json").get("_class_name")
     if there != kind:
         raise ValueError(f"{folder} is a {there}, but this pipeline's connector is a {kind}; open the adapter's base")
-    mapper = load_whole(type(own), folder)
+    mapper = load_whole(type(own), folder, use_safetensors=True)
     for name, value in own.config.items():
         if not name.startswith("_") and mapper.config.get(name) != value:
             raise ValueError(f"{folder}: {name} is {mapper.config.get(name)}, but the base's mapper has {value}")

@@ -97,6 +97,12 @@ class DiffusionMixin:
         latents(pipe, num_inference_steps=1)
         assert torch.equal(first, latents(pipe, num_inference_steps=3))
 
+    def test_steps_that_a_scheduler_cannot_make_are_refused(self, pipe):
+        pipe.scheduler = PNDMScheduler(skip_prk_steps=False)
+        with pytest.raises(ValueError, match="num_inference_steps is 1, but PNDMScheduler cannot make them: "):
+            paint(pipe, num_inference_steps=1)
+        assert latents(pipe, num_inference_steps=8).isfinite().all()
+
     def test_a_call_leaves_the_weights_as_they_were(self, pipe):
         before = {name: value.clone() for name, value in pipe.unet.state_dict().items()}
         paint(pipe, ["a red fox", "a blue fox"])

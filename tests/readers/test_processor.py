@@ -1,5 +1,6 @@
 """Prompts and pictures to ids and pixels."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -382,6 +383,18 @@ def test_broken_files_of_a_processor_are_one_error(processor, tmp_path, name, co
     with pytest.raises(ValueError, match=r"cannot be loaded as a MiniGPT5Processor: \S") as caught:
         MiniGPT5Processor.from_pretrained(tmp_path)
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_tokenizer_without_begin_or_padding_is_one_all_the_same(processor):
+    tokenizer = copy.deepcopy(processor.tokenizer)
+    tokenizer.bos_token = tokenizer.pad_token = None
+    own = MiniGPT5Processor(processor.image_processor, tokenizer)
+    batch = own(["a", "a longer one"])
+    assert batch["input_ids"][0, 0] == tokenizer.eos_token_id == tokenizer.pad_token_id
+    assert batch["input_ids"][1].tolist() == processor("a longer one")["input_ids"][0, 1:].tolist()
+    tokenizer.eos_token = tokenizer.pad_token = None
+    with pytest.raises(ValueError, match="no token to pad with"):
+        MiniGPT5Processor(processor.image_processor, tokenizer)
 
 
 def test_a_processor_that_is_not_there_is_an_error_of_files(tmp_path):
