@@ -198,8 +198,8 @@ def heavier(pipe):
 
 @pytest.mark.parametrize(
     "change",
-    [heavier, lambda pipe: pipe.to(torch.float64), train_adapter],
-    ids=["weights", "dtype", "adapter"],
+    [heavier, lambda pipe: pipe.to(torch.float64), train_adapter, lambda pipe: train_adapter(pipe, prefix_length=3)],
+    ids=["weights", "dtype", "adapter", "prefix"],
 )
 def test_a_cache_of_another_model_is_refused_but_a_chat_goes_on(changeable, change):
     pipe, cache, chat = changeable, ReaderCache(), changeable.chat()
@@ -208,8 +208,9 @@ def test_a_cache_of_another_model_is_refused_but_a_chat_goes_on(changeable, chan
     change(pipe)
     with pytest.raises(ValueError, match="the prompt_cache was filled by another model"):
         pipe("Draw a fox.", prompt_cache=cache, **OPTIONS)
-    ours = chat.reply("And again.", generator=seeded(), **OPTIONS)
-    alike(ours, pipe(chat.messages[:-1], generator=seeded(), **OPTIONS))
+    for prompt in ("And again.", "And then?"):
+        ours = chat.reply(prompt, generator=seeded(), **OPTIONS)
+        alike(ours, pipe(chat.messages[:-1], generator=seeded(), **OPTIONS))
 
 
 def test_a_cache_is_one_reader_s(tiny_pipe, qwen_pipe):

@@ -145,7 +145,11 @@ class PromptEncoder:
         """A prompt's ids, and what the processor makes of its pictures, as the model's forward takes it."""
         if pictures and self.image_token_id is None:
             raise ValueError(f"{type(self.model).__name__} reads no pictures, but the prompt holds {len(pictures)}")
-        return self._process(self.chat.render(messages), [trim_strip(to_rgb(picture)) for picture in pictures])
+        text, looks = self.chat.render(messages), [trim_strip(to_rgb(picture)) for picture in pictures]
+        try:
+            return self._process(text, looks)
+        except Exception as error:  # each processor has its own
+            raise ValueError(f"the processor does not take this prompt and its pictures: {error}") from error
 
     def _process(self, text: str, pictures: list[Any]) -> dict[str, Any]:
         tokenizer = self.tokenizer
@@ -160,10 +164,7 @@ class PromptEncoder:
 
     def _call(self, text: str, pictures: list[Any], **options: Any) -> Mapping[str, torch.Tensor]:
         """The processor's own work on one text and its pictures."""
-        try:
-            return self.processor(text=[text], **({"images": [pictures]} if pictures else {}), **options)
-        except Exception as error:  # each has its own
-            raise ValueError(f"the processor does not take this prompt and its pictures: {error}") from error
+        return self.processor(text=[text], **({"images": [pictures]} if pictures else {}), **options)
 
     @cached_property
     def _ends_texts(self) -> bool:

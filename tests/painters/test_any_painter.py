@@ -324,6 +324,22 @@ def stable_diffusion_3_pag():
     return parts("StableDiffusion3PAGPipeline", **given, pag_applied_layers=["blocks.0"])
 
 
+def wan():
+    autoencoder = diffusers.AutoencoderKLWan(
+        base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]
+    )
+    transformer = diffusers.WanTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=12,
+        text_dim=32,
+        freq_dim=32,
+        ffn_dim=32,
+        num_layers=1,
+        rope_max_seq_len=32,
+    )
+    return parts("WanPipeline", vae=autoencoder, transformer=transformer, scheduler=Flow())
+
+
 def z_image():
     transformer = diffusers.ZImageTransformer2DModel(
         in_channels=4,
@@ -368,6 +384,7 @@ OTHERS = {
         stable_diffusion_pag,
         stable_diffusion_xl_pag,
         stable_diffusion_3_pag,
+        wan,
         z_image,
     )
 }

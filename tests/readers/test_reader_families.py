@@ -431,19 +431,24 @@ def test_a_reply_that_is_a_picture_alone_is_an_empty_turn_of_text(readers, looks
     assert len(full) - len(empty) == len(spoken)
 
 
-def test_what_a_processor_or_a_template_cannot_take_is_our_error(build, looks, monkeypatch):
-    reader = build("qwen2_5_vl")
-    prompt = [user(text("What is it?"), image(looks[0]))]
+@pytest.mark.parametrize("family", [family for family in SEEING if family not in ("minigpt4", "blip2")])
+def test_what_a_processor_cannot_take_is_our_error(readers, looks, monkeypatch, family):
+    """Of those that are not ours."""
+    reader = readers(family)
 
     def broken(*args, **kwargs):
         raise KeyError("patch")
 
-    with monkeypatch.context() as patch, pytest.raises(ValueError, match="does not take this prompt and its pictures"):
-        patch.setattr(type(reader.processor.image_processor), "preprocess", broken)
-        reader.encode([prompt])
+    monkeypatch.setattr(type(reader.processor.image_processor), "__call__", broken)
+    with pytest.raises(ValueError, match="the processor does not take this prompt and its pictures: 'patch'"):
+        reader.encode([[user(text("What is it?"), image(looks[0]))]])
+
+
+def test_what_a_template_cannot_take_is_our_error(build):
+    reader = build("qwen2_5_vl")
     reader.chat.template = "{{ 1 + messages[0].role }}"
-    with pytest.raises(ValueError, match="the chat template does not take this conversation"):
-        reader.encode([prompt])
+    with pytest.raises(ValueError, match="the chat template does not take this conversation: unsupported operand"):
+        reader.encode([[user(text("What is it?"))]])
 
 
 def test_pictures_among_words_are_told_from_words_behind_a_prefix(build, looks):
