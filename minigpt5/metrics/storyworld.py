@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -180,16 +181,17 @@ def storyworld_bounds(
         true pictures of the same scenes; "judge_error", 1 minus the judge's figures on 1000 true pictures of other
         scenes (validation split).
     """
-    others = sample_scenes(1000, "validation")
-    floor, ceiling, own = (
-        _figures(shown, wanted, judge)
-        for shown, wanted in (
-            (pictures, shuffled(scenes, seed)),
-            ([draw(scene) for scene in scenes], scenes),
-            ([draw(scene) for scene in others], others),
-        )
-    )
-    return {"floor": floor, "ceiling": ceiling, "judge_error": {name: 1 - figure for name, figure in own.items()}}
+    floor = _figures(pictures, shuffled(scenes, seed), judge)
+    ceiling = _figures([draw(scene) for scene in scenes], scenes, judge)
+    return {"floor": floor, "ceiling": ceiling, "judge_error": dict(_judge_error(judge))}
+
+
+# A report has the bounds of several tasks, by one judge.
+@lru_cache(maxsize=1)
+def _judge_error(judge: Judge | None) -> dict[str, float]:
+    scenes = sample_scenes(1000, "validation")
+    own = _figures([draw(scene) for scene in scenes], scenes, judge)
+    return {name: 1 - figure for name, figure in own.items()}
 
 
 def _figures(pictures: Sequence[Picture], scenes: Sequence[Scene], judge: Judge | None) -> dict[str, float]:
