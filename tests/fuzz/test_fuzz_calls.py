@@ -9,7 +9,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
+from minigpt5.story import tell_story
 from minigpt5.vokens.decoding import LAYOUT
 
 HUGE = (2**31, 2**63, 10**30, -(2**63), 10**4000)
@@ -212,3 +214,95 @@ def test_any_value_for_a_prompt_or_its_pictures(small_pipe, clear_errors, name, 
     options = {"prompt": "a fox", "max_new_tokens": 1, "image_mode": "never"}
     with clear_errors():
         small_pipe(**options | {name: value})
+
+
+OPTIONS = (
+    *(
+        "add_special_tokens",
+        "padding",
+        "truncation",
+        "max_length",
+        "pad_to_multiple_of",
+        "padding_side",
+        "return_tensors",
+    ),
+    *(
+        "return_attention_mask",
+        "text_kwargs",
+        "images_kwargs",
+        "size",
+        "crop_size",
+        "resample",
+        "do_resize",
+        "do_rescale",
+    ),
+    *(
+        "rescale_factor",
+        "do_normalize",
+        "image_mean",
+        "image_std",
+        "do_convert_rgb",
+        "do_center_crop",
+        "do_pad",
+        "pad_size",
+    ),
+    *("data_format", "input_data_format", "default_to_square", "device", "disable_grouping", "nonsense"),
+)
+GOOD = (
+    "longest",
+    "max_length",
+    "left",
+    "right",
+    "pt",
+    "np",
+    8,
+    16,
+    {"height": 8, "width": 6},
+    {"size": 9},
+    "channels_first",
+)
+
+
+@given(options=st.dictionaries(st.sampled_from(OPTIONS), st.sampled_from(ODD + GOOD), max_size=3))
+def test_any_options_of_the_processor(small_pipe, clear_errors, options):
+    picture = Image.new("RGB", (20, 30), "red")
+    with clear_errors():
+        batch = small_pipe.processor(["a <ImageHere>", "a fox"], [picture, None], **options)
+        assert len(batch["input_ids"]) == 2 and len(batch["pixel_values"]) == 1
+        assert all(torch.as_tensor(pixels).isfinite().all() for pixels in batch["pixel_values"])
+
+
+TELLING = {"do_sample", "temperature", "guidance_scale", "num_inference_steps", "max_new_tokens", "height", "width"}
+
+
+@given(
+    given_and_wrong=arguments({name: SPEAKING[name] for name in sorted(TELLING)}),
+    steps=st.sampled_from(ODD),
+    seed=st.sampled_from(ODD),
+)
+def test_any_arguments_of_a_story(small_pipe, clear_errors, given_and_wrong, steps, seed):
+    given, wrong = given_and_wrong
+    wrong = wrong + ["steps"] * (not whole(1, 1000)(steps)) + ["seed"] * (not whole(0, 2**64 - 1)(seed))
+    options = {"num_inference_steps": 1} | given
+
+    def tell():
+        told = tell_story(small_pipe, "a fox", steps=steps, seed=seed, **options)
+        return next(told)
+
+    step = check(clear_errors, tell, given | {"steps": steps, "seed": seed}, wrong)
+    assert step is None or (step.index, step.text) == (1, "a fox")
+
+
+@given(
+    asked=st.lists(st.sampled_from(("a fox", "Who? <ImageHere>", "<ImageHere>", *ODD)), min_size=1, max_size=3),
+    count=st.integers(0, 2),
+)
+def test_any_turns_of_a_chat(small_pipe, clear_errors, asked, count):
+    chat = small_pipe.chat()
+    pictures = [Image.new("RGB", (9, 9), "blue")] * count
+    for turn in asked:
+        before = list(chat.messages)
+        with clear_errors() as refused:
+            chat.reply(turn, pictures, max_new_tokens=2, num_inference_steps=1)
+        # What is refused is forgotten; what is answered is remembered with its answer.
+        assert chat.messages == before if refused else len(chat.messages) == len(before) + 2
