@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from minigpt5 import MiniGPT5Pipeline, cli
+from minigpt5 import MiniGPT5Pipeline, cli, loading
 
 OPTIONS = (
     *(
@@ -92,12 +92,12 @@ def workplace(small_folder, small_pipe, tmp_path, monkeypatch):
     pipe = MiniGPT5Pipeline.from_pipe(small_pipe)
     pipe.register_to_config(num_inference_steps=1)
     pipe.set_progress_bar_config(disable=True)
-    open_pipeline = cli.load_pipeline
-    monkeypatch.setattr(
-        cli,
-        "load_pipeline",
-        lambda name, adapter=None: pipe if (name, adapter) == ("model", None) else open_pipeline(name, adapter),
-    )
+    genuine = loading.open_model
+
+    def open_model(name, adapter=None):
+        return pipe if (str(name), adapter) == ("model", None) else genuine(name, adapter)
+
+    monkeypatch.setattr(loading, "open_model", open_model)
     return tmp_path
 
 
