@@ -59,9 +59,11 @@ def take_apart(pipeline: DiffusionPipeline) -> tuple[dict[str, Any], dict[str, A
     """The parts of a pipeline that it paints with, and its plain settings: `build_painter`'s arguments."""
     components = pipeline.components
     parts = {name: part for name, part in components.items() if name in PARTS and part is not None}
-    takes = set(inspect.signature(type(pipeline).__init__).parameters) - {"requires_safety_checker"}
-    settings = {name: value for name, value in pipeline.config.items() if name in takes and name not in components}
-    return parts, settings
+    takes = inspect.signature(type(pipeline).__init__).parameters.keys() - components.keys()
+    # Some pipelines keep a setting beside their configuration, such as the layers that perturbed attention is in.
+    told = {name: pipeline.config.get(name, getattr(pipeline, name, None)) for name in sorted(takes)}
+    plain = (bool, int, float, str, list, tuple)
+    return parts, {n: v for n, v in told.items() if isinstance(v, plain) and n != "requires_safety_checker"}
 
 
 def check_parts(pipeline: DiffusionPipeline) -> None:

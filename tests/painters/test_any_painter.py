@@ -11,6 +11,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler as Flow
 from painter_parts import SMALL, randomise, seeded, unet, vae
 from torch import nn
 
+from minigpt5 import MiniGPT5Pipeline
 from minigpt5.joining import new_pipeline
 from minigpt5.painters import FAMILIES, painter_of
 from minigpt5.painters.base import UNFIT
@@ -350,7 +351,7 @@ def z_image():
         n_kv_heads=2,
         cap_feat_dim=16,
         axes_dims=[4, 4, 8],
-        axes_lens=[256, 32, 32],
+        axes_lens=[1024, 32, 32],
     )
     return parts("ZImagePipeline", vae=vae(levels=4, shift_factor=0.1), transformer=transformer, scheduler=Flow())
 
@@ -441,18 +442,23 @@ def test_features_are_padded_where_there_must_be_as_many(others, random_conditio
         painter.arguments(long)
 
 
-def test_a_second_sequence_is_made_by_the_connector(others, tiny_pipe):
-    painter = others("hunyuan_image")
+@pytest.mark.parametrize("name", OTHERS)
+def test_joined_with_a_reader_it_is_saved_and_opened(others, tiny_pipe, tmp_path, name):
+    painter = others(name)
     reader = copy.deepcopy(tiny_pipe.comprehension)
-    pipe = new_pipeline(reader, tiny_pipe.processor, painter.pipeline, num_layers=1, guidance_scale=1.0)
-    made = pipe.conditioning(torch.randn(2, 8, 192))
-    assert {name: value.shape for name, value in made.items()} == {
-        "prompt_embeds": (2, 77, 32),
-        "prompt_embeds_2": (2, 77, 24),
+    pipe = new_pipeline(reader, tiny_pipe.processor, painter.pipeline, num_layers=1, num_heads=4)
+    made = pipe.conditioning(torch.randn(1, 8, 192))
+    assert {name: value.shape[2:] for name, value in made.items() if value.ndim == 3} == {
+        name: shape[1:] for name, shape in painter.shapes().items() if len(shape) == 2
     }
-    pipe.set_progress_bar_config(disable=True)
-    options = {"image_mode": "always", "max_new_tokens": 3, "num_inference_steps": 1, "height": 32, "width": 32}
-    assert pipe("Draw a fox.", **options).images[0][0].size == (32, 32)
+    pipe.save_pretrained(tmp_path)
+    options = {"image_mode": "always", "max_new_tokens": 3, "num_inference_steps": 2, "output_type": "pt"}
+    pictures = []
+    for each in (pipe, MiniGPT5Pipeline.from_pretrained(tmp_path)):
+        each.set_progress_bar_config(disable=True)
+        pictures += each("Draw a fox.", **options, height=32, width=32, generator=seeded()).images[0]
+    assert pictures[0].shape == (3, 32, 32)
+    torch.testing.assert_close(*pictures, atol=1e-5, rtol=0)
 
 
 # All there are
