@@ -119,6 +119,8 @@ def _check_prompt(where: str, prompt: Any, images: list) -> Prompt:
         for piece in prompt.source:
             if not isinstance(piece, Mark):
                 some_text(f"{where}: a piece of the source", piece)
+        if not any(isinstance(piece, Mark) or piece.strip() for piece in prompt.source):
+            raise ValueError(_empty(where))
         return replace(prompt, images=tuple(as_list(prompt.images)))
     if not isinstance(prompt, str):
         return check_messages(prompt, where)

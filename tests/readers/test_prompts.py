@@ -40,6 +40,8 @@ def test_pictures_without_a_mark_stand_in_front(pictures):
         (["a"], "picture", TypeError, r"1 prompt\(s\) in a list need a list .* got Image"),
         (["a", "b"], [None], ValueError, "2 prompts need 2 lists of images, got 1"),
         (Example("a"), None, TypeError, "source is a list of pieces, got str"),
+        (["a", Example([])], None, ValueError, "prompt 2: the prompt is empty"),
+        (Example([" ", ""]), None, ValueError, "the prompt is empty"),
         (Example(["a", None]), None, TypeError, "a piece of the source must be a string, got NoneType"),
     ],
 )
