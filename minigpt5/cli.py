@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from PIL import Image
 from tqdm import tqdm
@@ -101,7 +101,7 @@ def image_file(name: str) -> Image.Image:
         image = open_image(name)
     except ImageError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-    image.filename = name
+    vars(image)["filename"] = name
     return image
 
 
@@ -385,7 +385,7 @@ def run_story(arguments: argparse.Namespace) -> None:
 
     quiet_libraries()
     pipe = open_model(arguments.model, arguments.adapter)
-    options = {"do_sample": True} if arguments.sample else {}
+    options: dict[str, Any] = {"do_sample": True} if arguments.sample else {}
     with as_program_error(ValueError):
         told = tell_story(pipe, arguments.prompt, arguments.image, arguments.steps, arguments.seed, **options)
         # Silent where stderr is no terminal, and gone when done, so that errors and logs stay one line each.
@@ -403,7 +403,7 @@ def run_reply(arguments: argparse.Namespace) -> None:
 
     quiet_libraries()
     pipe = open_model(arguments.model, arguments.adapter)
-    options = {"do_sample": True} if arguments.sample else {}
+    options: dict[str, Any] = {"do_sample": True} if arguments.sample else {}
     generator = torch.Generator().manual_seed(arguments.seed)
     with as_program_error(ValueError):
         output = pipe(
@@ -446,7 +446,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 2 for what the user can put right, 130 for Ctrl-C."""
     for stream in (sys.stdout, sys.stderr):
         # What a terminal cannot show is no reason to fail.
-        stream.reconfigure(errors="replace")
+        cast(Any, stream).reconfigure(errors="replace")
     try:
         argv = list(sys.argv[1:] if argv is None else argv)
         with as_program_error(ValueError):

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin, UNet2DConditionModel
@@ -168,7 +168,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         """A pipeline over the parts and settings of another one, with what is given in their places."""
         # Left to itself diffusers takes over models of the annotated classes only, and here they may be of many.
         own = {name: part for name, part in pipeline.components.items() if name in cls._get_signature_types()}
-        return super().from_pipe(pipeline, **own | kwargs)
+        return cast(MiniGPT5Pipeline, super().from_pipe(pipeline, **own | kwargs))
 
     def save_pretrained(
         self,
@@ -262,12 +262,14 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         such as LoRA. It is made anew when one of the parts is another.
         """
         parts = {name: getattr(self, name) for name in PARTS}
-        painter = self._painter
+        painter: DiffusionPipeline | None = self._painter
         same = painter is not None and all(
             getattr(painter, name) is part for name, part in parts.items() if name in painter.components
         )
-        if not same:
-            painter = self._painter = build_painter(self.config.painter_class, parts, self.config.painter_settings)
+        if painter is None or not same:
+            painter = self._painter = build_painter(
+                self.config["painter_class"], parts, self.config["painter_settings"]
+            )
         painter.set_progress_bar_config(**getattr(self, "_progress_bar_config", {}))
         return painter
 
@@ -489,7 +491,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         return_dict: bool = True,
         callback_on_step_end: Callable[[Any, int, int, dict], dict] | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
-    ) -> MiniGPT5PipelineOutput | tuple:
+    ) -> MiniGPT5PipelineOutput:
         """Reply to one prompt or a batch of them. What is `None` comes from the model's own folder.
 
         Args:
@@ -572,7 +574,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         text = [" ".join(part for part in reply if isinstance(part, str)) for reply in segments]
         painted = [[part for part in reply if not isinstance(part, str)] for reply in segments]
         if not return_dict:
-            return text, painted, segments
+            return cast(Any, (text, painted, segments))
         return MiniGPT5PipelineOutput(text=text, images=painted, segments=segments)
 
     def stream(
@@ -650,12 +652,12 @@ class MiniGPT5Pipeline(DiffusionPipeline):
             raise ValueError(
                 f"a {type(self.guider).__name__} guides this pipeline: give the scale to it, or set guider to None"
             )
-        scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
+        scale = self.config["guidance_scale"] if guidance_scale is None else guidance_scale
         self._guidance_scale = real_number("guidance_scale", scale, 0, 100)
         self._interrupt = False
 
     def _steps(self, num_inference_steps: int | None) -> int:
-        steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
+        steps = self.config["num_inference_steps"] if num_inference_steps is None else num_inference_steps
         most = self.scheduler.config.get("num_train_timesteps", 1000)
         steps = whole_number("num_inference_steps", steps, 1, most)
         painter_of(self.painter).check_steps(steps)

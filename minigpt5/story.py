@@ -103,15 +103,19 @@ def _fitting_prompt(pipe: MiniGPT5Pipeline, texts: Sequence[str], pictures: Sequ
     from minigpt5.data.tasks import continue_story
 
     furthest = max(1, len(texts) - _LATEST)
-    for start in range(1, furthest + 1):
-        prompt = _user_turn(continue_story([texts[0], *texts[start:]], [pictures[0], *pictures[start:]]))
+    prompts = (
+        _user_turn(continue_story([texts[0], *texts[start:]], [pictures[0], *pictures[start:]]))
+        for start in range(1, furthest + 1)
+    )
+    prompt = next(prompts)
+    for shorter in prompts:
         try:
             pipe.encode_prompt([prompt])
         except ValueError:
-            if start == furthest:
-                raise
+            prompt = shorter
         else:
-            return prompt
+            break
+    return prompt
 
 
 def write_story(

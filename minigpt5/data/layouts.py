@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -45,7 +45,7 @@ class Row:
     place: str
     name: str
     texts: list[str]
-    pictures: list[PictureFile | None]
+    pictures: Sequence[PictureFile | None]
 
 
 def existing(path: Path) -> Path:

@@ -11,16 +11,17 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
+from datasets import Dataset
 from transformers import BatchFeature
 
 from minigpt5.data.instructions import instruct_task, pair_example
 from minigpt5.data.published import cc3m_examples, mmdialog_examples, vist_examples
 from minigpt5.data.readers import open_dataset
 from minigpt5.data.tasks import NothingToLearn, caption_task, dialogue_task, draw_task, story_tasks
-from minigpt5.data.tolerant import TolerantDataset, tolerate
+from minigpt5.data.tolerant import TolerantDataset
 from minigpt5.readers.prompts import Example, Message
 from minigpt5.utils.processes import shard
 
@@ -143,17 +144,17 @@ class Mixture:
         layouts: Mapping[str, str] | None = None,
         seed: int = 0,
         max_bad_share: float = 0.01,
-        encode: Callable[[list[list[Message] | Example]], BatchFeature] | None = None,
+        encode: Callable[[Sequence[list[Message] | Example]], BatchFeature] | None = None,
         context: int = sys.maxsize,
     ):
         self.mix, self.seed, self.encode, self.context = mix, seed, encode, context
         self.rows: dict[str, TolerantDataset] = {}
         for kind in sorted({TASKS[task][0] for task in mix}):
             name = split if isinstance(split, str) else split[kind]
-            rows = open_dataset((layouts or {}).get(kind, kind), root / kind, name)
+            rows = cast(Dataset, open_dataset((layouts or {}).get(kind, kind), root / kind, name))
             if not len(rows):
                 raise ValueError(f"{root / kind}: there are no rows in the split {name}")
-            self.rows[kind] = tolerate(rows, max_bad_share, seed)
+            self.rows[kind] = TolerantDataset(rows, max_bad_share, seed)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -200,6 +201,7 @@ class Mixture:
 
     def _encode(self, items: list[list[Message] | Example]) -> tuple[BatchFeature | None, dict[int, str]]:
         """Items as a batch, or what is wrong with which of them."""
+        assert self.encode is not None, "a mixture without `encode` only draws"
         try:
             batch = self.encode(items)
         except ValueError as error:

@@ -21,7 +21,7 @@ from contextlib import ExitStack
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from tqdm import tqdm
 
@@ -208,6 +208,11 @@ def _good_steps(kind: str, row: Row, problems: dict[str, str | None]) -> int:
     return bad[0] if kind == "mmdialog" and bad[0] > 1 else 0
 
 
+def _pictures(row: Row) -> list[PictureFile]:
+    """The pictures of a row whose every step has one."""
+    return [cast(PictureFile, picture) for picture in row.pictures]
+
+
 def _absolute(picture: PictureFile) -> str:
     return os.path.abspath(picture.path)
 
@@ -215,7 +220,7 @@ def _absolute(picture: PictureFile) -> str:
 def _write_cc3m(rows: Iterable[Row], out: Path, split: str) -> None:
     with whole_file(out / f"cc3m_{split}.tsv") as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         file.write("caption\timage_path\n")
-        file.writelines(table_row(row.texts[0], _absolute(row.pictures[0])) + "\n" for row in rows)
+        file.writelines(table_row(row.texts[0], _absolute(_pictures(row)[0])) + "\n" for row in rows)
 
 
 def _write_vist(rows: Iterable[Row], out: Path, split: str) -> None:
@@ -223,9 +228,9 @@ def _write_vist(rows: Iterable[Row], out: Path, split: str) -> None:
     for row in rows:
         stories[row.name] = [
             {"caption": text, "image_id": picture.name, "sequence_index": index}
-            for index, (text, picture) in enumerate(zip(row.texts, row.pictures, strict=True))
+            for index, (text, picture) in enumerate(zip(row.texts, _pictures(row), strict=True))
         ]
-        mapping |= {picture.name: _absolute(picture) for picture in row.pictures}
+        mapping |= {picture.name: _absolute(picture) for picture in _pictures(row)}
     for name, content in (("image_mapping", mapping), ("cleaned", stories)):
         write_json(out / f"{split}_{name}.json", content)
 
@@ -249,7 +254,7 @@ WRITERS = {"cc3m": _write_cc3m, "emoji": _write_cc3m, "vist": _write_vist, "mmdi
 def as_table(report: dict[str, Any]) -> str:
     """A report as a table, and where its bad pictures lie."""
     head = ("split", "rows", "kept", "cut", "dropped", "pictures", "good", "missing", "corrupt")
-    lines = [head]
+    lines: list[tuple[str, ...]] = [head]
     places = []
     for split, found in report["splits"].items():
         rows, pictures = found["rows"], found["pictures"]

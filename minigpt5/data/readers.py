@@ -47,7 +47,7 @@ _CHAT = Features(
     }
 )
 
-Layout = Callable[[str | Path, str, Part], Iterator[Any]]
+Layout = Callable[..., Iterator[Any]]
 
 
 def _stored(path: str | None) -> dict | None:
@@ -56,7 +56,7 @@ def _stored(path: str | None) -> dict | None:
 
 
 def _pair(row: Row) -> dict[str, Any]:
-    return {"caption": row.texts[0], "image": _stored(row.pictures[0].path)}
+    return {"caption": row.texts[0], "image": _stored(row.pictures[0] and row.pictures[0].path)}
 
 
 def _sequence(row: Row) -> dict[str, Any]:

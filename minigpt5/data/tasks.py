@@ -41,7 +41,7 @@ def draw_task(caption: str, image: Any, rng: random.Random) -> list[Message]:
     return exchange([_text(f"{rng.choice(DRAW)} {caption}")], [_picture(image)])
 
 
-def story_context(texts: Sequence[str], images: Sequence[Any]) -> list[dict]:
+def story_context(texts: Sequence[str | None], images: Sequence[Any]) -> list[dict]:
     """The steps so far, each a sentence and its picture; either may be `None`."""
     parts = []
     for text, image in zip(texts, images, strict=True):
@@ -50,13 +50,13 @@ def story_context(texts: Sequence[str], images: Sequence[Any]) -> list[dict]:
     return parts
 
 
-def continue_story(texts: Sequence[str], images: Sequence[Any], rng: random.Random | None = None) -> list[dict]:
+def continue_story(texts: Sequence[str | None], images: Sequence[Any], rng: random.Random | None = None) -> list[dict]:
     """The question for the next step of a story; worded in the first way without `rng`."""
     return [*story_context(texts, images), _text(rng.choice(CONTINUE) if rng else CONTINUE[0])]
 
 
 def illustrate(
-    texts: Sequence[str], images: Sequence[Any], sentence: str, rng: random.Random | None = None
+    texts: Sequence[str | None], images: Sequence[Any], sentence: str, rng: random.Random | None = None
 ) -> list[dict]:
     """The question for a picture of a sentence, in the light of earlier steps."""
     return [*story_context(texts, images), _text(f"{rng.choice(DRAW) if rng else DRAW[0]} {sentence}")]

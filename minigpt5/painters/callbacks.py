@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers import DiffusionPipeline
@@ -86,7 +86,7 @@ class StepCallback:
         owner, painter = self.owner, self.painter
         scale = getattr(owner, "_guidance_scale", None)
         owner._num_timesteps = len(painter.scheduler.timesteps)
-        changed = self.callback(owner, step, timestep, given)
+        changed = cast(Callable, self.callback)(owner, step, timestep, given)
         if not isinstance(changed, Mapping):
             raise TypeError(
                 "callback_on_step_end must return a dictionary of the tensors that change, "

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import init_empty_weights
@@ -472,7 +472,7 @@ def load_official(
         )
     ]
     config = comprehension_config(weights, read_text_config(locations["llm"], weights), rows - 1, *heads)
-    image_processor = published_image_processor(config.vision_config.image_size)
+    image_processor = published_image_processor(cast(Any, config.vision_config).image_size)
     processor = MiniGPT5Processor(image_processor, tokenizer, config.num_query_tokens, n_vokens, SYSTEM)
     try:
         with init_empty_weights(include_buffers=False):
@@ -487,7 +487,7 @@ def load_official(
     if merge:
         for name in adapters:
             low, high = (weights.read(f"{name}.lora_{side}.default.weight", torch.float32) for side in "AB")
-            weight = comprehension.get_submodule(name).weight
+            weight = comprehension.get_parameter(f"{name}.weight")
             weight.data += (lora_alpha / lora_rank * high @ low).to(dtype)
     elif adapters:
         leaves = "|".join(sorted({name.rpartition(".")[2] for name in adapters}))

@@ -6,6 +6,8 @@ widths and numbers of heads, and leaves depths, vocabulary and picture sizes as 
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
@@ -80,7 +82,7 @@ def published_config(scale: int = 1) -> Blip2Config:
     )
 
 
-def empty_parts(scale: int = 1) -> dict[str, nn.Module]:
+def empty_parts(scale: int = 1) -> dict[str, Any]:
     """All networks by their names in the pipeline, their parameters on the meta device.
 
     Raises:
@@ -91,21 +93,21 @@ def empty_parts(scale: int = 1) -> dict[str, nn.Module]:
     with init_empty_weights(include_buffers=False):
         return {
             "comprehension": MiniGPT4ForConditionalGeneration(config),
-            "mapper": VokenMapper(voken_dim=config.text_config.hidden_size, text_dim=text_dim),
+            "mapper": VokenMapper(voken_dim=config.get_text_config().hidden_size, text_dim=text_dim),
             "unet": UNet2DConditionModel(
                 sample_size=64,
                 block_out_channels=tuple(width // scale for width in (320, 640, 1280, 1280)),
                 # Of this model, the numbers of heads.
-                attention_head_dim=tuple(max(1, heads // scale) for heads in (5, 10, 20, 20)),
+                attention_head_dim=cast(Any, tuple(max(1, heads // scale) for heads in (5, 10, 20, 20))),
                 cross_attention_dim=text_dim,
                 use_linear_projection=True,
                 norm_num_groups=32 // scale,
             ),
             "vae": AutoencoderKL(
                 sample_size=768,
-                down_block_types=("DownEncoderBlock2D",) * 4,
-                up_block_types=("UpDecoderBlock2D",) * 4,
-                block_out_channels=tuple(width // scale for width in (128, 256, 512, 512)),
+                down_block_types=cast(Any, ("DownEncoderBlock2D",) * 4),
+                up_block_types=cast(Any, ("UpDecoderBlock2D",) * 4),
+                block_out_channels=cast(Any, tuple(width // scale for width in (128, 256, 512, 512))),
                 layers_per_block=2,
                 norm_num_groups=32 // scale,
             ),
@@ -157,7 +159,7 @@ def random_pipeline(
     """
     parts = empty_parts(scale)
     del parts["text_encoder"]
-    parts = {name: fill_at_random(part, dtype, device) for name, part in parts.items()}
+    parts: dict[str, Any] = {name: fill_at_random(part, dtype, device) for name, part in parts.items()}
     tokenizer = stand_in_tokenizer()
     ends = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     parts["comprehension"].generation_config = GenerationConfig(**GENERATION, **ends, stop_strings=["###"])

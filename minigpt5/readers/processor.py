@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from tokenizers import AddedToken
@@ -113,7 +113,7 @@ class MiniGPT5Processor(ProcessorMixin):
     @property
     def prompt_style(self) -> PromptStyle:
         """How chats are written."""
-        return _style(self.chat_template)
+        return _style(cast(str | None, self.chat_template))
 
     def render(self, messages: list[Message], reply: bool = True) -> tuple[list[Piece], list[Picture | None]]:
         """Chat messages as pieces, and their pictures in order (`None` for a picture that comes separately).
@@ -141,7 +141,7 @@ class MiniGPT5Processor(ProcessorMixin):
         for piece in split_marks(text):
             if piece is Mark.IMAGE:
                 content.append({"type": "image"})
-            elif piece.strip():
+            elif isinstance(piece, str) and piece.strip():
                 content.append({"type": "text", "text": piece.strip()})
         return [{"role": "user", "content": content}]
 
@@ -249,7 +249,7 @@ class MiniGPT5Processor(ProcessorMixin):
             pieces, own = self._render(messages, add_generation_prompt, style)
             if continue_final_message:
                 pieces = _open_end(pieces, messages[-1])
-            texts.append("".join(IMAGE_MARK if piece is Mark.IMAGE else piece for piece in pieces))
+            texts.append("".join(IMAGE_MARK if isinstance(piece, Mark) else piece for piece in pieces))
             if tokenize:
                 rows.append(self.encode(pieces, options.add_special_tokens))
                 pictures += self._match(pieces, own, [])

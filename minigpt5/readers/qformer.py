@@ -8,6 +8,7 @@ it) and image-text matching (all see all). The text branch and the heads are lef
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import distributed, nn
@@ -115,7 +116,7 @@ def gather(tensor: torch.Tensor) -> torch.Tensor:
 def add_decode_token(tokenizer: PreTrainedTokenizerBase) -> int:
     """Add `[DEC]` to a tokenizer; returns its id."""
     tokenizer.add_special_tokens({"additional_special_tokens": [DECODE]}, replace_extra_special_tokens=False)
-    return tokenizer.convert_tokens_to_ids(DECODE)
+    return cast(int, tokenizer.convert_tokens_to_ids(DECODE))
 
 
 def build_retrieval_model(
@@ -136,17 +137,17 @@ def build_retrieval_model(
         "hidden_dropout_prob": dropout,
         "attention_probs_dropout_prob": dropout,
     }
+    vision_config, qformer_config = cast(Any, config.vision_config), cast(Any, config.qformer_config)
     own = Blip2Config(
-        vision_config=config.vision_config.to_dict(),
-        qformer_config=config.qformer_config.to_dict() | branch,
+        vision_config=vision_config.to_dict(),
+        qformer_config=qformer_config.to_dict() | branch,
         num_query_tokens=config.num_query_tokens,
     )
     model = Blip2ForImageTextRetrieval(own)
-    vision_config = config.vision_config
     vision_model.post_layernorm.eps = getattr(vision_config, "post_layernorm_eps", vision_config.layer_norm_eps)
     model.vision_model = vision_model
     # Queries that begin alike would stay alike.
-    nn.init.normal_(model.query_tokens, std=own.qformer_config.initializer_range)
+    nn.init.normal_(model.query_tokens, std=qformer_config.initializer_range)
     return model
 
 
@@ -162,8 +163,9 @@ class QFormerPretraining(nn.Module):
     def __init__(self, model: Blip2ForImageTextRetrieval, decode_token_id: int, label_smoothing: float = 0.1):
         super().__init__()
         self.model, self.decode_token_id, self.label_smoothing = model, decode_token_id, label_smoothing
-        self.head = BertPredictionHeadTransform(model.config.qformer_config)
-        self.head_bias = nn.Parameter(torch.zeros(model.config.qformer_config.vocab_size))
+        config = cast(Any, model.config.qformer_config)
+        self.head = BertPredictionHeadTransform(config)
+        self.head_bias = nn.Parameter(torch.zeros(config.vocab_size))
         self.temperature = nn.Parameter(torch.tensor(0.07))
         model.vision_model.requires_grad_(False)
         model.vision_model.post_layernorm.requires_grad_(True)

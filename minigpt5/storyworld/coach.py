@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from minigpt5.pipeline import MiniGPT5Pipeline
 from minigpt5.storyworld.examine import examine_next_step, examine_painting, examine_stories, sample_scenes
 from minigpt5.storyworld.judge import NamingHead, load_judge
 from minigpt5.storyworld.language import plain_caption
+from minigpt5.storyworld.scene import Scene
 from minigpt5.utils.images import Picture
 
 
@@ -35,7 +37,7 @@ class Coach(nn.Module):
 
         The judge reads the pictures: renders, which it never misreads.
         """
-        scenes = [verdict.scene for verdict in self._judge[0].read(list(targets))]
+        scenes = [cast(Scene, verdict.scene) for verdict in self._judge[0].read(list(targets))]
         captions = [plain_caption(scene) for scene in scenes]
         return captions, lambda features: self.naming_weight * self.namer.loss(features, scenes)
 

@@ -75,7 +75,7 @@ class Pen:
         scale, left, top = self._scale, self._x, self._y
         return [(left + x * scale, top + y * scale) for x, y in points]
 
-    def ellipse(self, x: float, y: float, rx: float, ry: float, fill: RGB) -> None:
+    def ellipse(self, x: float, y: float, rx: float, ry: float, fill: RGB | int) -> None:
         """An ellipse around (x, y)."""
         self._draw.ellipse(self._pixels(((x - rx, y - ry), (x + rx, y + ry))), fill)
 
@@ -363,7 +363,11 @@ def _sprite(character: Character, faces_right: bool, time: str, canvas: int) -> 
     KIND_PAINTERS[character.kind](pen, palette)
 
     reach = OUTLINE * unit
-    mask = figure.getchannel("A").filter(ImageFilter.GaussianBlur(reach)).point(lambda a: max(0, min(255, 7 * a - 140)))
+    mask = (
+        figure.getchannel("A")
+        .filter(ImageFilter.GaussianBlur(reach))
+        .point([max(0, min(255, 7 * a - 140)) for a in range(256)])
+    )
     outline = Image.new("RGBA", (side, side), palette.line)
     outline.putalpha(mask)
     shadow = Image.new("L", (side, side))
@@ -590,7 +594,7 @@ def draw(scene: Scene, size: int = 64) -> Image.Image:
     pen = Pen(picture, canvas)
     _heavens(pen, rng, scene.time)
     PLACE_PAINTERS[scene.place](pen, rng, scene.time)
-    sides = (scene.side, OPPOSITE.get(scene.side))
+    sides = (scene.side, OPPOSITE.get(scene.side, ""))
     for character, side in zip(scene.characters, sides, strict=False):
         x, y = SIDE_X[side] + rng.uniform(-JITTER, JITTER), FEET_Y + rng.uniform(-JITTER, JITTER) / 2
         sprite = _sprite(character, side != "right", scene.time, canvas)

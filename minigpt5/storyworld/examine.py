@@ -123,7 +123,7 @@ def run_stories(pipe: MiniGPT5Pipeline, stories: Sequence[Story], steps: int = 5
     )
     told = [[(text, picture)] for text, picture in zip(openings, painted, strict=True)]
     for step in range(1, steps):
-        questions = [continue_story(*zip(*story, strict=True)) for story in told]
+        questions = [continue_story([text for text, _ in story], [one for _, one in story]) for story in told]
         for story, text, picture in zip(told, *ask(pipe, questions, seed=step), strict=True):
             story.append((text, picture))
     return told

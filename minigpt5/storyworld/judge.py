@@ -53,7 +53,8 @@ class Verdict:
         if not 1 <= len(self.characters) <= 2 or (len(self.characters) == 2 and self.slots["middle"]):
             return None
         side = next(side for side in SIDES if self.slots[side])
-        return Scene(self.characters[0], side, self.place, self.time, *self.characters[1:])
+        companion = self.characters[1] if len(self.characters) == 2 else None
+        return Scene(self.characters[0], side, self.place, self.time, companion)
 
     def compare(self, scene: Scene) -> dict[str, bool]:
         """For each attribute whether it is that of `scene`; "all" says whether everything is.
@@ -83,9 +84,8 @@ def answers(scene: Scene) -> list[int]:
 
 def question_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Cross-entropy summed over questions, of logits `(batch, all options)` and targets `(batch, questions)`."""
-    return sum(
-        cross_entropy(question, target) for question, target in zip(split_questions(logits), targets.T, strict=True)
-    )
+    pairs = zip(split_questions(logits), targets.T, strict=True)
+    return torch.stack([cross_entropy(question, target) for question, target in pairs]).sum()
 
 
 def split_questions(logits: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -130,7 +130,7 @@ class Judge(ModelMixin, ConfigMixin):
     @torch.no_grad()
     def read(self, pictures: list[Picture]) -> list[Verdict]:
         """Read any number of pictures of any size."""
-        size = self.config.image_size
+        size = self.config["image_size"]
         verdicts = []
         for start in range(0, len(pictures), 256):
             batch = torch.stack([to_tensor(picture, size) for picture in pictures[start : start + 256]])

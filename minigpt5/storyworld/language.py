@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import re
 from dataclasses import dataclass
+from typing import cast
 
 from minigpt5.storyworld.scene import COLOURS, KINDS, OPPOSITE, Character, Scene
 
@@ -216,10 +217,10 @@ def imagine(text: str) -> Scene | None:
     mentions = reading.mentions
     if not 1 <= len(mentions) <= 2 or reading.place is None or any(mention.colour is None for mention in mentions):
         return None
-    characters = [Character(mention.kind, mention.colour) for mention in mentions]
+    characters = [Character(mention.kind, cast(str, mention.colour)) for mention in mentions]
     if len(mentions) == 1:
         return Scene(characters[0], mentions[0].side or "middle", reading.place, reading.time or "day")
-    side = mentions[0].side or OPPOSITE.get(mentions[1].side, "left")
+    side = mentions[0].side or OPPOSITE.get(mentions[1].side or "", "left")
     if side == "middle" or (mentions[1].side or OPPOSITE[side]) != OPPOSITE[side]:
         return None
     return Scene(characters[0], side, reading.place, reading.time or "day", characters[1])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from typing import Any, cast
 
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -64,9 +65,9 @@ def build_tokenizer(
 def build_vae() -> AutoencoderKL:
     """64×64×3 to 16×16×4 and back."""
     return AutoencoderKL(
-        block_out_channels=(16, 32, 64),
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=cast(Any, (16, 32, 64)),
+        down_block_types=cast(Any, ("DownEncoderBlock2D",) * 3),
+        up_block_types=cast(Any, ("UpDecoderBlock2D",) * 3),
         layers_per_block=1,
         latent_channels=4,
         norm_num_groups=8,
@@ -87,9 +88,9 @@ def build_text_encoder(tokenizer: PreTrainedTokenizerFast) -> CLIPTextModel:
             num_attention_heads=4,
             max_position_embeddings=TEXT_LENGTH,
             projection_dim=TEXT_DIM,
-            pad_token_id=tokenizer.pad_token_id,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=cast(int, tokenizer.pad_token_id),
+            bos_token_id=cast(int, tokenizer.bos_token_id),
+            eos_token_id=cast(int, tokenizer.eos_token_id),
         )
     )
 
@@ -163,9 +164,9 @@ def build_comprehension(
             num_attention_heads=6,
             num_key_value_heads=6,
             max_position_embeddings=CONTEXT_LENGTH,
-            pad_token_id=tokenizer.pad_token_id,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=cast(int, tokenizer.pad_token_id),
+            bos_token_id=cast(int, tokenizer.bos_token_id),
+            eos_token_id=cast(int, tokenizer.eos_token_id),
         ).to_dict(),
         num_query_tokens=NUM_QUERY_TOKENS,
         image_token_index=image_token_id,

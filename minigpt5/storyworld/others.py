@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from diffusers import (
@@ -44,7 +45,8 @@ WIDTH = 192
 def build_qwen_processor(texts: Iterable[str]) -> Qwen2_5_VLProcessor:
     """A tokenizer made of `texts`, and pictures in patches of 8 pixels, four of which become a token."""
     tokenizer = build_tokenizer(texts, lowercase=False, max_length=CONTEXT_LENGTH)
-    tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in (*TURN, *LOOK)])
+    specials = [AddedToken(token, special=True, normalized=False) for token in (*TURN, *LOOK)]
+    tokenizer.add_tokens(cast(Any, specials))
     tokenizer.eos_token = TURN[1]
     area = {"shortest_edge": IMAGE_SIZE**2, "longest_edge": IMAGE_SIZE**2}
     pictures = Qwen2VLImageProcessorPil(size=area, patch_size=PATCH, merge_size=2)
@@ -126,6 +128,6 @@ def build_flow_painter(miniature: Path) -> StableDiffusion3Pipeline:
         tokenizer=tokenizer,
         text_encoder_2=clip,
         tokenizer_2=tokenizer,
-        text_encoder_3=None,
+        text_encoder_3=cast(Any, None),
         tokenizer_3=None,
     )

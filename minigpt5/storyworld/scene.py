@@ -62,7 +62,7 @@ class Scene:
     @property
     def slots(self) -> dict[str, Character | None]:
         """Who stands on each of `SIDES`: what a judge has to read off the picture, beside place and time."""
-        slots = dict.fromkeys(SIDES)
+        slots: dict[str, Character | None] = dict.fromkeys(SIDES)
         slots[self.side] = self.hero
         if self.companion:
             slots[OPPOSITE[self.side]] = self.companion

@@ -142,7 +142,7 @@ def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
             yield from _tensors(inner, f"{name}.{key}".lstrip("."))
 
 
-_WHOLE = {"full_state_dict": True, "ignore_frozen_params": True}
+_WHOLE: dict[str, Any] = {"full_state_dict": True, "ignore_frozen_params": True}
 
 
 def training_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:

@@ -10,11 +10,11 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -123,7 +123,7 @@ class Objective(nn.Module):
 
 
 @torch.no_grad()
-def exchange(parameters: list[torch.Tensor], others: list[torch.Tensor]) -> None:
+def exchange(parameters: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> None:
     """Swap the values of two lists of tensors, in place and seen by whoever watches the parameters' versions."""
     for parameter, other in zip(parameters, others, strict=True):
         value = parameter.clone()
@@ -352,7 +352,7 @@ def fit(
         if ema:
             exchange(trainable, ema.shadow_params)
         with torch.no_grad():
-            figures = watch.figures(counters["step"], evaluate())
+            figures = watch.figures(counters["step"], cast(Callable, evaluate)())
         if ema:
             exchange(trainable, ema.shadow_params)
         module.train()
@@ -400,7 +400,7 @@ def fit(
             # fp16 loses a step now and then to its loss scale and sees to that itself.
             finite = finite and (accelerator.scaler is not None or bool(torch.as_tensor(norm).isfinite()))
             flags = torch.tensor([not finite, bool(stop)], dtype=torch.float32, device=accelerator.device)
-            bad, stopping = (accelerator.reduce(flags) > 0).tolist()
+            bad, stopping = (cast(torch.Tensor, accelerator.reduce(flags)) > 0).tolist()
             if bad:
                 bad_in_a_row += 1
                 counters["skipped"] += 1
@@ -415,7 +415,7 @@ def fit(
                 prepared.step()
                 if ema:
                     ema.step(trainable)
-            rate = schedule.get_last_lr()[0]
+            rate = float(schedule.get_last_lr()[0])
             schedule.step()
             prepared.zero_grad(set_to_none=True)
             counters["step"] = done = step + 1
@@ -426,7 +426,8 @@ def fit(
                 height = decisive(judge(), config.best) if accelerator.is_main_process else None
                 best = height is not None and (counters["best"] is None or height > counters["best"])
                 counters["best"] = height if best else counters["best"]
-                best = bool(accelerator.reduce(torch.tensor(float(best), device=accelerator.device)) > 0)
+                told_all = accelerator.reduce(torch.tensor(float(best), device=accelerator.device))
+                best = bool(cast(torch.Tensor, told_all) > 0)
             if best or stopping or done % config.save_every == 0 or done == config.steps:
                 save(best)
             if stopping and done < config.steps:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from datasets import Dataset
 from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from diffusers.models.modeling_outputs import AutoencoderKLOutput
 
 from minigpt5.utils.files import whole_file
 from minigpt5.utils.images import to_tensor
@@ -21,11 +24,15 @@ def encode_data_set(vae: AutoencoderKL, rows: Dataset, size: int, cache: Path) -
     for start in range(0, len(rows), 100):
         images = rows[start : start + 100]["image"]
         pixels = torch.stack([to_tensor(image, size) for image in images]).to(vae.device, vae.dtype)
-        batches.append((vae.encode(pixels).latent_dist.mode() * vae.config.scaling_factor).half().cpu())
+        batches.append((_moments(vae, pixels).mode() * vae.config["scaling_factor"]).half().cpu())
     latents = torch.cat(batches)
     with whole_file(cache) as temporary:
         torch.save(latents, temporary)
     return latents
+
+
+def _moments(vae: AutoencoderKL, pixels: torch.Tensor) -> DiagonalGaussianDistribution:
+    return cast(AutoencoderKLOutput, vae.encode(pixels)).latent_dist
 
 
 def psnr(decoded: torch.Tensor, pixels: torch.Tensor) -> float:
@@ -40,10 +47,10 @@ def normalise_latents(vae: AutoencoderKL, pixels: torch.Tensor) -> None:
 
     Afterwards latents have mean 0 and deviation 1 a channel, and decode as before.
     """
-    latents = vae.encode(pixels).latent_dist.mode()
+    latents = _moments(vae, pixels).mode()
     mean, std = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
     channels = len(mean)
-    quant, post = vae.quant_conv, vae.post_quant_conv
+    quant, post = cast(Any, vae.quant_conv), cast(Any, vae.post_quant_conv)
     quant.bias[:channels] -= mean
     quant.weight[:channels] /= std.view(-1, 1, 1, 1)
     quant.bias[:channels] /= std

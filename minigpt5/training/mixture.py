@@ -83,5 +83,6 @@ def check_splits(config: MixtureConfig) -> None:
 def open_mixture(config: MixtureConfig, role: str, reader: Reader | None = None) -> Mixture:
     """The mixture that a program's settings name, to train with or to judge by, encoded by a reader if there is one."""
     settings = (config.splits(role), config.layouts, config.seed, config.max_bad_share)
-    encoding = (reader.training_batch, reader.context_length) if reader else ()
-    return Mixture(config.data, config.mix, *settings, *encoding)
+    if reader is None:
+        return Mixture(config.data, config.mix, *settings)
+    return Mixture(config.data, config.mix, *settings, reader.training_batch, reader.context_length)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate.utils import send_to_device
@@ -117,14 +117,13 @@ class VokenModel(nn.Module):
     def __init__(self, pipe: MiniGPT5Pipeline, weights: LossWeights):
         super().__init__()
         self.comprehension, self.mapper = pipe.comprehension, pipe.mapper
-        self.reader, self.painter, self.weights = pipe.reader, painter_of(pipe.painter), weights
+        self.reader, self.painter, self.weights = pipe.reader, trainable(painter_of(pipe.painter)), weights
         self._caches: dict[str, FeatureCache] = {}
         self.image_size = self.painter.default_size[0]
         for name in PARTS:
             if isinstance(part := getattr(pipe, name), nn.Module):
                 self.add_module(name, part.requires_grad_(False))
         if weights.diffusion or weights.caption:
-            trainable(self.painter)
             # What does not fit is found before the first step.
             pipe.null_conditioning()
         if weights.diffusion:
@@ -198,7 +197,7 @@ class VokenModel(nn.Module):
         return self._cached(
             "pictures",
             _content_keys(pixel_values),
-            lambda places: self.reader.picture_features({"pixel_values": pixel_values[places]}),
+            lambda places: cast(Any, self.reader).picture_features({"pixel_values": pixel_values[places]}),
         )
 
     @torch.no_grad()
@@ -288,7 +287,7 @@ class VokenModel(nn.Module):
             dropped = drop_for_guidance(len(features), weights.guidance_dropout, device)
         mapped = self.mapper.conditioning(torch.where(dropped.view(-1, 1, 1), torch.zeros_like(features), features))
         if weights.caption:
-            told = ["" if drop else caption for drop, caption in zip(dropped.tolist(), captions, strict=True)]
+            told = ["" if drop else caption for drop, caption in zip(dropped.tolist(), captions or (), strict=True)]
             losses["caption"] = share * caption_loss(mapped, self.encode_captions(told))
             losses["loss"] = losses["loss"] + weights.caption * losses["caption"]
         if weights.diffusion:

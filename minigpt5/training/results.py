@@ -41,5 +41,6 @@ def save_result(result: Any, folder: Path, *beside: Any) -> None:
             check_finite(part.state_dict(), f"{folder}: {type(part).__name__} is not written in float16")
     mark = next(mark for kind, mark in _MARKS.items() if isinstance(result, kind))
     with whole_folder(folder, mark) as new:
-        for one in (result, *beside):
+        saved: tuple[Any, ...] = (result, *beside)
+        for one in saved:
             one.save_pretrained(new)

@@ -55,7 +55,7 @@ def changes(settings: Settings, saved: Mapping[str, Any], prefix: str = "") -> I
 
 
 def check_resumable(
-    settings: Settings, state: Mapping[str, Any], frozen: Mapping[str, torch.Tensor], rows: Mapping[str, int]
+    settings: Any, state: Mapping[str, Any], frozen: Mapping[str, torch.Tensor], rows: Mapping[str, int]
 ) -> list[Change]:
     """What has changed since a checkpoint was written, all of which may.
 
@@ -100,7 +100,11 @@ def frozen_samples(module: nn.Module) -> dict[str, torch.Tensor]:
 def _check_frozen(here: Mapping[str, torch.Tensor], there: Mapping[str, torch.Tensor]) -> None:
     for name in sorted(here.keys() | there.keys()):
         own, other = here.get(name), there.get(name)
-        alike = own is not None and other is not None and own.shape == other.shape
         # Bases in fp32, bf16 and fp16 are one base.
-        if not alike or not torch.allclose(own, other, rtol=0.02, atol=1e-4):
+        if (
+            own is None
+            or other is None
+            or own.shape != other.shape
+            or not torch.allclose(own, other, rtol=0.02, atol=1e-4)
+        ):
             _refuse(f"the base has another {name} than", "what was trained goes with its base", "name that model")

@@ -15,7 +15,7 @@ import stat
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -74,7 +74,7 @@ def to_rgb(picture: Picture) -> Image.Image:
             raise ImageError(f"broken picture ({_reason(error)})") from None
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(picture, torch.Tensor):
-        return _from_array(_tensor_values(picture))
+        return _from_array(_tensor_values(cast("torch.Tensor", picture)))
     if isinstance(picture, np.ndarray):
         if picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] not in (1, 3, 4)):
             raise ImageError(f"a picture array is (height, width[, 1, 3 or 4]), got shape {picture.shape}")
@@ -159,7 +159,7 @@ def _from_pil(picture: Image.Image) -> Image.Image:
 def _turn(picture: Image.Image) -> Image.Transpose | None:
     """What brings a picture upright; nothing where its EXIF cannot be read."""
     try:
-        return TURNS.get(picture.getexif().get(ExifTags.Base.Orientation))
+        return TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # almost anything, on a broken entry
         return None
 

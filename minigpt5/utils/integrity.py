@@ -234,7 +234,7 @@ def load_whole_pipeline(
     names: Iterable[str],
     variant: str | None = None,
     state: Callable[[nn.Module], dict[str, torch.Tensor]] = nn.Module.state_dict,
-) -> DiffusionPipeline:
+) -> Any:
     """Load a pipeline's folder, and see before and afterwards that its parts are whole.
 
     Args:

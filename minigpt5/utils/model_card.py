@@ -36,5 +36,5 @@ reply = pipe("What happens next? <ImageHere>", images=[picture])
 print(reply.text[0])
 ```
 
-Defaults: guidance scale {pipe.config.guidance_scale}, {pipe.config.num_inference_steps} denoising steps.
+Defaults: guidance scale {pipe.config["guidance_scale"]}, {pipe.config["num_inference_steps"]} denoising steps.
 """

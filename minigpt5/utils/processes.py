@@ -16,7 +16,7 @@ def process_state() -> PartialState:
 
 def pick_device() -> torch.device:
     """This process's GPU where there is one, otherwise the CPU."""
-    return process_state().device
+    return torch.device(process_state().device or "cpu")
 
 
 def is_main_process() -> bool:

@@ -35,7 +35,7 @@ def lend(library: str, name: str, find: Callable[[], Any], after: str | None = N
                 return own(attribute)
             raise AttributeError(f"module {library!r} has no attribute {attribute!r}")
 
-        module.__getattr__ = look_up
+        vars(module)["__getattr__"] = look_up
 
     if settled in sys.modules:
         add()

@@ -92,7 +92,7 @@ def kinds_of(annotation: Any) -> tuple:
 
 def nested_settings(annotation: Any) -> type[Settings] | None:
     """The settings that are the value of a field, if it has such."""
-    return next((kind for kind in kinds_of(annotation) if is_dataclass(kind)), None)
+    return next((kind for kind in kinds_of(annotation) if isinstance(kind, type) and issubclass(kind, Settings)), None)
 
 
 def default_of(one: Field) -> Any:

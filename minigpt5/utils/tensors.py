@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ class Tensors:
     def __init__(
         self,
         source: Path,
-        shapes: dict[str, Iterable[int]],
+        shapes: Mapping[str, Iterable[int]],
         read: Callable[[str], torch.Tensor],
         absent: Iterable[str] = (),
     ):

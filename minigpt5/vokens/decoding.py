@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Literal
+from typing import cast
 
 import torch
 from transformers import (
@@ -59,7 +59,7 @@ class DecodingConfig:
     top_k: int = 50
     top_p: float = 0.9
     repetition_penalty: float = 1.0
-    image_mode: Literal["auto", "always", "never"] = "auto"
+    image_mode: str = "auto"
     max_images: int = 1
     stop_strings: tuple[str, ...] | None = None
     suppress_marks: bool = True
@@ -225,17 +225,19 @@ class InterleavedDecoder:
             longest = max(len(row.history) for row in rows)
             begin = self.reader.reply_begin_id
             history = [[begin] * (1 + longest - len(row.history)) + row.history for row in rows]
-            logits = self.warp(torch.tensor(history, device=logits.device), logits)
+            logits = self.warp(
+                cast(torch.LongTensor, torch.tensor(history, device=logits.device)), cast(torch.FloatTensor, logits)
+            )
         if not config.do_sample:
             return logits.argmax(-1).tolist()
         shares = logits.softmax(-1)
         if self.choose is not None:
             return self.choose(shares).tolist()
-        if not isinstance(self.generator, (list, tuple)):
+        if not isinstance(self.generator, Sequence):
             return _multinomial(shares, self.generator).tolist()
         # A row that has nothing to choose leaves its generator alone: what it paints must not depend on the others.
         return [
-            self.img0 if row.done or row.pending else _multinomial(share, generator).item()
+            self.img0 if row.done or row.pending else int(_multinomial(share, generator))
             for row, share, generator in zip(rows, shares, self.generator, strict=True)
         ]
 
@@ -316,6 +318,6 @@ def decode_texts(reader: Reader, prompts: Sequence, batch_size: int = 50, **opti
         batch = prompts[start : start + batch_size]
         texts = [""] * len(batch)
         for event in decoder.events(reader.encode(batch).to(reader.model.device)):
-            texts[event.row] += event.text
+            texts[event.row] += cast(TextEvent, event).text
         replies += texts
     return replies

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ class StandInEncoder(nn.Module):
 
     def __init__(self, judge: Judge, sentences: nn.Module):
         super().__init__()
-        self.judge, self.sentences = judge, sentences
+        self.judge, self.sentences = judge, cast(Any, sentences)
 
     def encode_pictures(self, pictures: Sequence[Picture]) -> torch.Tensor:
         """Unit vectors `(pictures, features)`."""
@@ -50,8 +51,8 @@ class StandInEncoder(nn.Module):
 @torch.no_grad()
 def last_features(judge: Judge, pictures: Sequence[Picture]) -> torch.Tensor:
     """What the judge's linear layer reads: `(pictures, channels, cells)`."""
-    pixels = torch.stack([to_tensor(picture, judge.config.image_size) for picture in pictures])
-    return judge.features(pixels.to(judge.device, judge.dtype)).unflatten(1, (judge.config.channels[-1], -1))
+    pixels = torch.stack([to_tensor(picture, judge.config["image_size"]) for picture in pictures])
+    return judge.features(pixels.to(judge.device, judge.dtype)).unflatten(1, (judge.config["channels"][-1], -1))
 
 
 def frechet_distance(one: np.ndarray, other: np.ndarray) -> float:
@@ -156,7 +157,7 @@ class Rows:
     def plain(self) -> dict[str, list]:
         """For JSON, which has no NaN: `None` in its place."""
         rounded = {name: np.round(rows.astype(float), 5).astype(object) for name, rows in self.parts.items()}
-        return {name: np.where(rows != rows, None, rows).tolist() for name, rows in rounded.items()}
+        return {name: np.where(rows != rows, cast(Any, None), rows).tolist() for name, rows in rounded.items()}
 
     @classmethod
     def read(cls, plain: dict[str, list]) -> Rows:
@@ -202,7 +203,7 @@ def measure(items: Sequence[Item], replies: ReplyFolder, truth: dict[str, Scene]
 def _picture_parts(
     items: Sequence[Item], replies: Sequence[Reply], truth: dict[str, Scene], encoder: StandInEncoder
 ) -> dict[str, np.ndarray]:
-    judge, channels = encoder.judge, encoder.judge.config.channels[-1]
+    judge, channels = encoder.judge, encoder.judge.config["channels"][-1]
     parts = {name: np.full((len(items), 1), np.nan) for name in ("similarity", "attributes", "frame", "hero", "agrees")}
     parts["features"] = np.full((len(items), 2 * channels), np.nan)
     for row, (item, reply) in enumerate(zip(items, replies, strict=True)):
@@ -234,7 +235,7 @@ def _text_parts(
     for name, metric in (("bleu", WordBLEU()), ("rouge_l", RougeL()), ("s_bert", sentences)):
         metric.update(texts, truths)
         parts[name] = metric.items
-    naming = [bool((told := read(text)).mentions or told.place or told.time) for text in truths]
+    naming = [bool((told := read(text or "")).mentions or told.place or told.time) for text in truths]
     accuracy = TextAccuracy()
     accuracy.update(
         [text for text, names in zip(texts, naming, strict=True) if names],
