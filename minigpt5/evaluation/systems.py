@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from diffusers import UNet2DConditionModel
 from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 
 from minigpt5 import __version__
 from minigpt5.data.splits import choose_split
@@ -195,7 +196,10 @@ def revision(name: str | Path) -> str:
                 while block := content.read(1 << 20):
                     digest.update(block)
         return f"sha256:{digest.hexdigest()[:16]}"
-    cached = try_to_load_from_cache(str(name), "model_index.json")
+    try:
+        cached = try_to_load_from_cache(str(name), "model_index.json")
+    except HFValidationError:  # a path, and no name of a repository
+        cached = None
     if not isinstance(cached, str):
         raise FileNotFoundError(f"{name} is no folder, no shipped model, and not in the cache of the Hugging Face hub")
     return f"commit:{Path(cached).parent.name}"

@@ -93,5 +93,6 @@ def test_a_revision_changes_with_the_weights(tmp_path):
     assert before == revision(tmp_path) and before.startswith("sha256:")
     miniature.build_unet().save_pretrained(tmp_path)
     assert revision(tmp_path) != before
-    with pytest.raises(FileNotFoundError, match="no folder"):
-        revision("owner/none")
+    for name in ("owner/none", tmp_path / "none"):
+        with pytest.raises(FileNotFoundError, match="no folder"):
+            revision(name)
