@@ -66,6 +66,10 @@ def _told_twice(parts: Mapping[str, Any]) -> Iterator[tuple[str, Any, str, Any]]
         longest = _get(parts.get("tokenizer"), "model_max_length")
         yield "the mapper's text_length", length, "the tokenizer's model_max_length", longest
 
+    levels = _get(parts.get("scheduler"), "alphas_cumprod")
+    if levels is not None:
+        steps = _get(parts.get("scheduler"), "config", "num_train_timesteps")
+        yield "the shape of the scheduler's noise levels", tuple(levels.shape), "its num_train_timesteps", (steps,)
     channels = _get(vae, "config", "latent_channels")
     for name in ("in_channels", "out_channels"):
         yield f"the UNet's {name}", _get(unet, "config", name), "the VAE's latent_channels", channels

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from minigpt5 import MiniGPT5Pipeline, MiniGPT5Processor, VokenMapper
@@ -41,6 +41,11 @@ def processor(texts, size=64, **settings):
         ("vae", lambda _: AutoencoderKL(latent_channels=16, norm_num_groups=4, block_out_channels=(8,)), "is 16"),
         ("text_encoder", lambda _: text_encoder(hidden_size=64), "128, but the text encoder's hidden_size is 64"),
         ("text_encoder", lambda _: text_encoder(max_position_embeddings=77), "text_length is 32, but .* is 77"),
+        (
+            "scheduler",
+            lambda _: DDIMScheduler(trained_betas=[0.1, 0.2]),
+            r"noise levels is \(2,\), but .* \(1000,\)",
+        ),
         ("processor", lambda texts: processor(texts, num_query_tokens=4), "num_query_tokens is 4, but .* is 8"),
         ("processor", lambda texts: processor(texts, n_vokens=9), "image_token_id is .*; the vocabulary of the"),
         ("processor", lambda texts: processor(texts, size=32), r"pictures is \(32, 32\), but .* is \(64, 64\)"),
