@@ -7,8 +7,10 @@ depend on their index alone and every step has its own seed, so a run that was s
 from __future__ import annotations
 
 import math
+import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -160,8 +162,17 @@ class Batches(Dataset):
 
 
 def leave_stopping_to_the_run(worker: int) -> None:
-    """Schedulers and terminals send their signal to all processes of a run; workers end with it, after it has saved."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Schedulers send SIGTERM to all processes of a run: a worker heeds that of the run alone, which saves first."""
+    if not hasattr(signal, "sigwaitinfo"):
+        return  # macOS
+
+    def end_with_the_run() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+            pass
+        os._exit(0)
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=end_with_the_run, daemon=True).start()
 
 
 def as_it_is(batch: Any) -> Any:
@@ -379,6 +390,8 @@ def fit(
         collate_fn=as_it_is,
         num_workers=config.num_workers,
         worker_init_fn=leave_stopping_to_the_run,
+        # What makes batches has them open; other ways to start a process, the usual one since Python 3.14, pickle it.
+        multiprocessing_context="fork" if config.num_workers else None,
     )
     with noticed(signal.SIGTERM) as stop:
         ahead = iter(loader)
