@@ -5,6 +5,7 @@ import pickle
 import runpy
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,19 @@ from minigpt5.data.readers import read_chat
 from minigpt5.data.splits import choose_split
 from minigpt5.evaluation.claims.divter import write_divter_chats
 from minigpt5.evaluation.claims.jobs import Job, run_jobs
-from minigpt5.evaluation.claims.paper import check_claims, vokens_system
-from minigpt5.evaluation.claims.plan import FEW, TRAININGS, Counts, evaluations
+from minigpt5.evaluation.claims.paper import TURN, check_claims, vokens_system
+from minigpt5.evaluation.claims.plan import FEW, TRAININGS, Counts, Evaluation, SystemConfig, evaluations
 from minigpt5.evaluation.claims.report import Heading, Paragraph, Plot, Table, html, markdown
 from minigpt5.evaluation.claims.rows import FIGURES, Rows, frechet_distance, measure
-from minigpt5.evaluation.claims.runner import ClaimsRun, Timed, export_captions, train_in_process, write_base
+from minigpt5.evaluation.claims.runner import (
+    ClaimsRun,
+    Timed,
+    export_captions,
+    is_measured,
+    system_record,
+    train_in_process,
+    write_base,
+)
 from minigpt5.evaluation.claims.verdicts import Claim, Statement, counts, flat, more, no_less
 from minigpt5.evaluation.claims.vokens import with_fresh_vokens
 from minigpt5.evaluation.items import dialogue_items, story_items
@@ -247,6 +256,20 @@ def test_every_claim_finds_its_systems_and_tasks_in_the_plan(monkeypatch):
     claims = check_claims(Noted())
     assert all(claim.statements for claim in claims) and len(claims) == 9
     assert read <= asked
+
+
+def test_what_another_model_was_measured_by_is_not_taken_for_this_one_s(tmp_path):
+    """A model of other weights, or another adapter, is asked anew."""
+    model, file = tmp_path / "model", tmp_path / "rows.json"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    asked = Evaluation(SystemConfig(str(model)), "data", {TURN: 4})
+    assert not is_measured(file, asked)
+    file.write_text(json.dumps({"tasks": {TURN: 4}, "system": system_record(asked.system), "rows": {}}))
+    assert is_measured(file, asked) and not is_measured(file, replace(asked, tasks={TURN: 5}))
+    assert not is_measured(file, replace(asked, system=replace(asked.system, adapter=str(model))))
+    (model / "config.json").write_text('{"trained": "more"}')
+    assert not is_measured(file, asked)
 
 
 @pytest.mark.parametrize("name", TRAININGS)

@@ -100,7 +100,7 @@ class ClaimsRun:
             read = filter(None, (system.model, system.adapter, system.unet, evaluation.data))
             arguments = (self._opened(evaluation), self.replies(name), file, self.folders["judge"])
             ask = self._timed(slug(name), ask_and_measure, *arguments)
-            done = partial(_is_measured, file, dict(evaluation.tasks))
+            done = partial(is_measured, file, self._opened(evaluation))
             jobs.append(Job(slug(name), ask, done, self._needs(jobs, *read), apart=True))
         return jobs
 
@@ -220,11 +220,8 @@ def ask_and_measure(evaluation: Evaluation, replies: Path, measured: Path, judge
     """Have a system reply to what it has not replied to, and keep the rows of its figures."""
     quiet_libraries()
     system, folder = evaluation.system, ReplyFolder(replies)
-    parts = {name: path for name in ("model", "adapter", "unet") if (path := getattr(system, name))}
-    folder.claim(
-        {"kind": system.kind, "guidance_scale": system.guidance_scale}
-        | {name: [str(path), revision(path)] for name, path in parts.items()}
-    )
+    record = system_record(system)
+    folder.claim(record)
     truth, rows = read_truth(evaluation.data, "validation"), {}
     asked = open_system(system)
     options: dict[str, Any] = {} if system.guidance_scale is None else {"guidance_scale": system.guidance_scale}
@@ -232,7 +229,7 @@ def ask_and_measure(evaluation: Evaluation, replies: Path, measured: Path, judge
         items = open_items(evaluation.data, task, count)
         generate(asked, items, folder, max_bad_share=0, **options)
         rows[task] = measure(items, folder, truth, load_judge(judge)).plain()
-    write_json(measured, {"tasks": dict(evaluation.tasks), "rows": rows})
+    write_json(measured, {"tasks": dict(evaluation.tasks), "system": record, "rows": rows})
 
 
 def train_in_process(command: Sequence[str], log: Path) -> None:
@@ -268,5 +265,22 @@ def write_base(base: Path, n_vokens: int, out: Path) -> None:
     save_result(with_fresh_vokens(MiniGPT5Pipeline.from_pretrained(base), n_vokens), out)
 
 
-def _is_measured(file: Path, tasks: Mapping[str, int]) -> bool:
-    return file.exists() and read_json(file)["tasks"] == tasks
+def system_record(system: SystemConfig) -> dict[str, Any]:
+    """What tells one system from another: its parts with their revisions."""
+    parts = {name: path for name in ("model", "adapter", "unet") if (path := getattr(system, name))}
+    told = {"kind": system.kind, "guidance_scale": system.guidance_scale}
+    return told | {name: [str(path), revision(path)] for name, path in parts.items()}
+
+
+def is_measured(file: Path, evaluation: Evaluation) -> bool:
+    """Whether a file has the rows of these tasks, of the system as it is now."""
+    if not file.exists():
+        return False
+    written = read_json(file)
+    if written["tasks"] != dict(evaluation.tasks):
+        return False
+    try:
+        return written.get("system") == system_record(evaluation.system)
+    except FileNotFoundError:
+        # A model that was taken away cannot be measured again, nor has it changed.
+        return True
