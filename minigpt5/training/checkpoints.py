@@ -168,7 +168,13 @@ def load_training_state(module: nn.Module, optimizer: torch.optim.Optimizer, sta
         else:
             how = f"{'lacks' if name in wanted else 'has besides'} {name}"
         raise CheckpointError(f"the checkpoint {how}: it is of other settings")
-    options = StateDictOptions(strict=False, **_WHOLE)
+    options, saved = StateDictOptions(strict=False, **_WHOLE), state["optimizer"]
+    # A parameter that has had no gradient has no moments; torch 2.6 wants an entry all the same.
+    moments = {name: {} for group in saved["param_groups"] for name in group["params"]} | saved["state"]
     set_state_dict(
-        module, optimizer, model_state_dict=state["parameters"], optim_state_dict=state["optimizer"], options=options
+        module,
+        optimizer,
+        model_state_dict=state["parameters"],
+        optim_state_dict=saved | {"state": moments},
+        options=options,
     )
