@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 from diffusers import (
-    AutoencoderDC,
     AutoencoderKLQwenImage,
     DDIMScheduler,
     DPMSolverMultistepScheduler,
@@ -26,7 +25,7 @@ from diffusers import (
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
 )
-from painter_parts import SMALL, randomise, seeded, unet, vae
+from painter_parts import SMALL, randomise, sana_vae, seeded, unet, vae
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -162,20 +161,7 @@ def sana(tokenizer):
     return SanaPipeline(
         tokenizer=tokenizer,
         text_encoder=gemma(tokenizer),
-        vae=AutoencoderDC(
-            latent_channels=4,
-            attention_head_dim=2,
-            encoder_block_out_channels=(8, 16),
-            decoder_block_out_channels=(8, 16),
-            encoder_block_types=("ResBlock", "ResBlock"),
-            decoder_block_types=("ResBlock", "ResBlock"),
-            encoder_layers_per_block=(1, 1),
-            decoder_layers_per_block=(1, 1),
-            encoder_qkv_multiscales=((), ()),
-            decoder_qkv_multiscales=((), ()),
-            decoder_norm_types="rms_norm",
-            scaling_factor=0.41407,
-        ),
+        vae=sana_vae(decoder_norm_types="rms_norm", scaling_factor=0.41407),
         transformer=SanaTransformer2DModel(
             **SMALL,
             in_channels=4,

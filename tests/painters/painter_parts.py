@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderDC, AutoencoderKL, UNet2DConditionModel
 
 SMALL = {"num_attention_heads": 2, "attention_head_dim": 16, "num_layers": 1}
 
@@ -34,6 +34,22 @@ def unet(**settings):
 
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
+
+
+def sana_vae(**settings):
+    return AutoencoderDC(
+        latent_channels=4,
+        attention_head_dim=2,
+        encoder_block_out_channels=(8, 16),
+        decoder_block_out_channels=(8, 16),
+        encoder_block_types=("ResBlock", "ResBlock"),
+        decoder_block_types=("ResBlock", "ResBlock"),
+        encoder_layers_per_block=(1, 1),
+        decoder_layers_per_block=(1, 1),
+        encoder_qkv_multiscales=((), ()),
+        decoder_qkv_multiscales=((), ()),
+        **settings,
+    )
 
 
 def randomise(module):

@@ -8,7 +8,7 @@ import diffusers
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler as Flow
-from painter_parts import SMALL, randomise, seeded, unet, vae
+from painter_parts import SMALL, randomise, sana_vae, seeded, unet, vae
 from torch import nn
 
 from minigpt5 import MiniGPT5Pipeline
@@ -253,21 +253,6 @@ def pixart_alpha(kind="PixArtAlphaPipeline", **given):
 
 def pixart_pag():
     return pixart_alpha("PixArtSigmaPAGPipeline", pag_applied_layers=["blocks.0"])
-
-
-def sana_vae():
-    return diffusers.AutoencoderDC(
-        latent_channels=4,
-        attention_head_dim=2,
-        encoder_block_out_channels=(8, 16),
-        decoder_block_out_channels=(8, 16),
-        encoder_block_types=("ResBlock", "ResBlock"),
-        decoder_block_types=("ResBlock", "ResBlock"),
-        encoder_layers_per_block=(1, 1),
-        decoder_layers_per_block=(1, 1),
-        encoder_qkv_multiscales=((), ()),
-        decoder_qkv_multiscales=((), ()),
-    )
 
 
 def sana(kind, scheduler, **given):
