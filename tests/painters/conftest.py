@@ -19,13 +19,11 @@ from diffusers import (
     QwenImagePipeline,
     QwenImageTransformer2DModel,
     SanaPipeline,
-    SanaTransformer2DModel,
-    SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
 )
-from painter_parts import SMALL, randomise, sana_vae, seeded, unet, vae
+from painter_parts import SMALL, randomise, sana_transformer, sana_vae, sd3_transformer, seeded, unet, unet_xl, vae
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -99,12 +97,7 @@ def stable_diffusion_xl(tokenizer):
         text_encoder_2=clip(tokenizer, CLIPTextModelWithProjection),
         tokenizer=tokenizer,
         tokenizer_2=tokenizer,
-        unet=unet(
-            cross_attention_dim=64,
-            addition_embed_type="text_time",
-            addition_time_embed_dim=8,
-            projection_class_embeddings_input_dim=6 * 8 + 24,
-        ),
+        unet=unet_xl(),
         scheduler=EulerDiscreteScheduler(**BETAS, timestep_spacing="leading", steps_offset=1),
         add_watermarker=False,
     )
@@ -112,16 +105,7 @@ def stable_diffusion_xl(tokenizer):
 
 def stable_diffusion_3(tokenizer):
     return StableDiffusion3Pipeline(
-        transformer=SD3Transformer2DModel(
-            **SMALL,
-            sample_size=8,
-            in_channels=4,
-            out_channels=4,
-            joint_attention_dim=64,
-            caption_projection_dim=32,
-            pooled_projection_dim=48,
-            pos_embed_max_size=8,
-        ),
+        transformer=sd3_transformer(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=vae(shift_factor=0.06, scaling_factor=1.5),
         text_encoder=clip(tokenizer, CLIPTextModelWithProjection),
@@ -162,16 +146,7 @@ def sana(tokenizer):
         tokenizer=tokenizer,
         text_encoder=gemma(tokenizer),
         vae=sana_vae(decoder_norm_types="rms_norm", scaling_factor=0.41407),
-        transformer=SanaTransformer2DModel(
-            **SMALL,
-            in_channels=4,
-            out_channels=4,
-            num_cross_attention_heads=2,
-            cross_attention_head_dim=16,
-            cross_attention_dim=32,
-            caption_channels=32,
-            sample_size=16,
-        ),
+        transformer=sana_transformer(),
         scheduler=DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0),
     )
 

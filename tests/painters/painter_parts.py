@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import torch
-from diffusers import AutoencoderDC, AutoencoderKL, UNet2DConditionModel
+from diffusers import (
+    AutoencoderDC,
+    AutoencoderKL,
+    SanaTransformer2DModel,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+)
 
 SMALL = {"num_attention_heads": 2, "attention_head_dim": 16, "num_layers": 1}
 
@@ -34,6 +40,42 @@ def unet(**settings):
 
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
+
+
+def unet_xl():
+    return unet(
+        cross_attention_dim=64,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + 24,
+    )
+
+
+def sd3_transformer():
+    return SD3Transformer2DModel(
+        **SMALL,
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        joint_attention_dim=64,
+        caption_projection_dim=32,
+        pooled_projection_dim=48,
+        pos_embed_max_size=8,
+    )
+
+
+def sana_transformer(**settings):
+    return SanaTransformer2DModel(
+        **SMALL,
+        in_channels=4,
+        out_channels=4,
+        num_cross_attention_heads=2,
+        cross_attention_head_dim=16,
+        cross_attention_dim=32,
+        caption_channels=32,
+        sample_size=16,
+        **settings,
+    )
 
 
 def sana_vae(**settings):

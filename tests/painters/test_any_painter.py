@@ -8,7 +8,7 @@ import diffusers
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler as Flow
-from painter_parts import SMALL, randomise, sana_vae, seeded, unet, vae
+from painter_parts import SMALL, randomise, sana_transformer, sana_vae, sd3_transformer, seeded, unet, unet_xl, vae
 from torch import nn
 
 from minigpt5 import MiniGPT5Pipeline
@@ -256,18 +256,7 @@ def pixart_pag():
 
 
 def sana(kind, scheduler, **given):
-    transformer = diffusers.SanaTransformer2DModel(
-        **SMALL,
-        in_channels=4,
-        out_channels=4,
-        num_cross_attention_heads=2,
-        cross_attention_head_dim=16,
-        cross_attention_dim=32,
-        caption_channels=32,
-        sample_size=16,
-        qk_norm="rms_norm_across_heads",
-        guidance_embeds=kind == "SanaSprintPipeline",
-    )
+    transformer = sana_transformer(qk_norm="rms_norm_across_heads", guidance_embeds=kind == "SanaSprintPipeline")
     return parts(kind, vae=sana_vae(), transformer=transformer, scheduler=scheduler, **given)
 
 
@@ -285,28 +274,12 @@ def stable_diffusion_pag():
 
 
 def stable_diffusion_xl_pag():
-    network = unet(
-        cross_attention_dim=64,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=6 * 8 + 24,
-    )
-    given = {"vae": vae(), "unet": network, "scheduler": diffusers.EulerDiscreteScheduler(), "add_watermarker": False}
+    given = {"vae": vae(), "unet": unet_xl(), "scheduler": diffusers.EulerDiscreteScheduler(), "add_watermarker": False}
     return parts("StableDiffusionXLPAGPipeline", **given, pag_applied_layers=["mid"])
 
 
 def stable_diffusion_3_pag():
-    transformer = diffusers.SD3Transformer2DModel(
-        **SMALL,
-        sample_size=8,
-        in_channels=4,
-        out_channels=4,
-        joint_attention_dim=64,
-        caption_projection_dim=32,
-        pooled_projection_dim=48,
-        pos_embed_max_size=8,
-    )
-    given = {"vae": vae(shift_factor=0.1), "transformer": transformer, "scheduler": Flow()}
+    given = {"vae": vae(shift_factor=0.1), "transformer": sd3_transformer(), "scheduler": Flow()}
     return parts("StableDiffusion3PAGPipeline", **given, pag_applied_layers=["blocks.0"])
 
 
