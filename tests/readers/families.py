@@ -10,6 +10,7 @@ import torch
 import transformers as hf
 from tokenizers import AddedToken, Tokenizer
 from transformers.models.smolvlm import processing_smolvlm
+from transformers.utils import is_torchvision_greater_or_equal
 
 from minigpt5 import MiniGPT4ForConditionalGeneration, MiniGPT5Processor
 from minigpt5.storyworld import miniature
@@ -237,8 +238,10 @@ class Families:
         tokenizer = self.tokenizer(
             "<|im_start|>", "<fake_token_around_image>", "<image>", "<global-img>", *marks, "<end_of_utterance>"
         )
+        # What AutoProcessor opens: below 0.27 torchvision cannot resize as these processors do.
+        backend = "" if is_torchvision_greater_or_equal("0.27") else "Pil"
         processor = getattr(hf, f"{name}Processor")(
-            getattr(hf, f"{name}ImageProcessor")(
+            getattr(hf, f"{name}ImageProcessor{backend}")(
                 size={"longest_edge": 56}, max_image_size={"longest_edge": 28}, do_image_splitting=True
             ),
             tokenizer,
