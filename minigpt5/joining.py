@@ -31,7 +31,8 @@ from transformers import (
 from minigpt5.painters import painter_of, take_apart, trainable
 from minigpt5.pipeline import MiniGPT5Pipeline
 from minigpt5.readers import add_vokens, reader_of
-from minigpt5.readers.vokens import voken_ids
+from minigpt5.readers.processor import MiniGPT5Processor
+from minigpt5.readers.vokens import replace_vokens, voken_ids
 from minigpt5.utils.integrity import load_whole, load_whole_pipeline, local_folder
 from minigpt5.utils.json_files import read_json
 from minigpt5.vokens.connector import Connector
@@ -62,7 +63,8 @@ def new_pipeline(
 
     Args:
         comprehension, processor: a vision-language or causal language model of transformers, and its processor or
-            tokenizer, to which vokens are added. One that has as many already keeps them.
+            tokenizer, to which vokens are added. One that has as many already keeps them; where MiniGPT-4 has others,
+            new ones take their place.
         painter: a pipeline of diffusers whose call takes embeddings.
         n_vokens: vokens that make a picture.
         connector: "mapper", the published one, or "queries", a bidirectional encoder.
@@ -84,6 +86,8 @@ def new_pipeline(
     there = len(voken_ids(getattr(processor, "tokenizer", processor)))
     if not there:
         processor = add_vokens(comprehension, processor, n_vokens, seed)
+    elif there != n_vokens and isinstance(processor, MiniGPT5Processor):
+        processor = replace_vokens(comprehension, processor, n_vokens, seed)
     elif there != n_vokens:
         raise ValueError(f"the reader has {there} vokens already; join it with n_vokens={there}")
     reader = reader_of(comprehension, processor, sizes.get("reader_layers", (-1,)))

@@ -11,6 +11,7 @@ from minigpt5 import MiniGPT5Pipeline, QueryConnector, cli
 from minigpt5.joining import licence, new_pipeline, open_reader
 from minigpt5.painters import painter_of, trainable
 from minigpt5.painters.shapes import flux_1, sana_0_6b
+from minigpt5.readers import add_vokens
 from minigpt5.readers.shapes import qwen2_5_vl
 from minigpt5.storyworld import others
 from minigpt5.training.objective import LossWeights, VokenModel
@@ -127,8 +128,14 @@ def test_parts_of_pipelines_are_joined_by_name():
     pipe = MiniGPT5Pipeline.join("storyworld-mini", "storyworld-mini")
     assert pipe.mapper.config.text_dim == pipe.unet.config.cross_attention_dim
     assert licence("storyworld-mini") == "apache-2.0"
+    assert MiniGPT5Pipeline.join("storyworld-mini", "storyworld-mini", n_vokens=4).reader.n_vokens == 4
+
+
+def test_vokens_of_other_readers_are_not_replaced(folders):
+    model, processor = open_reader(folders / "reader")
+    processor = add_vokens(model, processor, 8)
     with pytest.raises(ValueError, match="8 vokens already; join it with n_vokens=8"):
-        MiniGPT5Pipeline.join("storyworld-mini", "storyworld-mini", n_vokens=4)
+        MiniGPT5Pipeline.join((model, processor), "storyworld-mini", n_vokens=4)
 
 
 def test_what_does_not_fit_is_one_line(folders, tmp_path, capsys):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import Any, cast
 
 import torch
 from tokenizers import AddedToken
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast, ProcessorMixin
 
 from minigpt5.readers.processor import MiniGPT5Processor
 
@@ -40,7 +41,6 @@ def add_vokens(
     if n_vokens < 1:
         raise ValueError(f"a picture needs at least one voken, got {n_vokens}")
     tokenizer: Any = getattr(processor, "tokenizer", processor)
-    table: Any = model.get_input_embeddings()
     if voken_ids(tokenizer):
         raise ValueError(f"the tokenizer has {len(voken_ids(tokenizer))} vokens already")
     if getattr(model.config.get_text_config(decoder=True), "is_encoder_decoder", False):
@@ -52,6 +52,43 @@ def add_vokens(
         model.config.image_token_id = model.config.image_token_index = processor.image_token_id
     else:
         tokenizer.add_tokens([AddedToken(f"[IMG{i}]", special=True, normalized=False) for i in range(n_vokens)])
+    _draw_rows(model, tokenizer, words, seed)
+    return processor
+
+
+@torch.no_grad()
+def replace_vokens(
+    model: PreTrainedModel, processor: MiniGPT5Processor, n_vokens: int, seed: int = 0
+) -> MiniGPT5Processor:
+    """Give a model `n_vokens` untrained vokens in place of its own, as `add_vokens` draws them; changes `model`.
+
+    Returns:
+        Its new processor.
+
+    Raises:
+        ValueError: for fewer than one voken.
+    """
+    if n_vokens < 1:
+        raise ValueError(f"a picture needs at least one voken, got {n_vokens}")
+    words = processor.voken_ids[0]
+    processor = MiniGPT5Processor(
+        processor.image_processor,
+        _without_added(processor.tokenizer, words),
+        processor.num_query_tokens,
+        n_vokens,
+        processor.system,
+        cast(str, processor.chat_template),
+    )
+    # The vokens stand behind all words: what is cut off are theirs and the picture mark's rows, nothing else.
+    model.resize_token_embeddings(words, mean_resizing=False)
+    _draw_rows(model, processor.tokenizer, words, seed)
+    model.config.image_token_id = model.config.image_token_index = processor.image_token_id
+    return processor
+
+
+def _draw_rows(model: PreTrainedModel, tokenizer: Any, words: int, seed: int) -> None:
+    """Rows for the tokens from the id `words` on, as the rows before them are distributed."""
+    table: Any = model.get_input_embeddings()
     # Many tables have more rows than there are words.
     if len(tokenizer) > len(table.weight):
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
@@ -61,4 +98,17 @@ def add_vokens(
         known = weight[:words].float()
         noise = torch.randn(len(tokenizer) - words, weight.shape[1], generator=generator).to(weight.device)
         weight[words : len(tokenizer)] = (known.mean(0) + known.std(0) * noise).to(weight.dtype)
-    return processor
+
+
+def _without_added(tokenizer: Any, first: int) -> PreTrainedTokenizerFast:
+    """The tokenizer without the tokens that were added from the id `first` on."""
+    settings = json.loads(tokenizer.backend_tokenizer.to_str())
+    settings["added_tokens"] = [token for token in settings["added_tokens"] if token["id"] < first]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=type(tokenizer.backend_tokenizer).from_str(json.dumps(settings)),
+        pad_token=tokenizer.pad_token,
+        bos_token=tokenizer.bos_token,
+        eos_token=tokenizer.eos_token,
+        model_max_length=tokenizer.model_max_length,
+        clean_up_tokenization_spaces=False,
+    )

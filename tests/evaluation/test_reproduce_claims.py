@@ -33,7 +33,6 @@ from minigpt5.evaluation.claims.runner import (
     write_base,
 )
 from minigpt5.evaluation.claims.verdicts import Claim, Statement, counts, flat, more, no_less
-from minigpt5.evaluation.claims.vokens import with_fresh_vokens
 from minigpt5.evaluation.items import dialogue_items, story_items
 from minigpt5.evaluation.replies import ReplyFolder
 from minigpt5.evaluation.storyworld import read_truth
@@ -45,7 +44,6 @@ from minigpt5.utils.files import write_text
 from minigpt5.utils.images import open_image
 from minigpt5.utils.programs import ProgramError, read_config
 from minigpt5.utils.settings import Settings
-from minigpt5.vokens.adapters import add_voken_rows
 
 ROOT = Path(__file__).parents[2]
 
@@ -151,28 +149,6 @@ def test_talks_are_measured_by_relevance_and_by_where_pictures_come(data, tmp_pa
     assert figures["true"] == pytest.approx({"mm_relevance": 1, "picture_f1": 1}, abs=1e-4)
     assert figures["silent"]["picture_f1"] == 0
     assert figures["silent"]["mm_relevance"] < 0.95
-
-
-@pytest.mark.parametrize("n_vokens", [1, 16])
-def test_fresh_vokens(n_vokens, tmp_path):
-    pipe = MiniGPT5Pipeline.from_pretrained("storyworld-mini")
-    words = pipe.comprehension.get_input_embeddings().weight[: pipe.processor.voken_ids[0]].clone()
-    before = pipe("Where is the red fox?", image_mode="never", max_new_tokens=8).text
-    with_fresh_vokens(pipe, n_vokens).save_pretrained(tmp_path / "pipe")
-    pipe = MiniGPT5Pipeline.from_pretrained(tmp_path / "pipe")
-    pipe.set_progress_bar_config(disable=True)
-    assert pipe.processor.n_vokens == n_vokens
-    assert pipe.processor.image_token_id == pipe.comprehension.config.image_token_id == len(words) + n_vokens
-    assert torch.equal(pipe.comprehension.get_input_embeddings().weight[: len(words)], words)
-    assert len(pipe.comprehension.get_output_embeddings().weight) == len(words) + n_vokens + 1
-    assert pipe("Where is the red fox?", image_mode="never", max_new_tokens=8).text == before
-    assert len(pipe("Draw this: a fox.", image_mode="always", num_inference_steps=1).images[0]) == 1
-    add_voken_rows(pipe.comprehension, pipe.processor.voken_ids)
-
-
-def test_a_picture_needs_a_voken():
-    with pytest.raises(ValueError, match="at least one voken"):
-        with_fresh_vokens(None, 0)
 
 
 def test_names_of_vokens():

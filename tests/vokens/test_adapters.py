@@ -9,9 +9,9 @@ from diffusers.hooks import apply_group_offloading
 from safetensors.torch import load_file
 
 from minigpt5 import MiniGPT4ForConditionalGeneration, MiniGPT5Pipeline
-from minigpt5.evaluation.claims.vokens import with_fresh_vokens
 from minigpt5.readers.generic import next_token_logits
 from minigpt5.readers.minigpt4 import embed_prompt, last_hidden_states
+from minigpt5.readers.vokens import replace_vokens
 from minigpt5.training.cost import cost_table, training_cost
 from minigpt5.vokens.adapter_folder import save_adapter
 from minigpt5.vokens.adapters import LoraSettings, VokenHead, fuse_adapter, is_adapted, train_adapter
@@ -256,9 +256,10 @@ def test_an_adapter_of_a_tied_base_keeps_both_its_tables(tied, tmp_path):
     torch.testing.assert_close(states(again), states(tied), atol=1e-6, rtol=1e-6)
 
 
-def test_fresh_vokens_of_a_tied_model_stay_tied(tied):
-    table, head = tables(with_fresh_vokens(tied, 4).comprehension)
-    assert table is head and len(table) == len(tied.processor.tokenizer)
+def test_new_vokens_of_a_tied_model_stay_tied(tied):
+    processor = replace_vokens(tied.comprehension, tied.processor, 4)
+    table, head = tables(tied.comprehension)
+    assert table is head and len(table) == len(processor.tokenizer)
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -22,7 +22,6 @@ from minigpt5.evaluation.claims.jobs import Job, run_jobs
 from minigpt5.evaluation.claims.paper import CAPTIONS, TURN, VOKENS
 from minigpt5.evaluation.claims.plan import TRAININGS, Counts, Evaluation, SystemConfig, Training, evaluations
 from minigpt5.evaluation.claims.rows import Rows, measure
-from minigpt5.evaluation.claims.vokens import with_fresh_vokens
 from minigpt5.evaluation.generation import System, generate
 from minigpt5.evaluation.items import Item, alignment_items, dialogue_items, story_items
 from minigpt5.evaluation.replies import ReplyFolder
@@ -30,6 +29,7 @@ from minigpt5.evaluation.storyworld import read_truth
 from minigpt5.evaluation.systems import revision
 from minigpt5.loading import open_model
 from minigpt5.pipeline import MiniGPT5Pipeline
+from minigpt5.readers.vokens import replace_vokens
 from minigpt5.storyworld.export import export_cc3m, export_mmdialog, export_vist
 from minigpt5.storyworld.judge import load_judge
 from minigpt5.training.results import save_result
@@ -262,7 +262,9 @@ def export_captions(root: Path, sizes: Mapping[str, int]) -> None:
 def write_base(base: Path, n_vokens: int, out: Path) -> None:
     """The base with so many untrained vokens."""
     quiet_libraries()
-    save_result(with_fresh_vokens(MiniGPT5Pipeline.from_pretrained(base), n_vokens), out)
+    pipe = MiniGPT5Pipeline.from_pretrained(base)
+    pipe.register_modules(processor=replace_vokens(pipe.comprehension, pipe.processor, n_vokens))
+    save_result(pipe, out)
 
 
 def system_record(system: SystemConfig) -> dict[str, Any]:
