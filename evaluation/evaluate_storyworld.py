@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from minigpt5.evaluation.baselines import ZeroShotDiffusion
+from minigpt5.evaluation.storyworld import paint_alone
 from minigpt5.loading import ModelSettings, open_model
 from minigpt5.storyworld.draw import draw
 from minigpt5.storyworld.examine import (
@@ -37,17 +37,6 @@ class ExamConfig(ModelSettings):
 
     count: int = setting(200, least=1, help="scenes or stories a figure")
     out: Path | None = setting(None, help="JSON file for the figures")
-
-
-def paint_with_text_encoder(pipe, captions, batch_size=50):
-    """Pictures by the diffusion model alone, a batch at a time."""
-    painter = ZeroShotDiffusion(pipe)
-    pictures = []
-    for start in range(0, len(captions), batch_size):
-        batch = captions[start : start + batch_size]
-        generators = [torch.Generator().manual_seed(start + i) for i in range(len(batch))]
-        pictures += painter.paint(batch, generator=generators)
-    return pictures
 
 
 @torch.no_grad()
@@ -88,7 +77,7 @@ def main(config: ExamConfig):
         ("two characters", two, 0.6),
         ("held-out pairs", held_out, 0.75),
     ):
-        alone[name] = judge_accuracy(judge.read(paint_with_text_encoder(pipe, fresh_captions(scenes))), scenes)
+        alone[name] = judge_accuracy(judge.read(paint_alone(pipe, fresh_captions(scenes))), scenes)
         print("   ", {attribute: round(value, 3) for attribute, value in alone[name].items()})
         report(f"text encoder + UNet, {name}: all right", alone[name]["all"], target)
 

@@ -265,6 +265,12 @@ def add_join(commands) -> None:
         help="of all weights (default: float32)",
     )
     joining.add_argument("--seed", type=whole_number(0, LARGEST_SEED), default=0, help="of what is new (default: 0)")
+    joining.add_argument(
+        "--num-inference-steps", type=whole_number(1), metavar="N", help="a picture's (default: the painter's own)"
+    )
+    joining.add_argument(
+        "--guidance-scale", type=float, metavar="SCALE", help="a picture's (default: the painter's own)"
+    )
     joining.add_argument("--out", type=new_folder, metavar="DIR", required=True, help="the new pipeline folder")
 
 
@@ -281,7 +287,8 @@ def run_join(arguments: argparse.Namespace) -> None:
             reader = open_reader(arguments.reader, dtype)
         with opening(f"the painter {arguments.painter}"):
             painter = open_painter(arguments.painter, dtype)
-        pipe = join(reader, painter, arguments.n_vokens, connector=arguments.connector, seed=arguments.seed)
+        names = ("connector", "seed", "guidance_scale", "num_inference_steps")
+        pipe = join(reader, painter, arguments.n_vokens, **{name: getattr(arguments, name) for name in names})
         with whole_folder(arguments.out, "model_index.json") as folder:
             pipe.save_pretrained(folder)
     say(describe(pipe))

@@ -33,6 +33,7 @@ from minigpt5.pipeline import MiniGPT5Pipeline
 from minigpt5.readers import add_vokens, reader_of
 from minigpt5.readers.processor import MiniGPT5Processor
 from minigpt5.readers.vokens import replace_vokens, voken_ids
+from minigpt5.utils.checks import real_number, whole_number
 from minigpt5.utils.integrity import load_whole, load_whole_pipeline, local_folder
 from minigpt5.utils.json_files import read_json
 from minigpt5.vokens.connector import Connector
@@ -108,14 +109,16 @@ def new_pipeline(
         )
     if kind is QueryConnector and parts.get("text_encoder") is not None:
         measure_scale(made, trainable(paints), captions)
-    scale = paints.default_guidance_scale if guidance_scale is None else guidance_scale
-    steps = paints.default("num_inference_steps") if num_inference_steps is None else num_inference_steps
+    if guidance_scale is None:
+        guidance_scale = paints.default_guidance_scale
+    if num_inference_steps is None:
+        num_inference_steps = paints.default("num_inference_steps")
     return MiniGPT5Pipeline(
         processor,
         comprehension,
         made.to(comprehension.device),
-        guidance_scale=scale,
-        num_inference_steps=steps,
+        guidance_scale=real_number("guidance_scale", guidance_scale, 0, 100),
+        num_inference_steps=whole_number("num_inference_steps", num_inference_steps, 1),
         painter_class=type(painter).__name__,
         painter_settings=settings,
         **parts,

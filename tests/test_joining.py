@@ -45,6 +45,7 @@ def paint(pipe):
 def test_the_command_writes_a_pipeline_that_replies(folders, tmp_path, capsys):
     out = tmp_path / "joined"
     argv = ["join", str(folders / "reader"), str(folders / "painter"), "--n-vokens", "4", "--out", str(out)]
+    argv += ["--guidance-scale", "2.5", "--num-inference-steps", "20"]
     assert cli.main(argv) == 0
     told = capsys.readouterr().out
     assert "SD3Transformer2DModel" in told
@@ -54,13 +55,16 @@ def test_the_command_writes_a_pipeline_that_replies(folders, tmp_path, capsys):
     pipe = MiniGPT5Pipeline.from_pretrained(out)
     assert type(pipe.painter).__name__ == "StableDiffusion3Pipeline"
     assert pipe.reader.n_vokens == 4
+    assert (pipe.config.guidance_scale, pipe.config.num_inference_steps) == (2.5, 20)
     text, picture = paint(pipe)
-    again = MiniGPT5Pipeline.join(folders / "reader", folders / "painter", n_vokens=4)
+    again = MiniGPT5Pipeline.join(folders / "reader", folders / "painter", n_vokens=4, guidance_scale=2.5)
     assert paint(again)[0] == text
     torch.testing.assert_close(paint(again)[1], picture)
 
     assert cli.main(argv) == 2
     assert "is there already" in capsys.readouterr().err
+    assert cli.main([*argv[:-6], "--out", str(tmp_path / "none"), "--guidance-scale", "nan"]) == 2
+    assert "guidance_scale" in capsys.readouterr().err and not (tmp_path / "none").exists()
 
 
 def test_a_pipeline_that_cannot_be_written_whole_is_not_written(folders, tmp_path, monkeypatch, capsys):

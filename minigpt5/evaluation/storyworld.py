@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
+from PIL import Image
+
+from minigpt5.evaluation.baselines import ZeroShotDiffusion
 from minigpt5.evaluation.measure import Column, Measurements
 from minigpt5.metrics import storyworld_bounds
+from minigpt5.pipeline import MiniGPT5Pipeline
 from minigpt5.storyworld.language import read
 from minigpt5.storyworld.scene import Character, Scene
 from minigpt5.utils.images import open_image
@@ -56,6 +61,16 @@ def judged_bounds(measurements: Measurements) -> dict[str, dict[str, dict[str, f
         if len(shown) > 1:
             bounds[task.name] = storyworld_bounds(*zip(*shown, strict=True))
     return bounds
+
+
+def paint_alone(pipe: MiniGPT5Pipeline, captions: Sequence[str], batch_size: int = 50) -> list[Image.Image]:
+    """Pictures by a pipeline's diffusion model through its own text encoder, a batch at a time."""
+    painter, pictures = ZeroShotDiffusion(pipe), []
+    for start in range(0, len(captions), batch_size):
+        batch = captions[start : start + batch_size]
+        generators = [torch.Generator().manual_seed(start + i) for i in range(len(batch))]
+        pictures += painter.paint(batch, generator=generators)
+    return pictures
 
 
 def _names(text: str) -> bool:

@@ -56,6 +56,16 @@ def test_a_baseline_without_words_has_no_figures_of_text(data, tmp_path, program
     assert task["pictures"] == 4 and "frame_accuracy" in task["figures"] and "bleu_1" not in task["figures"]
 
 
+def test_pairs_are_examined_alone_and_through_vokens(tmp_path, program):
+    program("evaluate_pairs", "--pairs", "{as shipped: storyworld-mini}", "--count", 4, "--out", tmp_path)
+    figures = json.loads((tmp_path / "pairs.json").read_text())["figures"]["as shipped"]
+    one, two = figures["one character"], figures["two characters"]
+    assert one["alone"][0] >= 0.75 and one["vokens"][0] >= 0.75
+    assert one["ratio"][0] == one["vokens"][0] / one["alone"][0] and two["vokens"][0] > 0
+    assert (tmp_path / "pairs.md").read_text().count("| as shipped |") == 2
+    assert Image.open(tmp_path / "as-shipped.png").size == (8 * 128, 3 * 128)
+
+
 def test_talks_are_answered(data, tmp_path, program):
     program("evaluate_dialogue", "--data", data / "mmdialog", "--out", tmp_path, "--count", 1, *FEW)
     (task,) = results(tmp_path)["tasks"].values()
@@ -111,6 +121,7 @@ PROGRAMS = {
         for name in ("alignment", "stories", "dialogue")
     },
     "evaluation/evaluate_storyworld": ("--model", "owner/nowhere"),
+    "evaluation/evaluate_pairs": ("--pairs", "{one: owner/nowhere}", "--out", "out"),
     "evaluation/draw_samples": ("--out", "nowhere"),
     "evaluation/human_study": PAGE,
     "evaluation/reproduce_claims": ("--work", "work"),
@@ -166,6 +177,8 @@ def test_what_is_missing_is_one_line_and_nothing_is_left(name, refused, empty):
             ("--adapter", "nowhere", "--model", "storyworld-mini"),
             "adapter: nowhere is not the folder of one",
         ),
+        ("evaluation/evaluate_pairs", ("--count", 1), "count is 1, must be at least 4"),
+        ("evaluation/evaluate_pairs", ("--pairs", "{one: nowhere}", "--out", "out"), "unknown model 'nowhere'"),
         ("evaluation/human_study", ("--count", 0), "count is 0, must be at least 1"),
         ("evaluation/human_study", ("--names", "one"), "names: two systems are compared, got 1"),
         ("evaluation/reproduce_claims", ("--adapter", "nowhere", "--quick"), "adapter: there is no folder nowhere"),
