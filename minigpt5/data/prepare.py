@@ -57,7 +57,7 @@ LAYOUTS = {
         *(Layout(files, vist_raw_rows) for files in SPLIT_FILES["vist-raw"]),
     ),
     "mmdialog": (Layout("{split}/{split}_conversations.txt", mmdialog_rows),),
-    "emoji": (Layout("emoji.json", emoji_rows, ("train", "validation")),),
+    "emoji": (Layout("emoji.json", emoji_rows, ("train", "validation", "test")),),
 }
 
 

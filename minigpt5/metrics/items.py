@@ -56,9 +56,14 @@ class ItemMetric(InOrder):
         self._state = f"rows_of_{type(self).__name__}"
         self.add_state(self._state, [], dist_reduce_fx="cat")
 
+    @property
+    def width(self) -> int:
+        """Numbers that are kept of an item."""
+        return len(self.columns)
+
     def add(self, rows: Sequence[Sequence[float]] | torch.Tensor) -> None:
         """Keep rows `(items, columns)`."""
-        rows = torch.as_tensor(rows, dtype=torch.float64, device=self.device).reshape(-1, len(self.columns))
+        rows = torch.as_tensor(rows, dtype=torch.float64, device=self.device).reshape(-1, self.width)
         getattr(self, self._state).append(rows)
 
     @property
@@ -66,7 +71,7 @@ class ItemMetric(InOrder):
         """The rows kept so far, `(items, columns)`; what `bootstrap_interval` and `paired_difference` take."""
         rows = getattr(self, self._state)
         if isinstance(rows, list) and not rows:
-            return np.zeros((0, len(self.columns)))
+            return np.zeros((0, self.width))
         return dim_zero_cat(rows).cpu().numpy()
 
     def summarise(self, items: np.ndarray) -> dict[str, float]:
@@ -92,7 +97,7 @@ class ItemMetric(InOrder):
 
     def nothing(self) -> torch.Tensor:
         """No rows `(0, columns)`."""
-        return torch.zeros(0, len(self.columns), dtype=torch.float64, device=self.device)
+        return torch.zeros(0, self.width, dtype=torch.float64, device=self.device)
 
     def _any_items(self) -> np.ndarray:
         items = self.items

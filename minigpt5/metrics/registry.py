@@ -53,13 +53,22 @@ class MetricEntry:
 
 _COMPARED, _TOLD, _SPOKEN = ("picture", "true picture"), ("picture", "sentence"), ("text", "true text")
 _JUDGED = ("judged picture", "scene")
-_STEPS, _NEXT, _TURN = ("every step",), ("next step",), ("next turn",)
+_PAIRS, _STEPS, _NEXT, _TURN = ("caption to picture",), ("every step",), ("next step",), ("next turn",)
 
 METRICS = (
     MetricEntry("CLIP-I", _COMPARED, "item", "pictures.ClipImageSimilarity", "clip"),
     MetricEntry("FID", _COMPARED, "set", "pictures.FrechetInceptionDistance", "inception"),
     MetricEntry("KID", _COMPARED, "set", "pictures.KernelInceptionDistance", "inception"),
     MetricEntry("Inception Score", ("picture",), "set", "pictures.InceptionScore", "inception"),
+    MetricEntry(
+        "Picture recall",
+        _COMPARED,
+        "item",
+        "pictures.PictureRecall",
+        tasks=_PAIRS,
+        note="picture_recall_at_1 and _at_5 compare colours and coarse shapes; by chance they are 1 and 5 over the "
+        "number of pictures.",
+    ),
     MetricEntry("CLIP-T", _TOLD, "item", "pictures.ClipTextSimilarity", "clip"),
     MetricEntry("HPSv2", _TOLD, "item", "pictures.HPSv2", "hps", on_request=True),
     MetricEntry("PickScore", _TOLD, "item", "pictures.PickScore", "pick_score", on_request=True),

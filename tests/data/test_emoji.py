@@ -12,11 +12,11 @@ from minigpt5.data.readers import read_cc3m
 
 @pytest.fixture
 def package(tmp_path):
-    """Forty names; every other one is drawn in two skin tones, one of which the set lacks."""
+    """Eighty names; every other one is drawn in two skin tones, one of which the set lacks."""
     folder = tmp_path / "package/img/google/64"
     folder.mkdir(parents=True)
     entries = []
-    for number in range(40):
+    for number in range(80):
         images = [f"{number}.png", f"{number}-light.png"]
         for image in images:
             Image.new("RGBA", (64, 64), (number, 0, 0, 255)).save(folder / image)
@@ -30,16 +30,28 @@ def package(tmp_path):
 
 
 def test_every_drawn_name_is_in_one_split(package):
-    train, held_back = ({row.texts[0] for row in emoji_rows(package, split)} for split in ("train", "validation"))
-    assert not train & held_back
-    assert len(train | held_back) == 60
-    assert held_back
-    assert "thing 3, light and dark skin tone" in train | held_back
+    splits = {name: [row.texts[0] for row in emoji_rows(package, name)] for name in ("train", "validation", "test")}
+    said = [text for texts in splits.values() for text in texts]
+    assert sorted(said) == sorted(
+        [f"thing {number}" for number in range(80)]
+        + [f"thing {number}, light and dark skin tone" for number in range(1, 80, 2)]
+    )
+
+
+def test_what_is_held_back_is_told_apart_by_whether_training_shows_it(package):
+    train, validation, test = (
+        {row.texts[0] for row in emoji_rows(package, split)} for split in ("train", "validation", "test")
+    )
+    base = {name.partition(",")[0] for name in train}
+    assert validation
+    assert {name.partition(",")[0] for name in validation} <= base
+    assert test
+    assert not {name.partition(",")[0] for name in test} & base
 
 
 def test_the_index_is_read_as_cc3m(package, tmp_path):
     report = prepare("emoji", package, tmp_path / "index")
-    rows = {split: read_cc3m(tmp_path / "index", split) for split in ("train", "validation")}
+    rows = {split: read_cc3m(tmp_path / "index", split) for split in ("train", "validation", "test")}
     assert {split: len(rows[split]) for split in rows} == {
         split: found["rows"]["kept"] for split, found in report["splits"].items()
     }

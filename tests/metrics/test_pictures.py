@@ -15,6 +15,7 @@ from minigpt5.metrics import (
     KernelInceptionDistance,
     MissingWeights,
     PickScore,
+    PictureRecall,
     TransformersClipEncoder,
 )
 from minigpt5.metrics.pictures import PUBLISHED_RESIZE, inception_features, picture_batches
@@ -179,6 +180,30 @@ def test_missing_inception_weights_are_told(metric, monkeypatch, tmp_path):
         assert part in str(error.value)
     with pytest.raises(MissingWeights, match=r"no file here\.pth"):
         metric("here.pth")
+
+
+def test_recall_is_the_share_of_pictures_nearest_to_their_own_truth(accumulates):
+    def grey(level, size=16):
+        return Image.new("RGB", (size, size), (level,) * 3)
+
+    truths = [grey(level, size=64) for level in (0, 40, 80, 120, 160, 200, 240)]
+    # The third is nearest to the second's truth, its own comes next; the last is nearest to the first, its own is last.
+    pictures = [grey(level) for level in (5, 40, 45, 130, 165, 205, 0)]
+    done = accumulates(PictureRecall, pictures, truths)
+    assert done.metric.items.tolist() == [[1, 1], [1, 1], [0, 1], [1, 1], [1, 1], [1, 1], [0, 0]]
+    assert done.figures == {
+        "picture_recall_at_1": pytest.approx(5 / 7),
+        "picture_recall_at_5": pytest.approx(6 / 7),
+    }
+
+
+def test_a_truth_that_stands_twice_is_found_in_either_place(renders):
+    recall = PictureRecall()
+    recall.update([renders[0], renders[0], renders[1]], [renders[0], renders[0], renders[0]])
+    assert recall.items.tolist() == [[1, 1]] * 3
+    recall.update([], [])
+    recall.reset()
+    assert recall.items.shape == (0, 2)
 
 
 def test_clip_i_is_the_cosine_of_pictures(clip_encoder, renders, blots, accumulates):
