@@ -17,16 +17,15 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from minigpt5.storyworld.scene import Character, Scene
+from minigpt5.storyworld.scene import LIGHTS, OPPOSITE, SIDES, Character, Scene
 
 RGB = tuple[int, int, int]
 Point = tuple[float, float]
 
 SUPERSAMPLING = 2
 SIDE_X = {"left": 0.26, "middle": 0.5, "right": 0.74}
-OPPOSITE = {"left": "right", "right": "left"}
 FEET_Y = 0.86
 JITTER = 0.02
 # A character's unit square, the sprite around it (which leaves room for outline and shadow) and the sprite's ground
@@ -352,8 +351,8 @@ KIND_PAINTERS: dict[str, Callable[[Pen, Palette], None]] = {
 
 
 @lru_cache(maxsize=512)
-def _sprite(character: Character, faces_right: bool, time: str, canvas: int) -> Image.Image:
-    """The character with outline and ground shadow on a transparent square of `SPRITE_SIZE` of the canvas."""
+def _figure(character: Character, faces_right: bool, time: str, canvas: int) -> Image.Image:
+    """The outlined character on a transparent square of twice `SPRITE_SIZE` of the canvas."""
     side = 2 * round(SPRITE_SIZE * canvas)
     unit = 2 * canvas
     palette = PALETTES[character.colour]
@@ -362,30 +361,36 @@ def _sprite(character: Character, faces_right: bool, time: str, canvas: int) -> 
     pen = Pen(figure, edge, (side / 2 - 0.49 * edge, SPRITE_GROUND * unit - edge))
     KIND_PAINTERS[character.kind](pen, palette)
 
-    reach = OUTLINE * unit
     mask = (
         figure.getchannel("A")
-        .filter(ImageFilter.GaussianBlur(reach))
+        .filter(ImageFilter.GaussianBlur(OUTLINE * unit))
         .point([max(0, min(255, 7 * a - 140)) for a in range(256)])
     )
-    outline = Image.new("RGBA", (side, side), palette.line)
-    outline.putalpha(mask)
-    shadow = Image.new("L", (side, side))
-    Pen(shadow, unit, (side / 2, SPRITE_GROUND * unit)).ellipse(0, -0.005, 0.2, 0.03, 110)
-    sprite = Image.new("RGBA", (side, side), (20, 20, 50))
-    sprite.putalpha(shadow.filter(ImageFilter.GaussianBlur(reach)))
-    outline.alpha_composite(figure)
+    outlined = Image.new("RGBA", (side, side), palette.line)
+    outlined.putalpha(mask)
+    outlined.alpha_composite(figure)
     if time == "night":
-        outline = Image.merge(
+        outlined = Image.merge(
             "RGBA",
             [
                 band.point([round(level * dim) for level in range(256)])
-                for band, dim in zip(outline.split(), (0.93, 0.92, 0.95, 1), strict=True)
+                for band, dim in zip(outlined.split(), (0.93, 0.92, 0.95, 1), strict=True)
             ],
         )
-    sprite.alpha_composite(outline)
-    sprite = sprite.resize((side // 2, side // 2), Image.Resampling.BOX)
-    return sprite if faces_right else sprite.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return outlined if faces_right else outlined.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+
+@lru_cache(maxsize=512)
+def _sprite(character: Character, faces_right: bool, time: str, canvas: int) -> Image.Image:
+    """The character and its shadow on the ground, on a transparent square of `SPRITE_SIZE` of the canvas."""
+    figure = _figure(character, faces_right, time, canvas)
+    unit = 2 * canvas
+    shadow = Image.new("L", figure.size)
+    Pen(shadow, unit, (figure.width / 2, SPRITE_GROUND * unit)).ellipse(0, -0.005, 0.2, 0.03, 110)
+    sprite = Image.new("RGBA", figure.size, (20, 20, 50))
+    sprite.putalpha(shadow.filter(ImageFilter.GaussianBlur(OUTLINE * unit)))
+    sprite.alpha_composite(figure)
+    return sprite.resize((figure.width // 2, figure.height // 2), Image.Resampling.BOX)
 
 
 @lru_cache(maxsize=256)
@@ -418,18 +423,18 @@ def _crescent(x: float, y: float, size: float) -> list[Point]:
     return [(x + size * (0.9 * dx + 0.42 * dy), y + size * (0.9 * dy - 0.42 * dx)) for dx, dy in rim + hollow]
 
 
-def _heavens(pen: Pen, rng: random.Random, time: str) -> None:
-    """Sun and clouds, or moon and stars."""
+def _heavens(pen: Pen, rng: random.Random, time: str, light: RGB | None = None) -> None:
+    """Sun and clouds, or moon and stars; `light` is the colour of sun or moon, in place of its own."""
     x, y = rng.choice((0.16, 0.5, 0.84)) + rng.uniform(-0.05, 0.05), rng.uniform(0.12, 0.16)
     if time == "night":
         for slot in range(5):
             star_x, star_y = 0.1 + 0.2 * slot + rng.uniform(-0.07, 0.07), rng.uniform(0.04, 0.34)
             if abs(star_x - x) > 0.14:
                 pen.ellipse(star_x, star_y, 0.011, 0.011, (226, 226, 200))
-        pen.polygon(_crescent(x, y, 0.085), (250, 240, 190))
+        pen.polygon(_crescent(x, y, 0.085), light or (250, 240, 190))
         return
     pen.ellipse(x, y, 0.115, 0.115, (186, 218, 220))
-    pen.ellipse(x, y, 0.085, 0.085, (255, 222, 84))
+    pen.ellipse(x, y, 0.085, 0.085, light or (255, 222, 84))
     for slot in (0.16, 0.5, 0.84):
         if abs(slot - x) > 0.2:
             cloud_x, cloud_y = slot + rng.uniform(-0.06, 0.06), rng.uniform(0.1, 0.24)
@@ -587,17 +592,90 @@ PLACE_PAINTERS: dict[str, Callable[[Pen, random.Random, str], None]] = {
 
 
 def draw(scene: Scene, size: int = 64) -> Image.Image:
-    """The scene as an RGB picture of `size` x `size` pixels; equal scenes give equal pictures."""
-    rng = random.Random(scene.decor)
+    """The scene as an RGB picture of `size` x `size` pixels; equal scenes give equal pictures.
+
+    A scene that another is made of by a change of one thing looks the same but for that.
+    """
+    picture = _scenery(scene, SUPERSAMPLING * size)
+    for character, side in _placed(scene):
+        sprite = _sprite(character, side != "right", scene.time, picture.width)
+        picture.paste(sprite, _corner(scene, side, picture.width), sprite)
+    return picture.resize((size, size), Image.Resampling.BOX)
+
+
+def boxes(scene: Scene, size: int = 64) -> dict[str, tuple[float, float, float, float]]:
+    """Where things are in the picture of that size: the box round the pixels that show each, by its name.
+
+    Names are the animals' kinds, and sun or moon where at least half of it can be seen. An animal's pixels are those
+    that it covers at least half of, its shadow left out. A box is left, top, right and lower edge in shares of the
+    picture.
+    """
     canvas = SUPERSAMPLING * size
+    nothing = Image.new("L", (canvas, canvas))
+    masks = {}
+    for character, side in _placed(scene):
+        mask = nothing.copy()
+        figure = _figure(character, side != "right", scene.time, canvas).getchannel("A")
+        mask.paste(
+            figure.resize((figure.width // 2, figure.height // 2), Image.Resampling.BOX), _corner(scene, side, canvas)
+        )
+        # Who is painted later hides who stands behind.
+        masks = {name: ImageChops.darker(other, ImageChops.invert(mask)) for name, other in masks.items()}
+        masks[character.kind] = mask
+
+    # In a colour that nothing else has, whatever hides the light hides it.
+    visible = _painted(_scenery(scene, canvas, MAGENTA), MAGENTA)
+    for mask in masks.values():
+        visible = ImageChops.darker(visible, ImageChops.invert(mask))
+    whole = Image.new("RGB", (canvas, canvas))
+    _heavens(Pen(whole, canvas), _stream(scene, "heavens"), scene.time, MAGENTA)
+    if _area(visible) >= _area(_painted(whole, MAGENTA)) / 2:
+        masks[LIGHTS[scene.time]] = visible
+
+    found = {}
+    for name, mask in masks.items():
+        shown = mask.resize((size, size), Image.Resampling.BOX).point([0] * 128 + [255] * 128)
+        left, top, right, lower = shown.getbbox() or (0, 0, 0, 0)
+        found[name] = (left / size, top / size, right / size, lower / size)
+    return found
+
+
+MAGENTA = (255, 0, 255)
+
+
+def _stream(scene: Scene, part: str) -> random.Random:
+    """What decides how a part of a scene looks: its own for each, so that a change of one leaves the others."""
+    return random.Random(f"{scene.decor}/{part}")
+
+
+def _placed(scene: Scene) -> list[tuple[Character, str]]:
+    """Who stands where, in the order in which they are painted."""
+    return list(zip(scene.characters, (scene.side, OPPOSITE.get(scene.side, "")), strict=False))
+
+
+def _corner(scene: Scene, side: str, canvas: int) -> tuple[int, int]:
+    """Where the sprite of whoever stands on a side begins, in pixels of the canvas."""
+    rng = _stream(scene, "spots")
+    spots = {name: (rng.uniform(-JITTER, JITTER), rng.uniform(-JITTER, JITTER) / 2) for name in SIDES}
+    x, y = SIDE_X[side] + spots[side][0], FEET_Y + spots[side][1]
+    return round((x - SPRITE_SIZE / 2) * canvas), round((y - SPRITE_GROUND) * canvas)
+
+
+def _scenery(scene: Scene, canvas: int, light: RGB | None = None) -> Image.Image:
+    """Sky and place; `light` is the colour of sun or moon, in place of its own."""
     picture = _sky(scene.time, canvas).copy()
     pen = Pen(picture, canvas)
-    _heavens(pen, rng, scene.time)
-    PLACE_PAINTERS[scene.place](pen, rng, scene.time)
-    sides = (scene.side, OPPOSITE.get(scene.side, ""))
-    for character, side in zip(scene.characters, sides, strict=False):
-        x, y = SIDE_X[side] + rng.uniform(-JITTER, JITTER), FEET_Y + rng.uniform(-JITTER, JITTER) / 2
-        sprite = _sprite(character, side != "right", scene.time, canvas)
-        corner = round((x - SPRITE_SIZE / 2) * canvas), round((y - SPRITE_GROUND) * canvas)
-        picture.paste(sprite, corner, sprite)
-    return picture.resize((size, size), Image.Resampling.BOX)
+    _heavens(pen, _stream(scene, "heavens"), scene.time, light)
+    PLACE_PAINTERS[scene.place](pen, _stream(scene, scene.place), scene.time)
+    return picture
+
+
+def _painted(picture: Image.Image, colour: RGB) -> Image.Image:
+    """A mask of the pixels of just this colour."""
+    unlike = ImageChops.difference(picture, Image.new("RGB", picture.size, colour)).convert("RGB").split()
+    return ImageChops.lighter(ImageChops.lighter(unlike[0], unlike[1]), unlike[2]).point([255] + [0] * 255)
+
+
+def _area(mask: Image.Image) -> int:
+    """How many pixels of a mask are set."""
+    return mask.histogram()[255]

@@ -15,6 +15,7 @@ PLACES = ("forest", "meadow", "beach", "city", "desert", "mountains")
 TIMES = ("day", "night")
 SIDES = ("left", "middle", "right")
 OPPOSITE = {"left": "right", "right": "left"}
+LIGHTS = {"day": "sun", "night": "moon"}
 
 # Pairs that no training picture or text ever shows, to measure composition: every kind and every colour once.
 HELD_OUT = frozenset(zip(KINDS, ("blue", "pink", "green", "red", "purple", "white", "orange", "yellow"), strict=True))
