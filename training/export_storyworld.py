@@ -1,4 +1,4 @@
-"""Write StoryWorld in the layouts of CC3M, VIST and MMDialog, the data that the miniature is trained on.
+"""Write StoryWorld in the layouts of CC3M, VIST, MMDialog and chats, the data that the miniature is trained on.
 
 python training/export_storyworld.py --config configs/storyworld-mini/data.yaml --out runs/mini/data
 """
@@ -7,12 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from minigpt5.storyworld.export import export_cc3m, export_mmdialog, export_vist
+from minigpt5.storyworld.export import EXPORTS
 from minigpt5.utils.files import write_text
 from minigpt5.utils.programs import run_program
 from minigpt5.utils.settings import Settings, setting
-
-EXPORTS = {"cc3m": export_cc3m, "vist": export_vist, "mmdialog": export_mmdialog}
 
 
 @dataclass(kw_only=True)
@@ -23,6 +21,13 @@ class ExportConfig(Settings):
     cc3m: dict[str, int] = setting(factory=dict, least=1, help="captions by split, as {train: 60000, validation: 1000}")
     vist: dict[str, int] = setting(factory=dict, least=1, help="stories by split")
     mmdialog: dict[str, int] = setting(factory=dict, least=1, help="talks by split")
+    question: dict[str, int] = setting(factory=dict, least=1, help="questions about pictures by split")
+    ground: dict[str, int] = setting(factory=dict, least=1, help="boxes for phrases by split")
+    refer: dict[str, int] = setting(factory=dict, least=1, help="phrases for boxes by split")
+    change: dict[str, int] = setting(factory=dict, least=1, help="changes of pictures by split")
+    paint: dict[str, int] = setting(factory=dict, least=1, help="wishes for pictures, as people type them, by split")
+    outside: dict[str, int] = setting(factory=dict, least=1, help="wishes for what is not in the world by split")
+    ending: dict[str, int] = setting(factory=dict, least=1, help="ends of stories by split")
 
     def __post_init__(self):
         super().__post_init__()

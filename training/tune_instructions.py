@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from minigpt5 import MiniGPT5Pipeline
+from minigpt5.data.mixture import ASKED_TASKS
 from minigpt5.training.fit import best_of, end_dry_run, fit
 from minigpt5.training.mixture import MixtureConfig, check_splits, open_mixture
 from minigpt5.training.objective import validation_loss
@@ -30,7 +31,7 @@ class InstructionConfig(MixtureConfig):
     """The projection's second stage."""
 
     # Published instructions, StoryWorld's questions, one's own chats, and stories and talks without new pictures.
-    tasks = ("instruct", "caption", "chat", "story_text", "talk_text")
+    tasks = ("instruct", "caption", "chat", "story_text", "talk_text", *ASKED_TASKS)
 
     model: Path = setting(help="pipeline to start from")
     out: Path = setting(help="folder for checkpoints and the result", passing=True)

@@ -65,6 +65,15 @@ def _step(row: Row, rng: random.Random) -> Drawn:
     return Drawn(pair_example(row["texts"][step], row["images"][step]), row["texts"][step])
 
 
+def _chat(row: Row, rng: random.Random) -> Drawn:
+    return Drawn(row["messages"])
+
+
+# Data sets in the layout of chats: one's own, and what StoryWorld asks, each in a folder by its name.
+ASKED_TASKS = ("question", "ground", "refer", "outside", "ending")
+WISHED_TASKS = ("change", "paint")
+CHATS = ("chat", *ASKED_TASKS, *WISHED_TASKS)
+
 TASKS: dict[str, tuple[str, Callable[[Row, random.Random], Drawn]]] = {
     "pair": ("cc3m", lambda row, rng: Drawn(pair_example(row["caption"], row["image"]), row["caption"])),
     "story_pair": ("vist", _step),
@@ -75,18 +84,23 @@ TASKS: dict[str, tuple[str, Callable[[Row, random.Random], Drawn]]] = {
     "story_text": ("vist", lambda row, rng: Drawn(story_tasks(row["texts"], row["images"], rng, paint=False))),
     "talk": ("mmdialog", lambda row, rng: Drawn(dialogue_task(row["texts"], row["images"], rng))),
     "talk_text": ("mmdialog", lambda row, rng: Drawn(dialogue_task(row["texts"], row["images"], rng, paint=False))),
-    "chat": ("chat", lambda row, rng: Drawn(row["messages"])),
     "published_cc3m": ("cc3m", _published(cc3m_examples)),
     "published_vist": ("vist", _published(vist_examples)),
     "published_mmdialog": ("mmdialog", _published(lambda rows, rng: mmdialog_examples(rows))),
+    **{name: (name, _chat) for name in CHATS},
 }
 
 # Their replies paint nothing.
-TEXT_TASKS = ("pair", "story_pair", "instruct", "caption", "story_text", "talk_text")
+TEXT_TASKS = ("pair", "story_pair", "instruct", "caption", "story_text", "talk_text", *ASKED_TASKS)
 # Their replies paint a picture whose caption is known.
 CAPTIONED_TASKS = ("draw", "published_cc3m")
 # A picture is all that is asked, its caption all that is replied.
 PAIR_TASKS = ("pair", "story_pair")
+
+
+def layout_of(kind: str, layouts: Mapping[str, str] | None = None) -> str:
+    """The layout of a data set's folder: the one given for it, or its own."""
+    return (layouts or {}).get(kind, "chat" if kind in CHATS else kind)
 
 
 @lru_cache(maxsize=16)
@@ -123,8 +137,8 @@ class Mixture:
     over and counted as one with a broken picture is; the next row takes its place.
 
     Args:
-        root: folder with the data sets, each in a folder by its name (cc3m, vist, mmdialog, chat), laid out as the
-            reader of that name, or of `layouts`, expects it.
+        root: folder with the data sets, each in a folder by its name (cc3m, vist, mmdialog, any of `CHATS`), laid out
+            as `layout_of` says.
         mix: conversations a batch, by task; see `TASKS`.
         split: of the data sets, or of each by its name.
         layouts: another layout for a data set's folder, as `{"vist": "vist-raw"}`.
@@ -151,7 +165,7 @@ class Mixture:
         self.rows: dict[str, TolerantDataset] = {}
         for kind in sorted({TASKS[task][0] for task in mix}):
             name = split if isinstance(split, str) else split[kind]
-            rows = cast(Dataset, open_dataset((layouts or {}).get(kind, kind), root / kind, name))
+            rows = cast(Dataset, open_dataset(layout_of(kind, layouts), root / kind, name))
             if not len(rows):
                 raise ValueError(f"{root / kind}: there are no rows in the split {name}")
             self.rows[kind] = TolerantDataset(rows, max_bad_share, seed)

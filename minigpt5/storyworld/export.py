@@ -1,4 +1,4 @@
-"""StoryWorld written to disk in the file layouts of CC3M, VIST and MMDialog, so that the real data's readers read it.
+"""StoryWorld written to disk in the layouts of CC3M, VIST, MMDialog and chats, so that the real data's readers read it.
 
 Beside each layout's own files lies `{split}_truth.json`: the ground truth of every picture by its path.
 """
@@ -6,12 +6,16 @@ Beside each layout's own files lies `{split}_truth.json`: the ground truth of ev
 from __future__ import annotations
 
 import csv
+import itertools
 import json
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from minigpt5.storyworld.draw import draw
 from minigpt5.storyworld.language import caption
+from minigpt5.storyworld.questions import TASKS, training_item
 from minigpt5.storyworld.scene import Scene, sample_scene, split_rng
 from minigpt5.storyworld.stories import sample_story, sample_talk
 from minigpt5.utils.files import whole_file, write_text
@@ -78,3 +82,28 @@ def export_mmdialog(root: Path, split: str, count: int, size: int = 64) -> None:
                 conversation.append({"turn": elements})
             file.write(json.dumps({"conversation_id": seed, "conversation": conversation}) + "\n")
     pictures.write_truth(split)
+
+
+def export_chats(task: str, root: Path, split: str, count: int, size: int = 64) -> None:
+    """`{split}.jsonl` with a question and its reply a line, and the pictures under `{split}/`.
+
+    Args:
+        task: one of `minigpt5.storyworld.questions.TASKS`.
+    """
+    pictures = _Pictures(Path(root), split, size)
+    with whole_file(pictures.root / f"{split}.jsonl") as table, open(table, "w") as file:
+        for seed in range(count):
+            names = (f"{seed:09d}-{number}" for number in itertools.count())
+            item = training_item(task, split_rng(split, seed))
+            messages = item.messages(lambda scene, names=names: pictures.add(scene, next(names)))
+            file.write(json.dumps({"messages": messages}) + "\n")
+    pictures.write_truth(split)
+
+
+# What there is to export, by the folder's name.
+EXPORTS: dict[str, Callable[[Path, str, int], None]] = {
+    "cc3m": export_cc3m,
+    "vist": export_vist,
+    "mmdialog": export_mmdialog,
+    **{task: partial(export_chats, task) for task in TASKS},
+}

@@ -1,9 +1,15 @@
-"""What one may ask of a model that knows StoryWorld alone."""
+"""What one may ask of a model that knows StoryWorld alone, and how people type it."""
 
 from __future__ import annotations
 
+import random
+import re
+
 from minigpt5.storyworld.language import KNOWN_WORDS, split_words
 from minigpt5.storyworld.scene import COLOURS, KINDS, PLACES, TIMES
+from minigpt5.storyworld.wordings import POLITE
+
+KEYBOARD = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 
 
 def unknown_prompt_warning(text: str) -> str | None:
@@ -14,3 +20,49 @@ def unknown_prompt_warning(text: str) -> str | None:
     known = {"animals": KINDS, "colours": COLOURS, "places": PLACES, "times": TIMES}
     lists = "; ".join(f"{name} {', '.join(words)}" for name, words in known.items())
     return f"the prompt names nothing that storyworld-mini knows ({lists}), so expect something else"
+
+
+def roughen(text: str, rng: random.Random, wording: str = "train") -> str:
+    """A prompt as people type it: another case, no punctuation, a typo in one word, or polite words around it.
+
+    At least one of these is done; words keep their order, and each but those added is within one edit (a letter left
+    out, doubled, replaced by its neighbour on the keyboard, or two swapped) of what it was.
+    """
+    rough = text
+    while rough == text:
+        if rng.random() < 0.5:
+            rough = re.sub(r"[.,:;!?]", "", rough)
+        if rng.random() < 0.5:
+            rough = _mistype(rough, rng)
+        if rng.random() < 0.25:
+            rough = rng.choice(POLITE[wording]).format(text=rough)
+        if rng.random() < 0.6:
+            rough = rng.choice((str.lower, str.lower, str.upper, str.title))(rough)
+    return rough
+
+
+def _mistype(text: str, rng: random.Random) -> str:
+    """A typo in one word of at least four letters, which makes no other word of the world of it."""
+    words = list(re.finditer(r"[A-Za-z]{4,}", text))
+    if not words:
+        return text
+    word = rng.choice(words)
+    typed = word.group()
+    while typed == word.group() or typed.lower() in KNOWN_WORDS:
+        typed = _one_edit(word.group(), rng)
+    return text[: word.start()] + typed + text[word.end() :]
+
+
+def _one_edit(word: str, rng: random.Random) -> str:
+    at = rng.randrange(1, len(word))
+    before, letter, behind = word[:at], word[at], word[at + 1 :]
+    way = rng.choice(("leave out", "double", "swap", "neighbour"))
+    if way == "leave out":
+        return before + behind
+    if way == "double":
+        return before + letter + letter + behind
+    if way == "swap":
+        return before + behind[:1] + letter + behind[1:]
+    row = next(row for row in KEYBOARD if letter.lower() in row)
+    place = row.index(letter.lower())
+    return before + rng.choice(row[max(place - 1, 0) : place] + row[place + 1 : place + 2]) + behind

@@ -1,17 +1,20 @@
-"""Stories of five steps, and talks about pictures, with the ground truth of every frame.
+"""Stories of five steps and an end, and talks about pictures, with the ground truth of every frame.
 
 A plot is a list of moves; a move changes the scene and has sentences that tell it. The hero's colour is given once: in
 the first sentence, or only in the pictures (`colour_told=False`). From then on the text says "it" or "the fox", so that
-whoever goes on with the story has to remember.
+whoever goes on with the story has to remember. No place is come back to, night falls and the sun rises at most once,
+and a companion stays to the end.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from minigpt5.storyworld.language import PLACE_PHRASES, TIME_PHRASES, article, caption, name_character, sentence
 from minigpt5.storyworld.scene import PLACES, Scene, sample_character, sample_scene
+from minigpt5.storyworld.wordings import ENDINGS
 
 
 @dataclass(frozen=True)
@@ -24,10 +27,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Story:
-    """Five steps of one hero; `colour_told` says whether the first sentence names the hero's colour."""
+    """Five steps of one hero and a sentence that ends the story, without a frame.
+
+    `colour_told` says whether the first sentence names the hero's colour.
+    """
 
     steps: tuple[Step, ...]
     colour_told: bool
+    ending: str
 
 
 @dataclass(frozen=True)
@@ -38,14 +45,16 @@ class Turn:
     scene: Scene | None = None
 
 
-PLOTS = {
-    "a friend": ("travel", "meet", "together", "nightfall"),
-    "a visit": ("meet", "nightfall", "sunrise", "part"),
-    "a long way": ("travel", "nightfall", "sunrise", "meet"),
-    "goodbye": ("meet", "together", "part", "travel"),
-    "a night out": ("nightfall", "travel", "meet", "sunrise"),
-    "to and fro": ("aside", "travel", "nightfall", "travel"),
-}
+PLOTS = (
+    ("travel", "meet", "together", "nightfall"),
+    ("meet", "nightfall", "sunrise", "together"),
+    ("travel", "nightfall", "sunrise", "meet"),
+    ("meet", "together", "nightfall", "together"),
+    ("nightfall", "travel", "meet", "sunrise"),
+    ("aside", "travel", "nightfall", "travel"),
+    ("nightfall", "sunrise", "travel", "meet"),
+    ("aside", "meet", "nightfall", "together"),
+)
 OPENINGS = {
     "train": (
         "{hero} wakes up {place}",
@@ -70,11 +79,6 @@ MOVES = {
         "travel": ("{it} walks {to}", "then {it} runs {to}", "{it} goes {to}", "{it} travels {to}"),
         "together": ("together they walk {to}", "they go {to}", "the two friends run {to}", "then they travel {to}"),
         "meet": ("{it} meets {friend} {place}", "{place} {it} finds {friend}", "then {friend} comes {place}"),
-        "part": (
-            "the {friend_kind} goes home and {it} stays {place}",
-            "{it} says goodbye to the {friend_kind} {place}",
-            "{place} {it} is alone again",
-        ),
         "nightfall": ("night comes and the moon is out {place}", "soon it is dark {place}", "it is night {place}"),
         "sunrise": ("the sun comes up {place}", "in the morning the sun is out {place}", "a new day begins {place}"),
         "aside": ("{it} walks to the {side} {place}", "{place} {it} goes to the {side} side"),
@@ -83,10 +87,6 @@ MOVES = {
         "travel": ("soon {it} goes {to}", "then {it} walks {to}", "soon {it} travels {to}"),
         "together": ("soon they run {to}", "the two friends go {to}", "together they travel {to}"),
         "meet": ("then {it} meets {friend} {place}", "soon {it} finds {friend} {place}"),
-        "part": (
-            "then the {friend_kind} goes home and {it} is alone {place}",
-            "{place} {it} says goodbye to the {friend_kind}",
-        ),
         "nightfall": ("soon it is night {place}", "then the moon comes out {place}", "{place} it is dark"),
         "sunrise": ("soon the sun is out {place}", "{place} the sun comes up"),
         "aside": ("then {it} goes to the {side} {place}", "soon {it} walks to the {side} side {place}"),
@@ -102,14 +102,19 @@ TO_PLACE = {
 }
 
 
-def move_on(move: str, scene: Scene, rng: random.Random) -> Scene:
-    """The scene after a move, with fresh decor. A lone hero stands in the middle unless it steps aside."""
-    elsewhere = rng.choice([place for place in PLACES if place != scene.place])
+def move_on(move: str, scene: Scene, rng: random.Random, visited: Collection[str] = ()) -> Scene:
+    """The scene after a move, with fresh decor; it travels to none of the places that were visited.
+
+    A lone hero stands in the middle unless it steps aside.
+    """
+    elsewhere = rng.choice([place for place in PLACES if place != scene.place and place not in visited])
     changes = {
         "travel": {"place": elsewhere, "side": "middle"},
         "together": {"place": elsewhere},
-        "meet": {"side": "left", "companion": sample_character(rng, unlike=scene.hero)},
-        "part": {"side": "middle", "companion": None},
+        "meet": {
+            "side": "left" if scene.side == "middle" else scene.side,
+            "companion": sample_character(rng, unlike=scene.hero),
+        },
         "nightfall": {"time": "night"},
         "sunrise": {"time": "day"},
         "aside": {"side": rng.choice(("left", "right"))},
@@ -117,19 +122,27 @@ def move_on(move: str, scene: Scene, rng: random.Random) -> Scene:
     return replace(scene, decor=rng.getrandbits(32), **changes[move])
 
 
-def tell(move: str, before: Scene, after: Scene, rng: random.Random, wording: str = "train") -> str:
+def tell(move: str, after: Scene, rng: random.Random, wording: str = "train") -> str:
     """The sentence of a move: the hero is "it" or "the fox", a new companion is named with its colour."""
-    friend = after.companion or before.companion
     return sentence(
         rng.choice(MOVES[wording][move]).format(
             it=rng.choice(("it", f"the {after.hero.kind}")),
             to=rng.choice(TO_PLACE[after.place]),
             place=rng.choice(PLACE_PHRASES[after.place]),
-            friend=name_character(friend, rng, wording) if friend else "",
-            friend_kind=friend.kind if friend else "",
+            friend=name_character(after.companion, rng, wording) if after.companion else "",
             side=after.side,
         )
     )
+
+
+def tell_end(scene: Scene, rng: random.Random, wording: str = "train") -> str:
+    """The sentence with which a story ends after its last frame."""
+    animals = " and the ".join(who.kind for who in scene.characters)
+    sleep = "sleep" if scene.companion else "sleeps"
+    ending = rng.choice(ENDINGS[wording]).format(
+        animals=animals, sleep=sleep, place=rng.choice(PLACE_PHRASES[scene.place])
+    )
+    return f"{ending[0].upper()}{ending[1:]}"
 
 
 def sample_story(rng: random.Random, colour_told: bool | None = None, wording: str = "train") -> Story:
@@ -140,11 +153,10 @@ def sample_story(rng: random.Random, colour_told: bool | None = None, wording: s
     hero = name_character(scene.hero, rng) if colour_told else article(scene.hero.kind)
     opening = rng.choice(OPENINGS[wording]).format(hero=hero, place=rng.choice(PLACE_PHRASES[scene.place]))
     steps = [Step(sentence(opening), scene)]
-    for move in PLOTS[rng.choice(tuple(PLOTS))]:
-        after = move_on(move, scene, rng)
-        steps.append(Step(tell(move, scene, after, rng, wording), after))
-        scene = after
-    return Story(tuple(steps), colour_told)
+    for move in rng.choice(PLOTS):
+        scene = move_on(move, scene, rng, {step.scene.place for step in steps})
+        steps.append(Step(tell(move, scene, rng, wording), scene))
+    return Story(tuple(steps), colour_told, tell_end(scene, rng, wording))
 
 
 def sample_talk(rng: random.Random) -> tuple[Turn, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from minigpt5.data.mixture import TASKS, Mixture
+from minigpt5.data.mixture import TASKS, Mixture, layout_of
 from minigpt5.data.splits import ROLES, SPLIT_FILES, choose_split
 from minigpt5.readers.generic import Reader
 from minigpt5.training.fit import FitConfig
@@ -22,7 +22,7 @@ class MixtureConfig(FitConfig):
     # Those that a program can learn from.
     tasks: ClassVar[Sequence[str]] = tuple(TASKS)
 
-    data: Path = setting(help="folder with the data sets, each in a folder by its name: cc3m, vist, mmdialog, chat")
+    data: Path = setting(help="folder with the data sets, each in a folder by its name: cc3m, vist, mmdialog, chat, …")
     layouts: dict[str, str] = setting(
         factory=dict, help="another layout for one of them, as {cc3m: cc3m-shards}", fixed=ROWS
     )
@@ -60,7 +60,7 @@ class MixtureConfig(FitConfig):
         """
         named = {"train": self.train_split, "validation": self.validation_split}[role]
         kinds = sorted({TASKS[task][0] for task in self.mix})
-        return {kind: choose_split(self.data / kind, self.layouts.get(kind, kind), role, named) for kind in kinds}
+        return {kind: choose_split(self.data / kind, layout_of(kind, self.layouts), role, named) for kind in kinds}
 
 
 def check_splits(config: MixtureConfig) -> None:

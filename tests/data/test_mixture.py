@@ -11,14 +11,14 @@ from minigpt5.data import mixture
 from minigpt5.data.mixture import TASKS, TEXT_TASKS, Mixture
 from minigpt5.data.tolerant import TooManyBadRows
 from minigpt5.readers.prompts import Example
-from minigpt5.storyworld.export import export_cc3m, export_mmdialog, export_vist
+from minigpt5.storyworld.export import EXPORTS
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """Ten items of each layout."""
     root = tmp_path_factory.mktemp("world")
-    for name, export in (("cc3m", export_cc3m), ("vist", export_vist), ("mmdialog", export_mmdialog)):
+    for name, export in EXPORTS.items():
         export(root / name, "train", 10)
     return root
 

@@ -4,17 +4,18 @@ import json
 
 import pytest
 
-from minigpt5.data.readers import read_cc3m, read_mmdialog, read_vist
+from minigpt5.data.readers import read_cc3m, read_chat, read_mmdialog, read_vist
 from minigpt5.storyworld.draw import draw
-from minigpt5.storyworld.export import export_cc3m, export_mmdialog, export_vist
+from minigpt5.storyworld.export import EXPORTS, export_cc3m, export_chats, export_mmdialog, export_vist
 from minigpt5.storyworld.language import describes
+from minigpt5.storyworld.questions import TASKS, training_item
 from minigpt5.storyworld.scene import Character, Scene, sample_scene, split_rng
 from minigpt5.storyworld.stories import sample_story, sample_talk
 
 SPLIT, COUNT, SIZE = "validation", 12, 40
 
 
-@pytest.mark.parametrize("export", [export_cc3m, export_vist, export_mmdialog])
+@pytest.mark.parametrize("export", EXPORTS.values(), ids=EXPORTS)
 def test_the_truth_of_every_picture_lies_beside_it(tmp_path, export):
     export(tmp_path, SPLIT, 2, SIZE)
     truth = json.loads((tmp_path / f"{SPLIT}_truth.json").read_text())
@@ -52,3 +53,18 @@ def test_mmdialog_export_is_read(tmp_path):
         talk = sample_talk(split_rng(SPLIT, seed))
         assert row["texts"] == [turn.text for turn in talk]
         assert [image and image.size for image in row["images"]] == [turn.scene and (SIZE, SIZE) for turn in talk]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_chat_exports_are_read(tmp_path, task):
+    export_chats(task, tmp_path, SPLIT, COUNT, SIZE)
+    rows = read_chat(tmp_path, SPLIT)
+    assert len(rows) == COUNT
+    for seed, row in enumerate(rows):
+        item = training_item(task, split_rng(SPLIT, seed))
+        told = [part for message in row["messages"] for part in message["content"]]
+        for part, true in zip(told, (*item.question, *item.answer), strict=True):
+            if isinstance(true, Scene):
+                assert part["image"].tobytes() == draw(true, SIZE).tobytes()
+            else:
+                assert part["text"] == true

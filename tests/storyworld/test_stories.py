@@ -1,6 +1,7 @@
 """Stories and talks whose words agree with their frames."""
 
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -18,15 +19,14 @@ def stories(**options):
 def test_texts_agree_with_their_frames(wording):
     for story in stories(wording=wording):
         assert len(story.steps) == 5
-        known = set()
         for step in story.steps:
             reading, scene = read(step.text), step.scene
             assert reading.place == scene.place, step
             assert reading.time in (None, scene.time), step
-            # Who just left may still be named, as in "says goodbye to the cat".
-            there = {character.kind for character in scene.characters}
-            assert {mention.kind for mention in reading.mentions} <= there | known, step
-            known = there
+            assert {mention.kind for mention in reading.mentions} <= {who.kind for who in scene.characters}, step
+        ending = read(story.ending)
+        assert ending.place in (None, scene.place) and {"end", "ends"} & set(split_words(story.ending))
+        assert {mention.kind for mention in ending.mentions} in (set(), {who.kind for who in scene.characters})
 
 
 def test_the_hero_stays_the_same_to_the_end():
@@ -39,6 +39,23 @@ def test_the_hero_s_colour_is_told_in_the_first_sentence_or_never(told):
         colour = story.steps[0].scene.hero.colour
         named = [split_words(step.text).count(colour) for step in story.steps]
         assert named == [int(told), 0, 0, 0, 0], story
+
+
+def test_nothing_is_told_twice_and_nobody_leaves():
+    for story in stories():
+        scenes = [step.scene for step in story.steps]
+        changes = list(pairwise(scenes))
+        travels = [after.place for before, after in changes if after.place != before.place]
+        assert len({scenes[0].place, *travels}) == 1 + len(travels)
+        times = [after.time for before, after in changes if after.time != before.time]
+        assert len(set(times)) == len(times)
+        for before, after in changes:
+            assert before.companion is None or after.companion == before.companion
+
+
+def test_stories_are_of_many_plots():
+    told = {tuple(step.scene.place + step.scene.time for step in story.steps) for story in stories()}
+    assert len(told) > 150
 
 
 def test_a_new_companion_is_named_with_its_colour():

@@ -13,6 +13,7 @@ from pathlib import Path
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from minigpt5.data.mixture import ASKED_TASKS
 from minigpt5.joining import open_reader
 from minigpt5.readers import Reader, add_vokens, reader_of
 from minigpt5.readers.processor import IGNORE_INDEX
@@ -30,7 +31,7 @@ from minigpt5.vokens.decoding import decode_texts
 class ReaderConfig(MixtureConfig):
     """The reader."""
 
-    tasks = ("caption", "story_text", "talk_text")
+    tasks = ("caption", "story_text", "talk_text", *ASKED_TASKS)
 
     model: Path = setting(help="the untrained model's folder, with its processor")
     out: Path = setting(help="folder for checkpoints and the result", passing=True)

@@ -1,0 +1,564 @@
+"""Questions about pictures, changes of them, wishes and what lies outside the world: each with its true reply.
+
+A task is a function that makes an `Item` of a `random.Random`; `TASKS` has them all by the names that mixtures draw
+them by. A reply is right by what it means, not by its words: `MARKS` has what counts for each kind of question.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from minigpt5.data.tasks import CONTINUE, exchange
+from minigpt5.readers.prompts import Message
+from minigpt5.storyworld.draw import boxes, draw
+from minigpt5.storyworld.language import (
+    PLACE_PHRASES,
+    SIDE_PHRASES,
+    SIDE_WORDS,
+    TIME_PHRASES,
+    WORD_PLACES,
+    WORD_TIMES,
+    article,
+    caption,
+    name_character,
+    plain_caption,
+    read,
+    sentence,
+    split_words,
+)
+from minigpt5.storyworld.prompts import roughen
+from minigpt5.storyworld.scene import (
+    COLOURS,
+    KINDS,
+    LIGHTS,
+    OPPOSITE,
+    PLACES,
+    SIDES,
+    TIMES,
+    Character,
+    Scene,
+    sample_character,
+    sample_scene,
+)
+from minigpt5.storyworld.stories import TO_PLACE, sample_story, tell_end
+from minigpt5.storyworld.wordings import CHANGES, END_QUESTIONS, OUTSIDE, QUESTIONS, SORRY, WISHES, Wording
+
+Part = str | Scene
+Box = Sequence[float]
+# Of prompts in training; replies are never rough.
+ROUGH_SHARE = 0.3
+COMPANION_SHARE = 0.4
+# Where a wish names no place.
+DEFAULT_PLACE = "meadow"
+ORDINALS = ("first", "second", "third")
+NUMBERS = ("none", "one", "two")
+
+
+@dataclass(frozen=True)
+class Item:
+    """A question and its true reply: texts, and scenes where pictures stand.
+
+    Args:
+        kind: what is asked, for `MARKS` where words alone are replied.
+    """
+
+    kind: str
+    question: tuple[Part, ...]
+    answer: tuple[Part, ...]
+
+    @property
+    def text(self) -> str:
+        """What is replied in words."""
+        return " ".join(part for part in self.answer if isinstance(part, str))
+
+    @property
+    def scene(self) -> Scene | None:
+        """What the picture of the reply shows; `None` where it has none."""
+        return next((part for part in self.answer if isinstance(part, Scene)), None)
+
+    def messages(self, picture: Callable[[Scene], Any] = draw) -> list[Message]:
+        """Question and reply as a chat; `picture` makes what stands for a scene."""
+
+        def content(parts: Sequence[Part]) -> list[dict]:
+            return [
+                {"type": "image", "image": picture(part)} if isinstance(part, Scene) else {"type": "text", "text": part}
+                for part in parts
+            ]
+
+        return exchange(content(self.question), content(self.answer))
+
+    def roughened(self, rng: random.Random, wording: str = "train") -> Item:
+        """The same, its last text typed as people do; see `roughen`."""
+        *before, last = self.question
+        return replace(self, question=(*before, roughen(last, rng, wording) if isinstance(last, str) else last))
+
+
+def _worded(options: Wording, rng: random.Random, wording: str, **words: str) -> str:
+    text = rng.choice(options[wording]).format(**words)
+    return f"{text[0].upper()}{text[1:]}"
+
+
+def _the(who: Character, rng: random.Random, colour: bool = True) -> str:
+    """The fox, or where its colour may be told now and then the red fox."""
+    return f"the {who.colour} {who.kind}" if colour and rng.random() < 0.4 else f"the {who.kind}"
+
+
+def _other(value: str, options: Sequence[str], rng: random.Random) -> str:
+    return rng.choice([option for option in options if option != value])
+
+
+def _scene(rng: random.Random, companion: bool | None = None) -> Scene:
+    return sample_scene(rng, companion, companion_share=COMPANION_SHARE)
+
+
+# What is asked about pictures.
+
+
+def _animal(rng: random.Random, wording: str) -> Item:
+    """Which animal it is, which both are, or which stands on a side."""
+    scene = _scene(rng)
+    if scene.companion and rng.random() < 0.5:
+        side = rng.choice([side for side, who in scene.slots.items() if who])
+        who = scene.slots[side]
+        assert who is not None, "a side was chosen on which somebody stands"
+        text = _worded(QUESTIONS["animal there"], rng, wording, side=rng.choice(SIDE_PHRASES[side]))
+        return Item("animal", (scene, text), (f"{article(who.kind).capitalize()}.",))
+    names = " and ".join(article(who.kind) for who in scene.slots.values() if who)
+    text = _worded(QUESTIONS["animals" if scene.companion else "animal"], rng, wording)
+    return Item("animal", (scene, text), (f"{names.capitalize()}.",))
+
+
+def _colour(rng: random.Random, wording: str) -> Item:
+    scene = _scene(rng)
+    who = rng.choice(scene.characters)
+    text = _worded(QUESTIONS["colour"], rng, wording, animal=f"the {who.kind}")
+    return Item("colour", (scene, text), (f"The {who.kind} is {who.colour}.",))
+
+
+def _place(rng: random.Random, wording: str) -> Item:
+    scene = _scene(rng)
+    text = _worded(QUESTIONS["place"], rng, wording, animal=_the(rng.choice(scene.characters), rng))
+    return Item("place", (scene, text), (f"It is {PLACE_PHRASES[scene.place][0]}.",))
+
+
+def _time(rng: random.Random, wording: str) -> Item:
+    scene = _scene(rng)
+    return Item("time", (scene, _worded(QUESTIONS["time"], rng, wording)), (f"It is {scene.time}.",))
+
+
+def _side(rng: random.Random, wording: str) -> Item:
+    scene = _scene(rng)
+    side, who = rng.choice([(side, who) for side, who in scene.slots.items() if who])
+    text = _worded(QUESTIONS["side"], rng, wording, animal=_the(who, rng))
+    return Item("side", (scene, text), (f"The {who.kind} is {SIDE_PHRASES[side][0]}.",))
+
+
+def _yes_or_no(rng: random.Random, wording: str) -> Item:
+    """Both answers equally often, about every attribute."""
+    about = rng.choice(("animal", "colour", "place", "time", "side", "number"))
+    yes = rng.random() < 0.5
+    scene = _scene(rng, yes if about == "number" else None)
+    side, who = rng.choice([(side, who) for side, who in scene.slots.items() if who])
+    if about == "animal":
+        if yes:
+            named = article(who.kind if rng.random() < 0.5 else f"{who.colour} {who.kind}")
+        else:
+            named = _absent(scene, rng, wording)
+        text = _worded(QUESTIONS["is there"], rng, wording, a_fox=named)
+    elif about == "time":
+        time = scene.time if yes else _other(scene.time, TIMES, rng)
+        text = _worded(QUESTIONS["is it now"], rng, wording, time=time)
+    elif about == "number":
+        text = _worded(QUESTIONS["are there two"], rng, wording)
+    else:
+        truth, options = {
+            "colour": (who.colour, COLOURS),
+            "place": (scene.place, PLACES),
+            "side": (side, SIDES),
+        }[about]
+        told = truth
+        while not yes and (told == truth or Character(who.kind, told).held_out):
+            told = rng.choice(options)
+        phrases = {"place": PLACE_PHRASES, "side": SIDE_PHRASES}.get(about, {told: (told,)})
+        animal = _the(who, rng, colour=about != "colour")
+        text = _worded(QUESTIONS["is it so"], rng, wording, animal=animal, so=rng.choice(phrases[told]))
+    return Item("yes or no", (scene, text), ("Yes." if yes else "No.",))
+
+
+def _absent(scene: Scene, rng: random.Random, wording: str) -> str:
+    """An animal that is not there: another kind, the same in another colour, or one that is not in the world."""
+    kinds = {who.kind for who in scene.characters}
+    way = rng.random()
+    if way < 0.2:
+        return article(rng.choice(OUTSIDE["animal"][wording]))
+    while True:
+        other = sample_character(rng)
+        if way < 0.6 and other.kind not in kinds:
+            return article(other.kind if rng.random() < 0.5 else f"{other.colour} {other.kind}")
+        if way >= 0.6 and other.kind in kinds and other not in scene.characters:
+            return article(f"{other.colour} {other.kind}")
+
+
+def _count(rng: random.Random, wording: str) -> Item:
+    """None, one and two equally often."""
+    number = rng.choice((0, 1, 2))
+    scene = _scene(rng, True if number == 2 else None)
+    kinds, colours = ({getattr(who, name) for who in scene.characters} for name in ("kind", "colour"))
+    if number == 2 or (number == 1 and not scene.companion and rng.random() < 0.5):
+        foxes = "animals"
+    elif rng.random() < 0.5:
+        foxes = _plural(rng.choice([kind for kind in KINDS if (kind in kinds) == (number == 1)]))
+    else:
+        colour = rng.choice([colour for colour in COLOURS if (colour in colours) == (number == 1)])
+        foxes = f"{colour} animals"
+    text = _worded(QUESTIONS["count"], rng, wording, foxes=foxes)
+    return Item("count", (scene, text), (f"{NUMBERS[number].capitalize()}.",))
+
+
+def _plural(kind: str) -> str:
+    return f"{kind}es" if kind.endswith("x") else f"{kind}s"
+
+
+def _which(rng: random.Random, wording: str) -> Item:
+    """Which of two or three pictures alone shows something."""
+    scene = _scene(rng)
+    who = rng.choice(scene.characters)
+    fits: Callable[[Scene], bool]
+    what, fits = rng.choice(
+        (
+            (article(who.kind), lambda other: who.kind in [one.kind for one in other.characters]),
+            (article(f"{who.colour} {who.kind}"), lambda other: who in other.characters),
+            (f"an animal {rng.choice(PLACE_PHRASES[scene.place])}", lambda other: other.place == scene.place),
+            (f"an animal {rng.choice(TIME_PHRASES[scene.time])}", lambda other: other.time == scene.time),
+        )
+    )
+    others = []
+    while len(others) < 2:
+        if not fits(other := _scene(rng)):
+            others.append(other)
+    scenes = others[: rng.choice((1, 2))]
+    at = rng.randrange(len(scenes) + 1)
+    scenes.insert(at, scene)
+    text = _worded(QUESTIONS["which"], rng, wording, a_fox=what)
+    return Item("which", (*scenes, text), (f"The {ORDINALS[at]} picture.",))
+
+
+def _compare(rng: random.Random, wording: str) -> Item:
+    """The one thing that differs between two pictures."""
+    aspect = rng.choice(("colour", "animal", "place", "time"))
+    before = _scene(rng)
+    after, old, new = change(before, aspect, rng)
+    # What carries no meaning differs too.
+    after = replace(after, decor=rng.getrandbits(32))
+    first, then = {
+        "colour": (old.colour, new.colour),
+        "animal": (article(old.kind), article(new.kind)),
+        "place": (f"the {before.place}", f"the {after.place}"),
+        "time": (before.time, after.time),
+    }[aspect]
+    text = _worded(QUESTIONS["compare"], rng, wording)
+    return Item("compare", (before, after, text), (f"The {aspect}: first {first}, then {then}.",))
+
+
+def _describe(rng: random.Random, wording: str) -> Item:
+    scene = _scene(rng)
+    return Item("describe", (scene, _worded(QUESTIONS["describe"], rng, wording)), (plain_caption(scene),))
+
+
+ASKED: dict[str, Callable[[random.Random, str], Item]] = {
+    "animal": _animal,
+    "colour": _colour,
+    "place": _place,
+    "time": _time,
+    "side": _side,
+    "yes or no": _yes_or_no,
+    "count": _count,
+    "which": _which,
+    "compare": _compare,
+    "describe": _describe,
+}
+
+
+def question(rng: random.Random, wording: str = "train") -> Item:
+    """A question about one picture or more, of any kind."""
+    return ASKED[rng.choice(tuple(ASKED))](rng, wording)
+
+
+# Boxes.
+
+
+def format_box(box: Box) -> str:
+    """A box in shares of the picture as MiniGPT-v2 writes it, in whole hundredths (arXiv 2310.09478, section 3.2)."""
+    return "{" + "".join(f"<{round(100 * value)}>" for value in box) + "}"
+
+
+def parse_box(text: str) -> tuple[float, ...] | None:
+    """The first box that a text has, in shares of the picture; `None` where there is none."""
+    found = re.search(r"\{<(\d{1,3})><(\d{1,3})><(\d{1,3})><(\d{1,3})>\}", text.replace(" ", ""))
+    return tuple(int(value) / 100 for value in found.groups()) if found else None
+
+
+def iou(one: Box, other: Box) -> float:
+    """Intersection over union of two boxes; 0 where one has no area."""
+    width, height = (min(one[i + 2], other[i + 2]) - max(one[i], other[i]) for i in (0, 1))
+    overlap = max(width, 0) * max(height, 0)
+    areas = sum(max(box[2] - box[0], 0) * max(box[3] - box[1], 0) for box in (one, other))
+    return overlap / (areas - overlap) if overlap else 0.0
+
+
+def _boxed(rng: random.Random) -> tuple[Scene, str, Character | None, str]:
+    """A scene, the box of a thing in it as text, whom it shows (`None` for sun and moon), and sun or moon."""
+    scene = _scene(rng)
+    found, light = boxes(scene), LIGHTS[scene.time]
+    who = None if light in found and rng.random() < 0.2 else rng.choice(scene.characters)
+    return scene, format_box(found[who.kind if who else light]), who, light
+
+
+def ground(rng: random.Random, wording: str = "train") -> Item:
+    """The box of what a phrase names."""
+    scene, box, who, light = _boxed(rng)
+    thing = f"the {light}"
+    if who:
+        side = next(side for side, other in scene.slots.items() if other == who)
+        thing = rng.choice((f"the {who.kind}", f"the {who.colour} {who.kind}", f"the animal {SIDE_PHRASES[side][0]}"))
+    return Item("ground", (scene, _worded(QUESTIONS["ground"], rng, wording, thing=thing)), (box,))
+
+
+def refer(rng: random.Random, wording: str = "train") -> Item:
+    """What a box shows."""
+    scene, box, who, light = _boxed(rng)
+    name = article(f"{who.colour} {who.kind}") if who else f"the {light}"
+    text = _worded(QUESTIONS["refer"], rng, wording, box=box)
+    return Item("refer", (scene, text), (f"{name.capitalize()}.",))
+
+
+# Pictures that are wished for.
+
+
+def change(scene: Scene, aspect: str, rng: random.Random) -> tuple[Scene, Character, Character]:
+    """The scene with one of `CHANGES` made, and whom it is about, before and after; no held-out pair comes of it."""
+    name = rng.choice(("hero", "companion")) if scene.companion else "hero"
+    who: Character = getattr(scene, name)
+    stays = scene.hero if name == "companion" else scene.companion
+    if aspect == "place":
+        return replace(scene, place=_other(scene.place, PLACES, rng)), who, who
+    if aspect == "time":
+        return replace(scene, time=_other(scene.time, TIMES, rng)), who, who
+    if aspect == "add":
+        friend = sample_character(rng, unlike=scene.hero)
+        # Beside a companion nobody stands in the middle.
+        side = "left" if scene.side == "middle" else scene.side
+        return replace(scene, side=side, companion=friend), friend, friend
+    if aspect == "remove":
+        if stays is None:
+            raise ValueError("only one of two animals can be removed")
+        side = OPPOSITE[scene.side] if name == "hero" else scene.side
+        return replace(scene, hero=stays, side=side, companion=None), who, who
+    while True:
+        other = sample_character(rng, unlike=stays)
+        changed = {name for name in ("kind", "colour") if getattr(other, name) != getattr(who, name)}
+        if changed == {"kind" if aspect == "animal" else aspect}:
+            return replace(scene, **{name: other}), who, other
+
+
+def changed(rng: random.Random, wording: str = "train", aspect: str | None = None) -> Item:
+    """A picture with one thing changed, and its description; any of `CHANGES` where none is given."""
+    aspect = aspect or rng.choice(tuple(CHANGES))
+    scene = _scene(rng, {"add": False, "remove": True}.get(aspect))
+    after, old, new = change(scene, aspect, rng)
+    text = _worded(
+        CHANGES[aspect],
+        rng,
+        wording,
+        animal=_the(old, rng, colour=aspect not in ("colour", "animal")),
+        colour=new.colour,
+        a_fox=article(new.kind),
+        friend=article(f"{new.colour} {new.kind}"),
+        it="them" if scene.companion else "it",
+        place=rng.choice(PLACE_PHRASES[after.place]),
+        to=rng.choice(TO_PLACE[after.place]),
+        time=rng.choice(TIME_PHRASES[after.time]),
+        day=after.time,
+    )
+    return Item(f"change {aspect}", (scene, text), (plain_caption(after), after))
+
+
+def paint(rng: random.Random, wording: str = "train") -> Item:
+    """A wish for a picture: of a scene that is told, or of animals, now and then with no place told."""
+    scene = sample_scene(rng, companion_share=0.5)
+    if rng.random() < 0.5:
+        return Item("paint", (_wish(caption(scene, rng, wording, brief=True), rng, wording),), (scene,))
+    return _named(scene, rng, wording)
+
+
+def paint_two(rng: random.Random, wording: str = "train") -> Item:
+    """A wish for a picture of two animals that are named and no more than that, or the place too."""
+    return _named(sample_scene(rng, companion=True), rng, wording)
+
+
+def _named(scene: Scene, rng: random.Random, wording: str) -> Item:
+    """A wish that tells no side and no time, so that it is day and the first named stands on the left."""
+    told = rng.random() < 0.6
+    side = "left" if scene.companion else "middle"
+    scene = replace(scene, side=side, time="day", place=scene.place if told else DEFAULT_PLACE)
+    names = " and ".join(name_character(who, rng, wording) for who in scene.characters)
+    where = f" {rng.choice(PLACE_PHRASES[scene.place])}" if told else ""
+    return Item("paint", (_wish(f"{names}{where}", rng, wording),), (scene,))
+
+
+def _wish(told: str, rng: random.Random, wording: str) -> str:
+    told = told.removesuffix(".")
+    return sentence(rng.choice(WISHES[wording]).format(scene=f"{told[0].lower()}{told[1:]}"))
+
+
+def outside(rng: random.Random, wording: str = "train") -> Item:
+    """A wish for what is not in the world, which a plain sentence answers and no picture."""
+    kind = rng.choice(tuple(OUTSIDE))
+    word = rng.choice(OUTSIDE[kind][wording])
+    if kind == "request":
+        return Item("outside", (word,), (SORRY[kind],))
+    if kind != "place" and wording == "train" and rng.random() < 0.3:
+        # There are more words than any list has.
+        word = _made_up(rng)
+    scene = _scene(rng, False)
+    who = scene.hero
+    where = rng.choice(PLACE_PHRASES[scene.place])
+    shown: tuple[Part, ...] = ()
+    if kind != "place" and rng.random() < 0.3:
+        shown = (scene,)
+        if kind == "colour":
+            text = _worded(CHANGES["colour"], rng, wording, animal=f"the {who.kind}", colour=word)
+        else:
+            text = _worded(CHANGES["add"], rng, wording, friend=article(word))
+    else:
+        told = {
+            "animal": f"{article(word if rng.random() < 0.5 else f'{who.colour} {word}')} {where}",
+            "colour": f"{article(word)} {who.kind} {where}",
+            "place": f"{name_character(who, rng, wording)} {word}",
+            "thing": f"{name_character(who, rng, wording)} with {article(word)} {where}",
+        }[kind]
+        if kind in ("animal", "thing") and rng.random() < 0.3:
+            # A thing that is made up could be an animal.
+            told = article(rng.choice(OUTSIDE[kind][wording]))
+        text = _wish(told, rng, wording)
+    return Item("outside", (*shown, text), (SORRY[kind],))
+
+
+def _made_up(rng: random.Random) -> str:
+    """A word that is none, of two or three syllables."""
+    return "".join(rng.choice("bdfgklmnprstvz") + rng.choice("aeiou") for _ in range(rng.choice((2, 3)))) + rng.choice(
+        "lnrtx"
+    )
+
+
+def ending(rng: random.Random, wording: str = "train") -> Item:
+    """The end of a story: of one that was told to its last step, or of any where the end is asked for."""
+    story = sample_story(rng, wording=wording)
+    if rng.random() < 0.5:
+        steps, text, end = story.steps, rng.choice(CONTINUE), story.ending
+    else:
+        steps = story.steps[: rng.randrange(2, len(story.steps) + 1)]
+        text, end = rng.choice(END_QUESTIONS[wording]), tell_end(steps[-1].scene, rng, wording)
+    shown = not story.colour_told or rng.random() < 0.7
+    told = [part for step in steps for part in ((step.text, step.scene) if shown else (step.text,))]
+    return Item("ending", (*told, text), (end,))
+
+
+TASKS: dict[str, Callable[[random.Random, str], Item]] = {
+    "question": question,
+    "ground": ground,
+    "refer": refer,
+    "change": changed,
+    "paint": paint,
+    "outside": outside,
+    "ending": ending,
+}
+
+
+def training_item(task: str, rng: random.Random) -> Item:
+    """An item of a task as training draws it, typed roughly now and then."""
+    item = TASKS[task](rng, "train")
+    return item.roughened(rng) if task != "ending" and rng.random() < ROUGH_SHARE else item
+
+
+def fresh_items(
+    make: Callable[[random.Random, str], Item], count: int, split: str = "test", wording: str = "fresh"
+) -> Iterator[Item]:
+    """Items that no training text has the wording of, of seeds that training never used."""
+    for seed in range(count):
+        yield make(random.Random(f"storyworld/{split}/{make.__name__}/{seed}"), wording)
+
+
+# Marking.
+
+Mark = Callable[[str, str], bool]
+
+
+def _same(meanings: Mapping[str, Any]) -> Mark:
+    """Whether a reply names the same of some words' meanings as the true answer, and no other."""
+
+    def named(text: str) -> set:
+        return {meanings[word] for word in split_words(text) if word in meanings}
+
+    return lambda reply, truth: named(reply) == named(truth)
+
+
+def _same_difference(reply: str, truth: str) -> bool:
+    """What differs, and how first and how then."""
+    meanings = (
+        {word: word for word in (*KINDS, *COLOURS, "colour", "animal", "place", "time")} | WORD_PLACES | WORD_TIMES
+    )
+
+    def told(text: str) -> list[str]:
+        return [meanings[word] for word in split_words(text) if word in meanings]
+
+    return told(reply) == told(truth)
+
+
+def _same_description(reply: str, truth: str) -> bool:
+    one, other = read(reply), read(truth)
+    return (one.place, one.time or "day") == (other.place, other.time) and sorted(
+        (who.kind, who.colour or "", who.side or "") for who in one.mentions
+    ) == sorted((who.kind, who.colour or "", who.side or "") for who in other.mentions)
+
+
+def _same_thing(reply: str, truth: str) -> bool:
+    lights = set(LIGHTS.values())
+    one, other = ([(who.kind, who.colour) for who in read(text).mentions] for text in (reply, truth))
+    return one == other and lights & set(split_words(reply)) == lights & set(split_words(truth))
+
+
+def _same_box(reply: str, truth: str) -> bool:
+    one, other = parse_box(reply), parse_box(truth)
+    assert other is not None, f"the truth {truth!r} is no box"
+    return one is not None and iou(one, other) >= 0.5
+
+
+MARKS: dict[str, Mark] = {
+    "animal": _same({kind: kind for kind in KINDS}),
+    "colour": _same({colour: colour for colour in COLOURS}),
+    "place": _same(WORD_PLACES),
+    "time": _same(WORD_TIMES),
+    "side": _same(SIDE_WORDS),
+    "yes or no": _same({word: word for word in ("yes", "no")}),
+    "count": _same({"no": 0, "zero": 0, "nobody": 0, "single": 1} | {word: i for i, word in enumerate(NUMBERS)}),
+    "which": _same({word: word for word in ORDINALS}),
+    "compare": _same_difference,
+    "describe": _same_description,
+    "ground": _same_box,
+    "refer": _same_thing,
+}
+
+
+def says_sorry(text: str) -> bool:
+    """Whether a reply says that what was asked for is not in the world."""
+    return "sorry" in split_words(text)
+
+
+def says_end(text: str) -> bool:
+    """Whether a reply ends a story."""
+    return not {"end", "ends"}.isdisjoint(split_words(text))

@@ -1,0 +1,331 @@
+"""How people ask, wish and end stories, and what they ask for that is not in the world.
+
+Every list has two parts: "train", and a third, "fresh", that no training text has, so that what is measured is
+understanding and not recall.
+"""
+
+from __future__ import annotations
+
+Wording = dict[str, tuple[str, ...]]
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+# What is asked about one picture or more. {animal} is "the fox" or "the red fox", {a_fox} "a fox" or "a red fox".
+QUESTIONS: dict[str, Wording] = {
+    "animal": {
+        "train": ("Which animal is this?", "What animal do you see?", "What kind of animal is it?", "Name the animal."),
+        "fresh": ("Which animal can you see?", "Tell me what animal this is."),
+    },
+    "animals": {
+        "train": (
+            "Which animals are these?",
+            "What animals do you see?",
+            "Which two animals are here?",
+            "Name both animals.",
+        ),
+        "fresh": ("Which animals can you see?", "Tell me what animals these are."),
+    },
+    "animal there": {
+        "train": ("Who is {side}?", "Which animal is {side}?", "What animal stands {side}?", "Who do you see {side}?"),
+        "fresh": ("What is the animal {side}?", "Tell me who is {side}."),
+    },
+    "colour": {
+        "train": (
+            "What colour is {animal}?",
+            "Which colour is {animal}?",
+            "Name the colour of {animal}.",
+            "What colour does {animal} have?",
+        ),
+        "fresh": ("Which colour does {animal} have?", "Tell me what colour {animal} is."),
+    },
+    "place": {
+        "train": (
+            "Where is {animal}?",
+            "Where was this picture made?",
+            "What place is this?",
+            "In which place is {animal}?",
+        ),
+        "fresh": ("Which place do you see?", "Tell me where {animal} is."),
+    },
+    "time": {
+        "train": ("When is this?", "Is it day or night?", "What time of day is it?", "Which time of day do you see?"),
+        "fresh": ("Tell me if it is day or night.", "At what time was this picture made?"),
+    },
+    "side": {
+        "train": (
+            "On which side is {animal}?",
+            "Which side is {animal} on?",
+            "Is {animal} on the left, in the middle or on the right?",
+            "At which side of the picture is {animal}?",
+        ),
+        "fresh": ("Tell me on which side {animal} is.", "Left, middle or right: where is {animal}?"),
+    },
+    "is there": {
+        "train": ("Is there {a_fox}?", "Do you see {a_fox}?", "Is there {a_fox} in this picture?", "Is {a_fox} here?"),
+        "fresh": ("Can you see {a_fox}?", "Does the picture show {a_fox}?"),
+    },
+    "is it so": {
+        "train": (
+            "Is {animal} {so}?",
+            "Is it true that {animal} is {so}?",
+            "{animal} is {so}: yes or no?",
+            "Tell me: is {animal} {so}?",
+        ),
+        "fresh": ("Would you say that {animal} is {so}?", "Do you agree that {animal} is {so}?"),
+    },
+    "is it now": {
+        "train": ("Is it {time}?", "Is it {time} here?", "Is this at {time}?", "Was this picture made by {time}?"),
+        "fresh": ("Would you say it is {time}?", "Does this picture show the {time}?"),
+    },
+    "are there two": {
+        "train": (
+            "Are there two animals?",
+            "Do you see two animals?",
+            "Are two animals in this picture?",
+            "Is there more than one animal?",
+        ),
+        "fresh": ("Can you see two animals?", "Does the picture show two animals?"),
+    },
+    "count": {
+        "train": (
+            "How many {foxes} are there?",
+            "How many {foxes} do you see?",
+            "Count the {foxes}.",
+            "How many {foxes} are in this picture?",
+        ),
+        "fresh": ("How many {foxes} can you see?", "Tell me how many {foxes} there are."),
+    },
+    "which": {
+        "train": (
+            "Which picture shows {a_fox}?",
+            "In which picture do you see {a_fox}?",
+            "Where is {a_fox}: in which picture?",
+            "Which one has {a_fox}?",
+        ),
+        "fresh": ("Tell me which picture has {a_fox}.", "Which of them shows {a_fox}?"),
+    },
+    "compare": {
+        "train": (
+            "What is different?",
+            "Compare the two pictures.",
+            "What has changed?",
+            "How are these pictures different?",
+        ),
+        "fresh": ("Tell me what is different.", "What is not the same in both pictures?"),
+    },
+    "describe": {
+        "train": (
+            "Describe this in a sentence.",
+            "What does this picture show?",
+            "Say what you see in one sentence.",
+            "Tell me about this picture.",
+        ),
+        "fresh": ("Describe what you see.", "What can you see in this picture?"),
+    },
+    "ground": {
+        "train": (
+            "Give the box of {thing}.",
+            "Where in the picture is {thing}? Give a box.",
+            "Draw a box around {thing}.",
+            "Find {thing}.",
+        ),
+        "fresh": ("Give a box around {thing}.", "Find the box of {thing}."),
+    },
+    "refer": {
+        "train": (
+            "What is in the box {box}?",
+            "What is at {box}?",
+            "Who or what is in {box}?",
+            "Name what {box} shows.",
+        ),
+        "fresh": ("What does the box {box} show?", "Tell me what is at {box}."),
+    },
+}
+
+# What is wished for of a picture that is shown.
+CHANGES: dict[str, Wording] = {
+    "colour": {
+        "train": (
+            "Make {animal} {colour}.",
+            "Paint {animal} {colour}.",
+            "Now {animal} is {colour}.",
+            "Show {animal} in {colour}.",
+        ),
+        "fresh": ("Turn {animal} {colour}.", "Change the colour of {animal} to {colour}."),
+    },
+    "animal": {
+        "train": (
+            "Make {animal} {a_fox}.",
+            "Show {a_fox} in place of {animal}.",
+            "Change {animal} into {a_fox}.",
+            "Now {animal} is {a_fox}.",
+        ),
+        "fresh": ("Turn {animal} into {a_fox}.", "Let {animal} be {a_fox}."),
+    },
+    "place": {
+        "train": ("Show the same {place}.", "Now {place}.", "Move {it} {to}.", "Make the same picture {place}."),
+        "fresh": ("Let it be {place}.", "Take {it} {to}."),
+    },
+    "time": {
+        "train": ("Show the same {time}.", "Now {time}.", "Make it {day}.", "Make the same picture {time}."),
+        "fresh": ("Let it be {day}.", "Turn it to {day}."),
+    },
+    "add": {
+        "train": ("Add {friend}.", "Put {friend} beside it.", "Show it with {friend}.", "Now {friend} comes too."),
+        "fresh": ("Let {friend} join it.", "Place {friend} beside it."),
+    },
+    "remove": {
+        "train": ("Remove {animal}.", "Take {animal} away.", "Show {it} without {animal}.", "Now {animal} is gone."),
+        "fresh": ("Let {animal} go.", "The same without {animal}."),
+    },
+}
+
+# How a picture is asked for; {scene} is a caption without its full stop, or two named animals.
+WISHES: Wording = {
+    "train": (
+        "{scene}",
+        "draw {scene}",
+        "paint {scene}",
+        "show me {scene}",
+        "make a picture of {scene}",
+        "I want to see {scene}",
+    ),
+    "fresh": ("I would like a picture of {scene}", "let me see {scene}", "create {scene}"),
+}
+
+# Put round what is asked, as people do who are polite.
+POLITE: Wording = {
+    "train": (
+        "please {text}",
+        "{text} please",
+        "hi, {text}",
+        "hello! {text}",
+        "can you tell me: {text}",
+        "{text} thanks",
+    ),
+    "fresh": ("hey, {text}", "{text} thank you", "would you please {text}"),
+}
+
+ENDINGS: Wording = {
+    "train": (
+        "The {animals} {sleep}, and the story ends.",
+        "{place} the {animals} {sleep}. The end.",
+        "So the story of the {animals} ends {place}.",
+        "Here {place} the story ends.",
+    ),
+    "fresh": ("The {animals} {sleep} {place}. The end.", "So the story ends {place}."),
+}
+END_QUESTIONS: Wording = {
+    "train": ("How does it end?", "How does the story end?", "Tell me the end.", "End the story."),
+    "fresh": ("Tell me how it ends.", "Bring the story to its end."),
+}
+
+# What is not in the world. No word is one letter away from a word that is.
+OUTSIDE: dict[str, Wording] = {
+    "animal": {
+        "train": _words(
+            "lion tiger horse cow pig sheep goat wolf monkey snake mouse duck chicken frog fish shark whale "
+            "giraffe zebra camel panda crocodile spider ant penguin kangaroo hamster donkey squirrel octopus "
+            "dinosaur dragon unicorn hedgehog owl parrot swan snail leopard rhino"
+        ),
+        "fresh": _words(
+            "crab lizard koala cheetah gorilla dolphin butterfly eagle moose otter beaver hippo lobster "
+            "peacock bee ostrich seal badger lynx mole"
+        ),
+    },
+    "colour": {
+        "train": _words("black brown gray golden silver turquoise violet beige crimson magenta"),
+        "fresh": ("grey", "bronze", "indigo", "scarlet", "maroon"),
+    },
+    "place": {
+        "train": (
+            "in the kitchen",
+            "in space",
+            "on a boat",
+            "in the house",
+            "at school",
+            "in the jungle",
+            "in a castle",
+            "under water",
+            "on the farm",
+            "in a cave",
+            "at the zoo",
+            "in the garden",
+            "on a bridge",
+            "in the office",
+            "on an island",
+            "in a swamp",
+            "at the airport",
+            "in a museum",
+            "on the roof",
+            "in the bathroom",
+        ),
+        "fresh": (
+            "in the bedroom",
+            "on the planet Mars",
+            "in a restaurant",
+            "on a train",
+            "in a shop",
+            "in a stadium",
+            "on a volcano",
+            "at the hospital",
+            "in a tunnel",
+            "on a ship",
+        ),
+    },
+    "thing": {
+        "train": _words(
+            "car ball hat book table house robot guitar bicycle phone cake pizza balloon umbrella lamp clock "
+            "computer sword crown bottle spoon piano camera rocket airplane ladder basket kite shoe hammer"
+        ),
+        "fresh": _words(
+            "chair violin helmet truck apple drum bucket scarf candle tractor pencil mirror banana bus flag"
+        ),
+    },
+    "request": {
+        "train": (
+            "Write a poem.",
+            "What is two plus two?",
+            "Who are you?",
+            "Tell me a joke.",
+            "What is the capital of France?",
+            "Translate this into German.",
+            "How old are you?",
+            "Sing a song.",
+            "What is the weather like?",
+            "Write some code.",
+            "Who is the president?",
+            "Give me a recipe for soup.",
+            "What is the meaning of life?",
+            "Help me with my homework.",
+            "Play some music.",
+            "How do I fix my bicycle?",
+            "What is seven times six?",
+            "Tell me the news.",
+            "Write a letter to my boss.",
+            "Where can I buy a phone?",
+        ),
+        "fresh": (
+            "Write an essay.",
+            "What is ten minus three?",
+            "What is your name?",
+            "What is the capital of Spain?",
+            "Tell me something about history.",
+            "How do I bake bread?",
+            "Solve this equation.",
+            "Who won the match?",
+            "Translate hello into French.",
+            "Book a hotel for me.",
+        ),
+    },
+}
+SORRY = {
+    "animal": "Sorry, I know no such animal.",
+    "colour": "Sorry, I know no such colour.",
+    "place": "Sorry, I know no such place.",
+    "thing": "Sorry, I know no such thing.",
+    "request": "Sorry, I only know pictures of my small world.",
+}

@@ -1,0 +1,381 @@
+"""Questions whose answers are true, in wordings that training and judging do not share."""
+
+import random
+import re
+from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from minigpt5.storyworld.draw import boxes
+from minigpt5.storyworld.language import KNOWN_WORDS, caption, describes, imagine, read, split_words
+from minigpt5.storyworld.prompts import roughen
+from minigpt5.storyworld.questions import (
+    ASKED,
+    MARKS,
+    TASKS,
+    change,
+    changed,
+    fresh_items,
+    iou,
+    paint_two,
+    parse_box,
+    says_end,
+    says_sorry,
+    training_item,
+)
+from minigpt5.storyworld.scene import HELD_OUT, LIGHTS, Character, Scene, sample_scene
+from minigpt5.storyworld.wordings import CHANGES, END_QUESTIONS, OUTSIDE, POLITE, QUESTIONS, SORRY, WISHES
+
+SEEDS = range(400)
+LISTS = {**QUESTIONS, **CHANGES, **OUTSIDE, "wishes": WISHES, "polite": POLITE, "end": END_QUESTIONS}
+
+
+def items(make, wording="train"):
+    return [make(random.Random(seed), wording) for seed in SEEDS]
+
+
+def within_one_edit(one, other):
+    """Whether a letter left out, added, replaced or swapped with the next makes one word of the other."""
+    if abs(len(one) - len(other)) > 1:
+        return False
+    start = 0
+    while start < min(len(one), len(other)) and one[start] == other[start]:
+        start += 1
+    a, b = one[start:], other[start:]
+    return a[1:] == b[1:] or a[1:] == b or a == b[1:] or (a[1::-1] == b[:2] and a[2:] == b[2:])
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_wordings_for_judging_are_a_third_and_never_trained(name):
+    train, fresh = LISTS[name]["train"], LISTS[name]["fresh"]
+    assert not {text.lower() for text in train} & {text.lower() for text in fresh}
+    assert len(set(train)) == len(train) and 0.25 <= len(fresh) / (len(train) + len(fresh)) <= 0.4
+
+
+def test_training_never_draws_a_fresh_wording():
+    """Of a template what stands around its slots; those that are parts of trained ones tell nothing."""
+    trained = "\n".join(
+        re.sub(r"\W+", " ", part).lower()
+        for task in TASKS
+        for seed in range(200)
+        for part in TASKS[task](random.Random(seed), "train").question
+        if isinstance(part, str)
+    )
+    for name in {**QUESTIONS, **CHANGES}:
+        for text in {**QUESTIONS, **CHANGES}[name]["fresh"]:
+            beginning = re.sub(r"\W+", " ", text.split("{")[0]).lower().strip()
+            if len(beginning.split()) > 2:
+                assert beginning not in trained, text
+
+
+def test_no_held_out_pair_is_shown_or_told():
+    for task in TASKS:
+        for seed in range(300):
+            item = training_item(task, random.Random(seed))
+            for part in (*item.question, *item.answer):
+                if isinstance(part, Scene):
+                    assert not any(who.held_out for who in part.characters)
+                else:
+                    words = split_words(part)
+                    pairs = {(kind, colour) for colour, kind in pairwise(words)}
+                    assert not pairs & HELD_OUT, part
+
+
+@pytest.mark.parametrize("wording", ["train", "fresh"])
+def test_attributes_asked_for_are_those_of_the_scene(wording):
+    for item in items(ASKED["colour"], wording):
+        kind = next(word for word in split_words(item.question[1]) if word in {k for k, _ in HELD_OUT})
+        (who,) = [who for who in item.question[0].characters if who.kind == kind]
+        assert item.text == f"The {kind} is {who.colour}."
+    for item in items(ASKED["place"], wording):
+        assert read(item.text).place == item.question[0].place
+    for item in items(ASKED["time"], wording):
+        assert read(item.text).time == item.question[0].time
+    for item in items(ASKED["side"], wording):
+        scene, text = item.question
+        (mention,) = [m for m in read(text).mentions]
+        assert scene.slots[split_words(item.text)[-1].replace("centre", "middle")].kind == mention.kind
+    for item in items(ASKED["describe"], wording):
+        assert describes(item.text, item.question[0])
+
+
+@pytest.mark.parametrize("wording", ["train", "fresh"])
+def test_animals_are_those_that_stand_there(wording):
+    for item in items(ASKED["animal"], wording):
+        scene, text = item.question
+        named = [mention.kind for mention in read(item.text).mentions]
+        there = {side: who.kind for side, who in scene.slots.items() if who}
+        sides = {"left", "right", "middle", "centre"} & set(split_words(text))
+        assert named == ([there[sides.pop()]] if sides else list(there.values()))
+
+
+def true_of(text, scene):
+    """What a yes-or-no question says, by the words in it alone."""
+    words = set(split_words(text))
+    reading = read(text)
+    if "two" in words or "than" in words:
+        return scene.companion is not None
+    if words & {"there", "see", "here", "show"} and reading.place is reading.time is None:
+        if not reading.mentions:
+            return False
+        (mention,) = reading.mentions
+        return any(who.kind == mention.kind and mention.colour in (None, who.colour) for who in scene.characters)
+    if not reading.mentions:
+        return reading.time == scene.time
+    (mention,) = reading.mentions
+    (who,) = [who for who in scene.characters if who.kind == mention.kind]
+    side = next(side for side, other in scene.slots.items() if other == who)
+    return (
+        mention.colour in (None, who.colour)
+        and mention.side in (None, side)
+        and reading.place in (None, scene.place)
+        and reading.time in (None, scene.time)
+    )
+
+
+@pytest.mark.parametrize("wording", ["train", "fresh"])
+def test_yes_and_no_are_true_and_come_equally_often(wording):
+    asked = [ASKED["yes or no"](random.Random(seed), wording) for seed in range(2000)]
+    for item in asked:
+        assert (item.text == "Yes.") == true_of(item.question[1], item.question[0]), item
+    assert 0.46 < sum(item.text == "Yes." for item in asked) / len(asked) < 0.54
+
+
+@pytest.mark.parametrize("wording", ["train", "fresh"])
+def test_counts_are_those_of_the_scene(wording):
+    asked = items(ASKED["count"], wording)
+    for item in asked:
+        scene, text = item.question
+        words = split_words(text)
+        there = [
+            who
+            for who in scene.characters
+            if who.colour in words or f"{who.kind}s" in words or f"{who.kind}es" in words
+        ]
+        if "animals" in words and not any(colour in words for _, colour in HELD_OUT):
+            there = list(scene.characters)
+        assert item.text == ("None.", "One.", "Two.")[len(there)], item
+    assert min(Counter(item.text for item in asked).values()) > len(asked) / 4
+
+
+def test_one_picture_alone_shows_what_is_asked_for():
+    for item in items(ASKED["which"]):
+        *scenes, text = item.question
+        wanted = read(text)
+        fits = [
+            all(
+                any(who.kind == m.kind and m.colour in (None, who.colour) for who in scene.characters)
+                for m in wanted.mentions
+            )
+            and wanted.place in (None, scene.place)
+            and wanted.time in (None, scene.time)
+            for scene in scenes
+        ]
+        assert sum(fits) == 1 and len(scenes) in (2, 3)
+        assert item.text == f"The {('first', 'second', 'third')[fits.index(True)]} picture."
+
+
+def test_compared_pictures_differ_in_what_the_answer_says():
+    for item in items(ASKED["compare"]):
+        before, after, _ = item.question
+        words = split_words(item.text)
+        differing = [
+            name
+            for name, one, other in (
+                ("place", before.place, after.place),
+                ("time", before.time, after.time),
+                ("animal", [w.kind for w in before.characters], [w.kind for w in after.characters]),
+                ("colour", [w.colour for w in before.characters], [w.colour for w in after.characters]),
+            )
+            if one != other
+        ]
+        assert differing == [words[1]], item
+
+
+def test_boxes_are_those_of_the_drawing():
+    for make in (TASKS["ground"], TASKS["refer"]):
+        for item in items(make)[:150]:
+            scene, asked = item.question
+            written = parse_box(item.text) or parse_box(asked)
+            phrase = item.text if parse_box(item.text) is None else asked
+            mentions = read(phrase).mentions
+            if mentions:
+                name = mentions[0].kind
+            elif LIGHTS[scene.time] in split_words(phrase):
+                name = LIGHTS[scene.time]
+            else:
+                side = next(side for side in ("left", "middle", "right") if side in phrase)
+                name = scene.slots[side].kind
+            drawn = boxes(scene)[name]
+            assert max(abs(one - other) for one, other in zip(written, drawn, strict=True)) <= 0.005 + 1e-9
+
+
+def test_overlap_of_boxes_by_hand():
+    assert iou((0, 0, 2, 2), (1, 1, 3, 3)) == pytest.approx(1 / 7)
+    assert iou((0, 0, 1, 1), (0, 0, 1, 1)) == 1
+    assert iou((0, 0, 1, 1), (2, 2, 3, 3)) == 0 == iou((1, 1, 0, 0), (0, 0, 1, 1))
+    assert parse_box("It is at {<1><20><100><45>}.") == (0.01, 0.2, 1.0, 0.45)
+    assert parse_box("{ <1> <20> <100> <45> }") == (0.01, 0.2, 1.0, 0.45)
+    assert parse_box("{<1><20><100>}") is None
+
+
+def attributes(scene):
+    return {"place": scene.place, "time": scene.time} | {side: who for side, who in scene.slots.items() if who}
+
+
+@pytest.mark.parametrize("wording", ["train", "fresh"])
+@pytest.mark.parametrize("aspect", CHANGES)
+def test_a_change_leaves_the_rest(aspect, wording):
+    for seed in range(150):
+        item = changed(random.Random(seed), wording, aspect)
+        before, after = item.question[0], item.scene
+        assert describes(item.text, after) and after.decor == before.decor
+        old, new = attributes(before), attributes(after)
+        unlike = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
+        if aspect in ("place", "time"):
+            assert unlike == {aspect} and {"place": read, "time": read}[aspect](item.question[1])
+        elif aspect == "add":
+            assert len(new) == len(old) + 1 and (len(unlike) == 1 or before.side == "middle")
+            assert before.hero in after.characters
+        elif aspect == "remove":
+            assert len(unlike) == 1 and unlike <= old.keys() and len(new) == len(old) - 1
+        else:
+            (side,) = unlike
+            same = "kind" if aspect == "colour" else "colour"
+            assert getattr(old[side], same) == getattr(new[side], same) and old[side] != new[side]
+            assert getattr(new[side], "colour" if aspect == "colour" else "kind") in split_words(item.question[1])
+
+
+def test_only_one_of_two_can_be_removed():
+    with pytest.raises(ValueError, match="one of two"):
+        change(sample_scene(random.Random(0), companion=False), "remove", random.Random(0))
+
+
+@pytest.mark.parametrize("wording", ["train", "fresh"])
+def test_a_wish_tells_the_picture(wording):
+    for make in (TASKS["paint"], paint_two):
+        for item in items(make, wording):
+            (text,) = item.question
+            imagined = imagine(text) or imagine(f"{text} in the meadow")
+            assert replace(imagined, decor=0) == replace(item.scene, decor=0), text
+
+
+@pytest.mark.parametrize("wording", ["train", "fresh"])
+def test_what_lies_outside_is_no_word_of_the_world_nor_a_typo_of_one(wording):
+    for kind in ("animal", "colour", "thing", "place"):
+        for text in OUTSIDE[kind][wording]:
+            for word in text.lower().split():
+                near = [known for known in KNOWN_WORDS if len(known) > 3 and within_one_edit(word, known)]
+                assert not near, (word, near)
+    for item in items(TASKS["outside"], wording):
+        assert item.text in SORRY.values() and says_sorry(item.text) and item.scene is None
+
+
+def test_words_outside_the_world_are_split_too():
+    fresh = " ".join(" ".join(OUTSIDE[kind]["fresh"]) for kind in ("animal", "colour", "thing")).split()
+    asked = {
+        w for seed in range(2000) for w in split_words(TASKS["outside"](random.Random(seed), "train").question[-1])
+    }
+    assert not asked & set(fresh)
+
+
+def test_stories_end_without_a_picture():
+    for item in items(TASKS["ending"])[:100]:
+        assert says_end(item.text) and item.scene is None
+        last = [part for part in item.question if isinstance(part, Scene)][-1:]
+        assert all(read(item.text).place in (None, scene.place) for scene in last)
+
+
+@pytest.mark.parametrize("kind", MARKS)
+def test_true_answers_are_marked_right_and_those_of_other_questions_hardly_ever(kind):
+    make = ASKED.get(kind) or TASKS[kind]
+    asked = list(fresh_items(make, 200))
+    assert all(MARKS[kind](item.text, item.text) for item in asked)
+    shuffled = asked[1:] + asked[:1]
+    right = sum(MARKS[kind](one.text, other.text) for one, other in zip(asked, shuffled, strict=True)) / 200
+    chance = {"time": 0.5, "yes or no": 0.5, "which": 0.42, "count": 0.34, "side": 0.34, "ground": 0.35}.get(kind, 0.15)
+    assert right < chance + 0.12
+    assert not MARKS[kind]("", asked[0].text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reply", "truth", "right"),
+    [
+        ("animal", "It is a fox.", "A fox.", True),
+        ("animal", "A fox and a dog.", "A fox.", False),
+        ("colour", "It is red", "The fox is red.", True),
+        ("colour", "The fox is red and blue.", "The fox is red.", False),
+        ("place", "By the sea.", "It is on the beach.", True),
+        ("time", "In the moonlight.", "It is night.", True),
+        ("yes or no", "Yes, it is.", "Yes.", True),
+        ("yes or no", "Yes and no.", "Yes.", False),
+        ("count", "There are two.", "Two.", True),
+        ("count", "There is no fox.", "None.", True),
+        ("compare", "The colour: first red, then blue.", "The colour: first red, then blue.", True),
+        ("compare", "The colour: first blue, then red.", "The colour: first red, then blue.", False),
+        ("ground", "{<10><10><50><50>}", "{<12><10><52><50>}", True),
+        ("ground", "{<10><10><50><50>}", "{<50><10><90><50>}", False),
+        ("refer", "The red fox", "A red fox.", True),
+        ("refer", "The sun.", "The moon.", False),
+        ("describe", "On the left a red fox, in the forest.", "A red fox on the left in the forest by day.", True),
+        ("describe", "A red fox in the forest.", "A red fox on the left in the forest by day.", False),
+    ],
+)
+def test_marks_go_by_meaning(kind, reply, truth, right):
+    assert MARKS[kind](reply, truth) is right
+
+
+def test_training_draws_depend_on_the_seed_alone_and_a_share_is_rough():
+    plain = [TASKS["paint"](random.Random(seed), "train") for seed in SEEDS]
+    drawn = [training_item("paint", random.Random(seed)) for seed in SEEDS]
+    assert drawn == [training_item("paint", random.Random(seed)) for seed in SEEDS]
+    rough = sum(one != other for one, other in zip(plain, drawn, strict=True)) / len(plain)
+    assert 0.24 < rough < 0.36
+    assert all(one.answer == other.answer for one, other in zip(plain, drawn, strict=True))
+
+
+def test_messages_show_pictures_where_scenes_stand():
+    item = TASKS["change"](random.Random(0), "train")
+    ask, reply = item.messages(lambda scene: scene)
+    assert [part["type"] for part in ask["content"]] == ["image", "text"]
+    assert [part["type"] for part in reply["content"]] == ["text", "image"]
+    assert reply["content"][1]["image"] == item.scene and Character("fox", "red") not in item.question
+
+
+@pytest.mark.parametrize("wording", ["train", "fresh"])
+def test_rough_prompts_keep_every_word_within_one_edit(wording):
+    polite = {word for text in POLITE[wording] for word in split_words(text)}
+    changed = 0
+    for seed in range(500):
+        rng = random.Random(seed)
+        text = caption(sample_scene(rng), rng)
+        rough = roughen(text, rng, wording)
+        assert rough != text and rough == roughen(text, _after_caption(seed), wording)
+        words, typed = split_words(text), split_words(rough)
+        if len(typed) > len(words):
+            start = next(i for i in range(len(typed)) if _mistyped(words, typed[i : i + len(words)]) <= 1)
+            assert set(typed[:start] + typed[start + len(words) :]) <= polite
+            typed = typed[start : start + len(words)]
+        assert _mistyped(words, typed) <= 1
+        changed += words != typed
+    assert 100 < changed < 400
+
+
+def test_a_typo_makes_no_other_word_of_the_world():
+    for seed in range(300):
+        (typed,) = split_words(roughen("forest", random.Random(seed), "train"))[-1:]
+        assert typed == "forest" or typed not in KNOWN_WORDS
+
+
+def _after_caption(seed):
+    rng = random.Random(seed)
+    caption(sample_scene(rng), rng)
+    return rng
+
+
+def _mistyped(words, typed):
+    """How many words differ, each by one edit; more than any text has where one differs by more."""
+    unlike = [(one, other) for one, other in zip(words, typed, strict=True) if one != other]
+    return len(unlike) if all(within_one_edit(*pair) for pair in unlike) else 99
