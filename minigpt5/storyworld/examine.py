@@ -114,17 +114,25 @@ def examine_next_step(
     return {"hero": sum(kept) / count, "agrees": sum(agrees) / count}
 
 
-def run_stories(pipe: MiniGPT5Pipeline, stories: Sequence[Story], steps: int = 5) -> list[list[tuple[str, Any]]]:
-    """Let the pipeline tell stories from their first sentence, with a portrait where the colour is not told."""
+def run_stories(
+    pipe: MiniGPT5Pipeline, stories: Sequence[Story], steps: int = 5, seed: int = 0, **options: Any
+) -> list[list[tuple[str, Any]]]:
+    """Let the pipeline tell stories from their first sentence, with a portrait where the colour is not told.
+
+    `options` go to the pipeline; another seed paints, and where `do_sample` is set tells, another story.
+    """
     openings = [story.steps[0].text for story in stories]
     portraits = [None if story.colour_told else draw(story.steps[0].scene) for story in stories]
     _, painted = ask(
-        pipe, [illustrate([None], [portrait], text) for portrait, text in zip(portraits, openings, strict=True)]
+        pipe,
+        [illustrate([None], [portrait], text) for portrait, text in zip(portraits, openings, strict=True)],
+        seed=steps * seed,
+        **options,
     )
     told = [[(text, picture)] for text, picture in zip(openings, painted, strict=True)]
     for step in range(1, steps):
         questions = [continue_story([text for text, _ in story], [one for _, one in story]) for story in told]
-        for story, text, picture in zip(told, *ask(pipe, questions, seed=step), strict=True):
+        for story, text, picture in zip(told, *ask(pipe, questions, seed=steps * seed + step, **options), strict=True):
             story.append((text, picture))
     return told
 

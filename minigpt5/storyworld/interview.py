@@ -1,0 +1,174 @@
+"""Interviews of a pipeline: fresh items are asked as a user would, and every reply is marked.
+
+Each figure is a list with a mark an item, so that whoever prints it can say how sure it is.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+
+from minigpt5.pipeline import MiniGPT5Pipeline
+from minigpt5.storyworld.examine import run_stories, sample_stories
+from minigpt5.storyworld.judge import Judge, Verdict, load_judge
+from minigpt5.storyworld.language import Mention, read
+from minigpt5.storyworld.questions import (
+    ASKED,
+    MARKS,
+    Item,
+    changed,
+    ending,
+    fresh_items,
+    ground,
+    outside,
+    paint,
+    paint_two,
+    question,
+    refer,
+    says_end,
+    says_sorry,
+)
+from minigpt5.storyworld.scene import Scene
+
+Marks = list[bool]
+
+
+class Reply(NamedTuple):
+    """The words of a reply, and its picture where it has one."""
+
+    text: str
+    picture: Image.Image | None
+
+
+Answerer = Callable[[Sequence[Item]], list[Reply]]
+
+
+def answerer(pipe: MiniGPT5Pipeline, batch_size: int = 50) -> Answerer:
+    """Replies of a pipeline that itself decides whether to paint."""
+
+    def reply(items: Sequence[Item]) -> list[Reply]:
+        replies = []
+        for start in range(0, len(items), batch_size):
+            batch = [item.messages()[:-1] for item in items[start : start + batch_size]]
+            generators = [torch.Generator().manual_seed(start + i) for i in range(len(batch))]
+            output = pipe(batch, generator=generators, image_mode="auto", max_images=1)
+            pictures = [images[0] if images else None for images in output.images]
+            replies += [Reply(*pair) for pair in zip(output.text, pictures, strict=True)]
+        return replies
+
+    return reply
+
+
+def mark_words(items: Sequence[Item], replies: Sequence[Reply]) -> Marks:
+    """Whether each reply says what the true one does."""
+    return [MARKS[item.kind](reply.text, item.text) for item, reply in zip(items, replies, strict=True)]
+
+
+def mark_pictures(
+    items: Sequence[Item],
+    replies: Sequence[Reply],
+    judge: Judge,
+    right: Callable[[Verdict, Scene], bool] = lambda verdict, scene: verdict.compare(scene)["all"],
+) -> Marks:
+    """Whether each reply's picture shows the true one's scene; a reply without one is wrong."""
+    verdicts = iter(judge.read([reply.picture for reply in replies if reply.picture]))
+    scenes = [item.scene for item in items]
+    return [
+        bool(reply.picture and scene and right(next(verdicts), scene))
+        for reply, scene in zip(replies, scenes, strict=True)
+    ]
+
+
+def same_animals(verdict: Verdict, scene: Scene) -> bool:
+    """Whether a picture shows just the animals of a scene, each in its colour, wherever they stand."""
+    return set(verdict.characters) == set(scene.characters) and len(verdict.characters) == len(scene.characters)
+
+
+def interview(answer: Answerer, count: int, judge: Judge | None = None) -> dict[str, Marks]:
+    """All figures of questions, boxes, changes, wishes and what lies outside, `count` items each.
+
+    Returns:
+        Marks by figure. "question, rough" and "wish, rough" are of the same items as those without "rough", in the same
+        order.
+    """
+    judge = judge or load_judge()
+    figures: dict[str, Marks] = {}
+    for kind, make in (ASKED | {"ground": ground, "refer": refer}).items():
+        items = list(fresh_items(make, count))
+        figures[kind] = mark_words(items, answer(items))
+
+    items = list(fresh_items(changed, count))
+    figures["change"] = mark_pictures(items, answer(items), judge)
+    items = list(fresh_items(paint_two, count))
+    figures["two animals"] = mark_pictures(items, answer(items), judge, same_animals)
+
+    for name, make in (("question", question), ("wish", paint)):
+        items = list(fresh_items(make, count))
+        rough = [item.roughened(random.Random(f"rough/{i}"), "fresh") for i, item in enumerate(items)]
+        for typed, these in ((name, items), (f"{name}, rough", rough)):
+            replies = answer(these)
+            painted = name == "wish"
+            figures[typed] = mark_pictures(these, replies, judge) if painted else mark_words(these, replies)
+            if typed == name:
+                taken = [not says_sorry(reply.text) and bool(reply.picture) == painted for reply in replies]
+                figures["inside"] = figures.get("inside", []) + taken
+
+    for name, make, says in (("outside", outside, says_sorry), ("ending", ending, says_end)):
+        figures[name] = [says(reply.text) and reply.picture is None for reply in answer(list(fresh_items(make, count)))]
+    return figures
+
+
+def examine_tellings(pipe: MiniGPT5Pipeline, count: int, judge: Judge | None = None) -> dict[str, Marks]:
+    """Sampled stories, two of each opening with seeds of their own.
+
+    Returns:
+        "differ", whether the two tell different stories; of every story "places", whether no place is come back to,
+        "times", whether night falls and the sun rises at most once, and where somebody is met "companion", whether all
+        pictures from then on show it.
+    """
+    judge = judge or load_judge()
+    openings = sample_stories(count // 2, True) + sample_stories(count - count // 2, False)
+    tellings = [run_stories(pipe, openings, seed=seed, do_sample=True) for seed in (1, 2)]
+    figures: dict[str, Marks] = {
+        "differ": [
+            [text for text, _ in one] != [text for text, _ in other] for one, other in zip(*tellings, strict=True)
+        ],
+        "places": [],
+        "times": [],
+        "companion": [],
+    }
+    for opening, told in zip(openings * 2, [story for telling in tellings for story in telling], strict=True):
+        readings = [read(text) for text, _ in told]
+        figures["places"].append(_comes_once([reading.place for reading in readings]))
+        times = [reading.time or ("day" if i == 0 else None) for i, reading in enumerate(readings)]
+        # From day to night and from night to day: by day a story begins, and may be again.
+        figures["times"].append(len(_runs(times)) <= 3)
+        met = [
+            (step, mention)
+            for step, reading in enumerate(readings)
+            for mention in reading.mentions
+            if mention.colour and mention.kind != opening.steps[0].scene.hero.kind
+        ]
+        if met:
+            step, friend = met[0]
+            verdicts = judge.read([picture for _, picture in told[step:]])
+            figures["companion"].append(all(_shows(verdict, friend) for verdict in verdicts))
+    return figures
+
+
+def _shows(verdict: Verdict, friend: Mention) -> bool:
+    return any((who.kind, who.colour) == (friend.kind, friend.colour) for who in verdict.characters)
+
+
+def _runs(told: Sequence[str | None]) -> list[str]:
+    """What is told, once where the same is told several times in a row."""
+    return [value for value, _ in groupby(value for value in told if value)]
+
+
+def _comes_once(told: Sequence[str | None]) -> bool:
+    return len(set(_runs(told))) == len(_runs(told))

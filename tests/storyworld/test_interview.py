@@ -1,0 +1,75 @@
+"""Whoever knows all is marked right in all; whoever answers other questions is not."""
+
+import pytest
+
+from minigpt5.storyworld.draw import draw
+from minigpt5.storyworld.interview import Reply, answerer, examine_tellings, interview
+from minigpt5.storyworld.questions import ASKED, changed, fresh_items, outside
+
+COUNT = 30
+
+
+def oracle(items):
+    return [Reply(item.text, draw(item.scene) if item.scene else None) for item in items]
+
+
+def confused(items):
+    """The right replies, each to another question."""
+    replies = oracle(items)
+    return replies[1:] + replies[:1]
+
+
+def silent(items):
+    return [Reply("", None) for _ in items]
+
+
+def shares(answer):
+    return {name: sum(marks) / len(marks) for name, marks in interview(answer, COUNT).items()}
+
+
+def test_an_oracle_is_right_in_all():
+    figures = shares(oracle)
+    assert set(ASKED) < figures.keys() and min(figures.values()) == 1, figures
+
+
+def test_replies_to_other_questions_are_near_chance():
+    figures = shares(confused)
+    # These ask for the same whatever the question.
+    for name in ("outside", "inside", "ending"):
+        assert figures.pop(name) == 1
+    coins = {name: figures.pop(name) for name in ("time", "yes or no", "which", "count", "side", "ground")}
+    assert max(coins.values()) < 0.75 and max(figures.values()) < 0.45, (coins, figures)
+
+
+def test_silence_is_wrong_everywhere():
+    assert set(shares(silent).values()) == {0.0, 0.5}
+    assert shares(silent)["inside"] == 0.5  # questions want no picture, and get none
+
+
+def test_a_pipeline_answers_every_item(pipe):
+    items = [*fresh_items(changed, 2), *fresh_items(outside, 1)]
+    replies = answerer(pipe, batch_size=2)(items)
+    assert len(replies) == 3 and all(isinstance(reply.text, str) for reply in replies)
+
+
+def test_tellings_of_a_random_model_are_marked(pipe):
+    figures = examine_tellings(pipe, 2)
+    assert len(figures["differ"]) == 2 and len(figures["places"]) == len(figures["times"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("texts", "places", "times"),
+    [
+        (["A fox in the city.", "It goes to the sea.", "Night falls by the sea.", "It goes to the woods."], True, True),
+        (["A fox in the city.", "It goes to the sea.", "It goes to the town."], False, True),
+        (["A fox in the city.", "It is night.", "The sun comes up.", "It is dark.", "A sunny day."], True, False),
+    ],
+)
+def test_what_comes_twice_is_found(monkeypatch, texts, places, times):
+    from minigpt5.storyworld import interview as module
+
+    told = [(text, draw(module.sample_stories(1, True)[0].steps[0].scene)) for text in texts]
+    monkeypatch.setattr(module, "run_stories", lambda pipe, openings, **options: [told for _ in openings])
+    figures = examine_tellings(None, 2)
+    assert figures["places"] == [places] * 4 and figures["times"] == [times] * 4
+    assert figures["differ"] == [False] * 2 and not figures["companion"]
