@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from minigpt5.utils.images import Picture
 
 RECORD = "story.json"
-# Where the context is too short for all steps: the opening names the hero, the latest steps say where things stand.
+# Where the context is too short for all steps: the opening says whom it is about, the latest steps where things stand.
 _LATEST = 3
 MOST_STEPS, LARGEST_SEED = 1000, 2**64 - 1
 # The names of its pictures, and of a reply's.

@@ -1,9 +1,10 @@
-"""Training the vokens: both stages of MiniGPT-5 are this one model, with other loss weights and other parts frozen."""
+"""The losses of vokens: both stages of MiniGPT-5 are this one model, with other weights and other parts frozen."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -17,20 +18,13 @@ from torch.nn.functional import cross_entropy, pad
 from transformers import BatchFeature
 
 from minigpt5.data.features import FeatureCache, content_key, part_key
-from minigpt5.data.mixture import CAPTIONED_TASKS, TEXT_TASKS
 from minigpt5.painters import PARTS, painter_of, trainable
 from minigpt5.pipeline import MiniGPT5Pipeline
-from minigpt5.published.joined import SHAPES
 from minigpt5.readers.processor import IGNORE_INDEX
 from minigpt5.training.losses import caption_loss, drop_for_guidance
-from minigpt5.training.mixture import MixtureConfig
-from minigpt5.training.results import save_result
 from minigpt5.utils.images import to_tensor
 from minigpt5.utils.processes import pick_device, share_of_batch
-from minigpt5.utils.programs import opening
-from minigpt5.utils.settings import DTYPES, Settings, setting
-from minigpt5.vokens.adapter_folder import save_adapter
-from minigpt5.vokens.adapters import LoraSettings
+from minigpt5.utils.settings import Settings, setting
 
 
 @dataclass
@@ -56,44 +50,6 @@ class LossWeights(Settings):
     )
 
 
-@dataclass(kw_only=True)
-class VokenConfig(MixtureConfig):
-    """The vokens, in both stages."""
-
-    model: Path = setting(help="pipeline to start from: a folder, a repository, or a shipped name")
-    out: Path = setting(help="folder for checkpoints and the result", passing=True)
-    dtype: str = setting("float32", choices=DTYPES, help="of the frozen weights; what trains is float32")
-    lora: LoraSettings | None = setting(
-        None,
-        help="adapters of the language model, which the published first stage leaves alone",
-        fixed="what trains depends on it",
-    )
-    weights: LossWeights = setting(factory=LossWeights, help="of the losses")
-    mapper_rate: float = setting(1.0, above=0, help="the mapper's learning rate over the vokens'")
-    caption_only_steps: int = setting(0, least=0, help="steps before the diffusion loss comes in")
-    gradient_checkpointing: bool = setting(False, help="compute activations twice to keep fewer")
-    cache_features: Path | None = setting(None, help="folder to keep the frozen parts' features in")
-    coached: bool = setting(
-        False, help="the data are StoryWorld's, whose ground truth helps and judges", fixed="what trains depends on it"
-    )
-    naming_weight: float = setting(0.0, least=0, help="of the coach's naming head")
-    judge: Path | None = setting(None, help="the judge's folder, in place of the shipped one", rejudge=True)
-    judged: int = setting(50, least=1, help="validation captions or stories of an evaluation", rejudge=True)
-    fuse: bool = setting(False, help="also write the whole pipeline, with all that was trained folded in")
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.best not in (None, "minus_loss") and not self.coached:
-            raise ValueError(f"best is {self.best!r}, which StoryWorld's judge tells only where coached is true")
-        untold = [task for task in self.mix if task not in (*TEXT_TASKS, *CAPTIONED_TASKS)]
-        if self.weights.caption and untold and not self.coached:
-            told = " and ".join(CAPTIONED_TASKS)
-            raise ValueError(
-                f"weights.caption is {self.weights.caption}, but {untold[0]} has no caption of what it paints; "
-                f"only {told} have"
-            )
-
-
 @dataclass(frozen=True)
 class Draws:
     """What a training step draws at random for its pictures; what is `None` is drawn.
@@ -111,10 +67,32 @@ class Draws:
     vae_noise: torch.Tensor | None = None
 
 
+class Coach(nn.Module, ABC):
+    """Knows more of a data set than its captions tell: a further loss in training, and an examiner.
+
+    Its parameters train with the vokens, and are no part of the result.
+    """
+
+    @abstractmethod
+    def describe(self, pictures: Sequence[Image.Image]) -> tuple[list[str], Any]:
+        """Captions of the pictures to be painted, in their order, and what `loss` is to know of them.
+
+        It is called where batches are made ready, which may be another process.
+        """
+
+    @abstractmethod
+    def loss(self, features: torch.Tensor, told: Any) -> torch.Tensor:
+        """A loss of the voken features `(pictures, n_vokens, hidden)`, weighted."""
+
+    @abstractmethod
+    def examine(self, pipe: MiniGPT5Pipeline) -> dict[str, float]:
+        """Figures of an evaluation, the higher the better; the first tells the best checkpoint by default."""
+
+
 class VokenModel(nn.Module):
     """The losses of a batch of conversations, for whatever parts of a pipeline's components are left trainable."""
 
-    def __init__(self, pipe: MiniGPT5Pipeline, weights: LossWeights):
+    def __init__(self, pipe: MiniGPT5Pipeline, weights: LossWeights, coach: Coach | None = None):
         super().__init__()
         self.comprehension, self.mapper = pipe.comprehension, pipe.mapper
         self.reader, self.painter, self.weights = pipe.reader, trainable(painter_of(pipe.painter)), weights
@@ -130,6 +108,7 @@ class VokenModel(nn.Module):
             _ = self.painter.schedule
         if weights.caption:
             self.painter.require_text_encoder()
+        self.coach = coach
 
     def _frozen(self) -> list[nn.Module]:
         """The painter's parts; where no caption is scored the text encoders may be missing."""
@@ -143,14 +122,14 @@ class VokenModel(nn.Module):
         self.reader.language_model.train(mode)
         return self
 
-    def parameter_groups(self, config: VokenConfig) -> list[dict]:
-        """What trains as AdamW groups: the mapper at its own rate."""
+    def parameter_groups(self, learning_rate: float, mapper_rate: float) -> list[dict]:
+        """What trains as AdamW groups: the mapper at its own rate, so many times the others'."""
         mapper = [parameter for parameter in self.mapper.parameters() if parameter.requires_grad]
         own = {id(parameter) for parameter in mapper}
         others = [p for p in self.parameters() if p.requires_grad and id(p) not in own]
         return [
-            {"params": others, "lr": config.learning_rate},
-            {"params": mapper, "lr": config.mapper_rate * config.learning_rate},
+            {"params": others, "lr": learning_rate},
+            {"params": mapper, "lr": mapper_rate * learning_rate},
         ]
 
     def voken_features(self, hidden: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
@@ -240,15 +219,17 @@ class VokenModel(nn.Module):
         self,
         batch: BatchFeature,
         captions: Sequence[str] | None = None,
-        feature_loss: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        told: Any = None,
         draws: Draws | None = None,
+        weights: LossWeights | None = None,
     ) -> dict[str, torch.Tensor]:
         """Losses of a training batch of the processor.
 
         Args:
             captions: of the pictures to be painted, in their order; needed where the caption loss has weight.
-            feature_loss: a further loss, of the voken features `(blocks, n_vokens, hidden)`.
+            told: what the coach's `describe` says of these pictures.
             draws: in the place of random ones, so that a step can be repeated anywhere.
+            weights: of this step, in the place of the model's own; what has weight 0 there can have none here.
 
         Returns:
             "loss" and its parts, those with weight 0 left out. In training each is scaled so that the mean over the
@@ -257,7 +238,7 @@ class VokenModel(nn.Module):
         Raises:
             ValueError: if there are draws for more or fewer pictures than the batch paints.
         """
-        weights = self.weights
+        weights = weights or self.weights
         device = batch["input_ids"].device
         pixels = batch.get("pixel_values") if self.reader.picture_parts else None
         seen = None if pixels is None else self.read_pictures(pixels)
@@ -279,8 +260,8 @@ class VokenModel(nn.Module):
         losses = {"loss": weights.text * text, "text": text}
         if len(features) == 0:
             return losses
-        if feature_loss:
-            losses["feature"] = share * feature_loss(features)
+        if self.coach is not None and told is not None:
+            losses["feature"] = share * self.coach.loss(features, told)
             losses["loss"] = losses["loss"] + losses["feature"]
         dropped = draws.dropped
         if dropped is None:
@@ -308,40 +289,6 @@ def _of_length(features: dict[str, torch.Tensor], length: int) -> dict[str, torc
     missing = length - sequence.shape[1]
     mask = features.get("mask", torch.ones(sequence.shape[:2], device=sequence.device))
     return features | {"prompt_embeds": pad(sequence, (0, 0, 0, missing)), "mask": pad(mask, (0, missing))}
-
-
-def open_for_training(config: VokenConfig) -> MiniGPT5Pipeline:
-    """Open a pipeline on this process's device, its mapper trainable and in fp32.
-
-    For a dry run names of `SHAPES` stand for published shapes alone; these have no text encoder.
-
-    Raises:
-        ProgramError: if the pipeline cannot be opened.
-        ValueError: if it has no text encoder to take the caption loss with.
-    """
-    dtype, caption = getattr(torch, config.dtype), config.weights.caption
-    if config.dry_run and str(config.model) in SHAPES:
-        pipe = SHAPES[str(config.model)](dtype)
-        config.weights = replace(config.weights, caption=0.0)
-    else:
-        with opening(f"the model {config.model}"):
-            pipe = MiniGPT5Pipeline.from_pretrained(str(config.model), dtype=dtype).to(pick_device())
-        if caption and pipe.text_encoder is None:
-            raise ValueError(f"weights.caption is {caption}, but {config.model} has no text encoder: set it to 0")
-    pipe.set_progress_bar_config(disable=True)
-    pipe.mapper.float().requires_grad_(True)
-    if config.gradient_checkpointing:
-        pipe.reader.language_model.gradient_checkpointing_enable()
-        painter_of(pipe.painter).denoiser.enable_gradient_checkpointing()
-    return pipe
-
-
-def save_trained(pipe: MiniGPT5Pipeline, config: VokenConfig) -> None:
-    """Write the adapter, and where asked the whole pipeline in fp16."""
-    save_adapter(pipe, config.out / "adapter", str(config.model))
-    if config.fuse:
-        pipe.fuse_adapter()
-        save_result(pipe, config.out / "model")
 
 
 def validation_loss(

@@ -43,7 +43,6 @@ from minigpt5.storyworld.judge import load_judge
 from minigpt5.utils.files import write_text
 from minigpt5.utils.images import open_image
 from minigpt5.utils.programs import ProgramError, read_config
-from minigpt5.utils.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -252,13 +251,8 @@ def test_what_another_model_was_measured_by_is_not_taken_for_this_one_s(tmp_path
 def test_a_training_s_settings_are_those_of_its_program(name, run, monkeypatch):
     """Each option is known and in its range: the program would not end after an hour with a line."""
     command = run.command(name, TRAININGS[name])
-    schema = runpy.run_path(command[1])
-    (config,) = {
-        value
-        for value in schema.values()
-        if isinstance(value, type) and issubclass(value, Settings) and value.__module__ == schema["__name__"]
-    }
-    settings = read_config(config, "", command[2:])
+    main = runpy.run_path(command[1])["main"]
+    settings = read_config(main.__annotations__["config"], "", command[2:])
     assert settings.steps == 2 and settings.out == run.work / name
 
 

@@ -18,6 +18,8 @@ PROGRAMS = {
     "pretrain_projection": (*WORLD, "--mix", "{pair: 4}"),
     "tune_instructions": (*WORLD, "--mix", "{caption: 4}"),
     "pretrain_qformer": (*WORLD, "--mix", "{pair: 4}"),
+    "miniature/align_coached": (*WORLD, "--mix", "{draw: 4}"),
+    "miniature/interleave_coached": (*WORLD, "--mix", "{story: 4}", "--weights.caption", "1"),
     "miniature/train_judge": ("--out", "nowhere", "--held_out_share", "0.1"),
     "miniature/train_vae": (*WORLD[:4], "--l1_weight", "1", "--kl_weight", "1", "--character_weight", "1"),
     "miniature/fit_mapper": (*WORLD, "--captions", "4", "--guidance_dropout", "0.1"),
@@ -70,7 +72,7 @@ def test_a_folder_that_is_missing_is_one_line(refused, name, tmp_path, monkeypat
         ("align_vokens", ["--mix={pair: 4}"], "mix: pair paint nothing"),
         ("align_vokens", ["--mix={story: 4}"], "weights.caption is 0.1, but story has no caption"),
         ("align_vokens", ["--dtype=nonsense"], "dtype is 'nonsense', must be one of float32, bfloat16, float16"),
-        ("align_vokens", ["--best=one"], "best is 'one', which StoryWorld's judge tells only where coached is true"),
+        ("align_vokens", ["--best=one"], "best is 'one', must be one of minus_loss"),
         ("align_vokens", ["--lora.rank=0"], "lora.rank is 0, must be at least 1"),
         ("train_interleaved", ["--weights.caption=1"], "weights.caption is 1.0, but story has no caption"),
         (

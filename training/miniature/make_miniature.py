@@ -74,9 +74,9 @@ def main(config: MiniatureConfig):
     parts = ("--comprehension", out / "comprehension", "--diffusion", out / "diffusion", "--vae", out / "vae/model")
     run("miniature/assemble_pipeline", out / "base/model_index.json", *parts, "--out", out / "base")
     for program, name, start in (
-        ("align_vokens", "align", "base"),
+        ("miniature/align_coached", "align", "base"),
         ("miniature/fit_mapper", "mapper", "align/model"),
-        ("train_interleaved", "interleaved", "mapper/model"),
+        ("miniature/interleave_coached", "interleaved", "mapper/model"),
     ):
         stage(program, name, "model", *exported, "--model", out / start, *judge, processes=processes)
 

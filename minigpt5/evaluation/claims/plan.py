@@ -71,11 +71,12 @@ class Training:
 
 def _align(n_vokens: int = 8, **options: object) -> Training:
     given = {"data": "$captions", "model": f"$work/base-{n_vokens}", "judge": "$judge"}
-    return Training("align_vokens", "align", given | options)
+    return Training("miniature/align_coached", "align", given | options)
 
 
 def _interleave(start: str, **options: object) -> Training:
-    return Training("train_interleaved", "interleaved", {"data": "$data", "model": start, "judge": "$judge"} | options)
+    given = {"data": "$data", "model": start, "judge": "$judge"}
+    return Training("miniature/interleave_coached", "interleaved", given | options)
 
 
 def _text(data: str, **options: object) -> Training:
