@@ -173,7 +173,7 @@ def test_what_is_joined_is_named_where_it_does_not_open(fails, tiny_folder):
     for name in ("broken", "no-such-owner/name"):
         assert f"cannot open the reader {name}: " in fails("join", name, tiny_folder, "--out", "joined")
         assert f"cannot open the painter {name}: " in fails("join", tiny_folder, name, "--out", "joined")
-    assert "join it with n_vokens=8" in fails("join", tiny_folder, tiny_folder, "--n-vokens", 4, "--out", "joined")
+    assert "too few for 500 vokens" in fails("join", tiny_folder, tiny_folder, "--n-vokens", 500, "--out", "joined")
 
 
 def test_no_command(fails):
