@@ -50,6 +50,7 @@ def step_seconds(pipe, batch, captions, lora, repeats, cache=None):
     model = VokenModel(pipe, LossWeights(caption=0.1 if captions else 0.0)).train()
     if cache:
         model.cache_features(cache)
+    batch = model.prepare(batch.copy())
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-5)
     times = []

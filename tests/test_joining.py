@@ -90,7 +90,7 @@ def test_a_joined_pipeline_trains_only_what_is_new(folders):
         {"role": "user", "content": "Draw this: a red fox"},
         {"role": "assistant", "content": [{"type": "image", "image": picture}]},
     ]
-    losses = model(pipe.reader.training_batch([item, item]), CAPTIONS)
+    losses = model(model.prepare(pipe.reader.training_batch([item, item])), CAPTIONS)
     losses["loss"].backward()
     assert {"text", "caption", "ldm"} <= losses.keys()
     learnt = {name for name, parameter in model.named_parameters() if parameter.grad is not None}

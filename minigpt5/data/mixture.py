@@ -18,7 +18,7 @@ from datasets import Dataset
 from transformers import BatchFeature
 
 from minigpt5.data.instructions import instruct_task, pair_example
-from minigpt5.data.published import cc3m_examples, mmdialog_examples, vist_examples
+from minigpt5.data.published import Draft, cc3m_drafts, mmdialog_drafts, vist_drafts
 from minigpt5.data.readers import open_dataset
 from minigpt5.data.tasks import NothingToLearn, caption_task, dialogue_task, draw_task, story_tasks
 from minigpt5.data.tolerant import TolerantDataset
@@ -44,14 +44,14 @@ class Drawn(NamedTuple):
 Row = dict[str, Any]
 
 
-def _published(make: Callable) -> Callable[[Row, random.Random], Drawn]:
+def _published(drafts: Callable[[list[Row], random.Random], Iterator[Draft]]) -> Callable[[Row, random.Random], Drawn]:
     """One of the published examples of a row."""
 
     def draw(row: Row, rng: random.Random) -> Drawn:
-        examples = list(make([row], rng))
-        if not examples:
+        made = list(drafts([row], rng))
+        if not made:
             raise NothingToLearn("no published example can be made of it")
-        example = rng.choice(examples)
+        example = rng.choice(made)()
         return Drawn(example, example.caption)
 
     return draw
@@ -84,9 +84,9 @@ TASKS: dict[str, tuple[str, Callable[[Row, random.Random], Drawn]]] = {
     "story_text": ("vist", lambda row, rng: Drawn(story_tasks(row["texts"], row["images"], rng, paint=False))),
     "talk": ("mmdialog", lambda row, rng: Drawn(dialogue_task(row["texts"], row["images"], rng))),
     "talk_text": ("mmdialog", lambda row, rng: Drawn(dialogue_task(row["texts"], row["images"], rng, paint=False))),
-    "published_cc3m": ("cc3m", _published(cc3m_examples)),
-    "published_vist": ("vist", _published(vist_examples)),
-    "published_mmdialog": ("mmdialog", _published(lambda rows, rng: mmdialog_examples(rows))),
+    "published_cc3m": ("cc3m", _published(cc3m_drafts)),
+    "published_vist": ("vist", _published(vist_drafts)),
+    "published_mmdialog": ("mmdialog", _published(lambda rows, rng: mmdialog_drafts(rows))),
     **{name: (name, _chat) for name in CHATS},
 }
 

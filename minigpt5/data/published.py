@@ -3,6 +3,8 @@
 Rows are read as examples are asked for, so the pictures of one row at a time are open. Wordings are drawn from `rng` in
 the order of the examples: `random.Random(seed)` gives those of the published code after `random.seed(seed)`.
 
+`Draft`s are examples whose pictures are not made ready yet: who keeps one of a row's many calls that one alone.
+
 The rules are worked out from recorded examples, the wordings are those of the published program. Only text that the
 data sets hold varies, and it stays text: a caption that spells `[IMG0]` paints nothing. Each picture to be painted is
 padded to a white square.
@@ -12,7 +14,8 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import takewhile
 from typing import Any
 
@@ -49,6 +52,8 @@ ANSWER = " ###Assistant:"
 END = " ###"
 PAINT = (Mark.VOKENS, END)
 
+Draft = Callable[[], Example]
+
 
 def clean_caption(caption: str) -> str:
     """Lower case, without the characters `.!"()*#:;~`, and single spaces.
@@ -59,7 +64,19 @@ def clean_caption(caption: str) -> str:
     return re.sub(r"\s\s+", " ", words).lstrip(" ").rstrip(" \n")
 
 
+def _painting(
+    source: Sequence[Piece], target: Sequence[Piece], seen: Sequence[Any], image: Any, **told: Any
+) -> Example:
+    """An example whose reply ends in a picture, padded to a white square."""
+    return Example(source, target, seen, [pad_to_square(image)], **told)
+
+
 def cc3m_examples(rows: Iterable[dict[str, Any]], rng: random.Random, test: bool = False) -> Iterator[Example]:
+    """The examples of `cc3m_drafts`."""
+    return (draft() for draft in cc3m_drafts(rows, rng, test))
+
+
+def cc3m_drafts(rows: Iterable[dict[str, Any]], rng: random.Random, test: bool = False) -> Iterator[Draft]:
     """Paint a caption: the caption alone is the prompt; for every hundredth row it is said once more as a command.
 
     Args:
@@ -75,10 +92,15 @@ def cc3m_examples(rows: Iterable[dict[str, Any]], rng: random.Random, test: bool
             prompts.append(f"{COMMAND}###Human: {rng.choice(GENERATE)} {caption}{ANSWER}")
         for prompt in prompts:
             target = (caption,) if test else PAINT
-            yield Example([prompt], target, outputs=[pad_to_square(row["image"])], caption=caption)
+            yield partial(_painting, [prompt], target, (), row["image"], caption=caption)
 
 
 def vist_examples(rows: Iterable[dict[str, Any]], rng: random.Random, test: bool = False) -> Iterator[Example]:
+    """The examples of `vist_drafts`."""
+    return (draft() for draft in vist_drafts(rows, rng, test))
+
+
+def vist_drafts(rows: Iterable[dict[str, Any]], rng: random.Random, test: bool = False) -> Iterator[Draft]:
     """Three tasks for each step of a story after all steps before it, texts and pictures.
 
     The sentence is given and its picture painted; nothing is given and both are told; the picture is given and its
@@ -91,12 +113,13 @@ def vist_examples(rows: Iterable[dict[str, Any]], rng: random.Random, test: bool
     for row in rows:
         seen: list[Any] = []
         for text, image in zip(row["texts"], row["images"], strict=True):
-            ask, painted = story_so_far(row["texts"][: len(seen)], seen), [pad_to_square(image)]
-            yield Example([*ask, f"{rng.choice(ILLUSTRATE)} {text}", ANSWER], PAINT, tuple(seen), painted)
+            ask = story_so_far(row["texts"][: len(seen)], seen)
+            yield partial(_painting, [*ask, f"{rng.choice(ILLUSTRATE)} {text}", ANSWER], PAINT, tuple(seen), image)
             if seen and not test:
-                yield Example([*ask, rng.choice(CONTINUE), ANSWER], (f"{text} ", *PAINT), tuple(seen), painted)
+                question, answer = [*ask, rng.choice(CONTINUE), ANSWER], (f"{text} ", *PAINT)
+                yield partial(_painting, question, answer, tuple(seen), image)
                 question = [*ask, f"{rng.choice(DESCRIBE)} ", *PICTURE, ANSWER]
-                yield Example(question, (text, END), (*seen, image))
+                yield partial(Example, question, (text, END), (*seen, image))
             seen.append(image)
 
 
@@ -116,6 +139,13 @@ def story_so_far(texts: Sequence[str | None], images: Sequence[Any]) -> list[Pie
 def mmdialog_examples(
     rows: Iterable[dict[str, Any]], tokenizer: PreTrainedTokenizerBase | None = None, max_tokens: int = 50
 ) -> Iterator[Example]:
+    """The examples of `mmdialog_drafts`."""
+    return (draft() for draft in mmdialog_drafts(rows, tokenizer, max_tokens))
+
+
+def mmdialog_drafts(
+    rows: Iterable[dict[str, Any]], tokenizer: PreTrainedTokenizerBase | None = None, max_tokens: int = 50
+) -> Iterator[Draft]:
     """Each turn of a talk but the first, after the two or three turns before it, of which a human's is the first.
 
     A talk ends before the first turn without text, or whose text ends in ".jpg", which the published code mistook for
@@ -137,8 +167,10 @@ def mmdialog_examples(
         for last in range(1, len(turns)):
             source, seen = talk_so_far(turns[:last])
             text, image = turns[last]
-            target, painted = ((text, END), []) if image is None else ((f"{text} ", *PAINT), [pad_to_square(image)])
-            yield Example(source, target, seen, painted)
+            if image is None:
+                yield partial(Example, source, (text, END), seen)
+            else:
+                yield partial(_painting, source, (f"{text} ", *PAINT), seen, image)
 
 
 def talk_so_far(turns: Sequence[tuple[str, Any]]) -> tuple[list[Piece], list[Any]]:

@@ -158,26 +158,36 @@ class VokenModel(nn.Module):
             keys |= dict.fromkeys(self._caption_features(), part_key(*encoders, **settings))
         self._caches = {kind: FeatureCache(folder, kind, key) for kind, key in keys.items()}
 
-    def _cached(self, kind: str, keys: Sequence[str], compute: Callable[[list[int]], torch.Tensor]) -> torch.Tensor:
-        """What a frozen part makes of the inputs with these keys, each different one taken once.
+    def _fetch(self, kind: str, keys: Sequence[str], compute: Callable[[list[int]], torch.Tensor]) -> torch.Tensor:
+        """What is cached of the inputs with these keys, and of those at the places given to `compute` what it makes."""
+        return self._caches[kind].fetch(keys, compute).to(self.mapper.device)
 
-        Args:
-            compute: the features of the inputs at these places.
+    def prepare(self, batch: BatchFeature) -> BatchFeature:
+        """Make a `training_batch` ready for `forward`, where batches are made ready: on the CPU, and perhaps ahead.
+
+        `targets`, the pictures to be painted, become a tensor `(pictures, 3, size, size)` in [-1, 1], squeezed to the
+        painter's size bilinearly, as in the published code. Where features are cached, `picture_keys` and `target_keys`
+        tell the pictures from others.
         """
-        if kind in self._caches:
-            return self._caches[kind].fetch(keys, compute).to(self.mapper.device)
-        different = list(dict.fromkeys(keys))
-        computed = compute([keys.index(key) for key in different])
-        return computed if len(different) == len(keys) else computed[[different.index(key) for key in keys]]
+        targets = [to_tensor(target, self.image_size, Image.Resampling.BILINEAR) for target in batch["targets"]]
+        batch["targets"] = torch.stack(targets) if targets else torch.empty(0, 3, self.image_size, self.image_size)
+        for kind, name, keys in (("pictures", "pixel_values", "picture_keys"), ("moments", "targets", "target_keys")):
+            if kind in self._caches and name in batch:
+                batch[keys] = [content_key(picture) for picture in batch[name]]
+        return batch
 
     @torch.no_grad()
-    def read_pictures(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """What the reader's frozen parts make of pictures, one entry a picture: `(pictures, queries, hidden)`."""
-        return self._cached(
-            "pictures",
-            _content_keys(pixel_values),
-            lambda places: cast(Any, self.reader).picture_features({"pixel_values": pixel_values[places]}),
-        )
+    def read_pictures(self, batch: BatchFeature) -> torch.Tensor | None:
+        """What the reader's frozen parts make of a batch's pictures: `(pictures, queries, hidden)`.
+
+        `None` where there are none, or where the reader does not tell a picture's features from others'.
+        """
+        if "pixel_values" not in batch or not self.reader.picture_parts:
+            return None
+        pixels, features = batch["pixel_values"], cast(Any, self.reader).picture_features
+        if "pictures" not in self._caches:
+            return features({"pixel_values": pixels})
+        return self._fetch("pictures", batch["picture_keys"], lambda at: features({"pixel_values": pixels[at]}))
 
     @torch.no_grad()
     def encode_captions(self, captions: Sequence[str]) -> dict[str, torch.Tensor]:
@@ -195,8 +205,15 @@ class VokenModel(nn.Module):
                 computed[key] = _of_length(features, length)
             return computed[key][name]
 
-        keys = [content_key(caption) for caption in captions]
-        return {name: self._cached(name, keys, partial(compute, name)) for name in self._caption_features()}
+        names = self._caption_features()
+        if names[0] in self._caches:
+            keys = [content_key(caption) for caption in captions]
+            return {name: self._fetch(name, keys, partial(compute, name)) for name in names}
+        # Those that are dropped for guidance are all the empty caption.
+        first = [place for place, caption in enumerate(captions) if caption not in captions[:place]]
+        different = [captions[place] for place in first]
+        places = [different.index(caption) for caption in captions]
+        return {name: compute(name, first)[places] for name in names}
 
     def _caption_features(self) -> list[str]:
         """What captions are encoded as; there is a mask where some have fewer features than the mapper makes."""
@@ -204,15 +221,18 @@ class VokenModel(nn.Module):
         return [*self.painter.shapes(), *(["mask"] if masked else [])]
 
     @torch.no_grad()
-    def encode_targets(self, targets: Sequence, vae_noise: torch.Tensor | None = None) -> torch.Tensor:
-        """Scaled latents of the pictures to be painted, resized bilinearly as in the published code.
+    def encode_targets(self, batch: BatchFeature, vae_noise: torch.Tensor | None = None) -> torch.Tensor:
+        """Scaled latents of the pictures to be painted.
 
         Args:
+            batch: made ready by `prepare`.
             vae_noise: see `Draws`.
         """
-        pixels = torch.stack([to_tensor(target, self.image_size, Image.Resampling.BILINEAR) for target in targets])
-        encode = self.painter.encode
-        moments = self._cached("moments", _content_keys(pixels), lambda places: encode(pixels[places]))
+        pixels, encode = batch["targets"], self.painter.encode
+        if "moments" in self._caches:
+            moments = self._fetch("moments", batch["target_keys"], lambda at: encode(pixels[at]))
+        else:
+            moments = encode(pixels)
         return self.painter.latents(moments, vae_noise)
 
     def forward(
@@ -223,9 +243,10 @@ class VokenModel(nn.Module):
         draws: Draws | None = None,
         weights: LossWeights | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Losses of a training batch of the processor.
+        """Losses of a training batch of the reader.
 
         Args:
+            batch: made ready by `prepare`.
             captions: of the pictures to be painted, in their order; needed where the caption loss has weight.
             told: what the coach's `describe` says of these pictures.
             draws: in the place of random ones, so that a step can be repeated anywhere.
@@ -236,13 +257,14 @@ class VokenModel(nn.Module):
             processes is the mean over all their tokens or pictures.
 
         Raises:
+            TypeError: if the batch's targets are pictures still.
             ValueError: if there are draws for more or fewer pictures than the batch paints.
         """
+        if not isinstance(batch["targets"], torch.Tensor):
+            raise TypeError("the batch's targets are pictures still; make it ready with prepare(batch)")
         weights = weights or self.weights
         device = batch["input_ids"].device
-        pixels = batch.get("pixel_values") if self.reader.picture_parts else None
-        seen = None if pixels is None else self.read_pictures(pixels)
-        states = self.reader.prefill(batch, features=seen)
+        states = self.reader.prefill(batch, features=self.read_pictures(batch))
         logits = self.reader.logits(states.last[:, :-1])
         labels = batch["labels"][:, 1:]
         text = cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE_INDEX)
@@ -272,15 +294,11 @@ class VokenModel(nn.Module):
             losses["caption"] = share * caption_loss(mapped, self.encode_captions(told))
             losses["loss"] = losses["loss"] + weights.caption * losses["caption"]
         if weights.diffusion:
-            latents = self.encode_targets(batch["targets"], draws.vae_noise)
+            latents = self.encode_targets(batch, draws.vae_noise)
             loss = self.painter.loss(latents, mapped, weights.snr_gamma, times=draws.times, noise=draws.noise)
             losses["ldm"] = share * loss
             losses["loss"] = losses["loss"] + weights.diffusion * losses["ldm"]
         return losses
-
-
-def _content_keys(pixels: torch.Tensor) -> list[str]:
-    return [content_key(row) for row in pixels.cpu()]
 
 
 def _of_length(features: dict[str, torch.Tensor], length: int) -> dict[str, torch.Tensor]:

@@ -172,9 +172,10 @@ def train_vokens(pipe: MiniGPT5Pipeline, config: VokenConfig, coach: Coach | Non
 
     def batches(index, source=draw):
         drawn, inputs = source.batch(index)
+        captions, told = [one.caption for one in drawn if one.paints], None
         if coach:
-            return inputs, *coach.describe(inputs["targets"])
-        return inputs, [one.caption for one in drawn if one.paints], None
+            captions, told = coach.describe(inputs["targets"])
+        return model.prepare(inputs), captions, told
 
     def losses(batch, step):
         return model(*batch, weights=config.weights_at(step))

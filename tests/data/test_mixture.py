@@ -7,11 +7,12 @@ from collections import Counter
 import pytest
 import torch
 
-from minigpt5.data import mixture
+from minigpt5.data import mixture, published
 from minigpt5.data.mixture import TASKS, TEXT_TASKS, Mixture
 from minigpt5.data.tolerant import TooManyBadRows
 from minigpt5.readers.prompts import Example
 from minigpt5.storyworld.export import EXPORTS
+from minigpt5.utils.images import pad_to_square
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +67,15 @@ def test_each_task_gives_what_can_be_learnt(world, task, tiny_processor):
     batch = tiny_processor.training_batch(items)
     assert len(batch["labels"]) == 6 and (batch["labels"] != -100).any(1).all()
     assert (len(batch["targets"]) > 0) == (task not in TEXT_TASKS)
+
+
+@pytest.mark.parametrize("task", ["published_cc3m", "published_vist", "published_mmdialog"])
+def test_of_a_row_s_published_examples_the_one_that_is_drawn_alone_is_made(world, task, monkeypatch):
+    drawn = Mixture(world, {task: 8})
+    padded = []
+    monkeypatch.setattr(published, "pad_to_square", lambda picture: padded.append(picture) or pad_to_square(picture))
+    made = [one.item for one in drawn(0)]
+    assert len(padded) == sum(len(example.outputs) for example in made) > 0
 
 
 def test_own_chats_are_a_task(world, tmp_path):

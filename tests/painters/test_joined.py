@@ -122,7 +122,7 @@ def test_vokens_learn_to_paint_by_every_painter(painter, join, monkeypatch):
     captions = [caption(scene, random.Random(0)) for scene in scenes]
     pairs = zip(captions, scenes, strict=True)
     batch = pipe.processor.training_batch([draw_task(text, draw(scene), random.Random(0)) for text, scene in pairs])
-    losses = model(batch, captions)
+    losses = model(model.prepare(batch), captions)
     assert losses.keys() == {"loss", "text", "caption", "ldm"}
     losses["loss"].backward()
     for name, parameter in pipe.mapper.named_parameters():

@@ -41,5 +41,5 @@ class TestQueryConnectorPipeline(PipelineConfig, BatchMixin, MemoryMixin, Saving
         model = VokenModel(pipe, LossWeights(caption=0.0, guidance_dropout=0.0))
         pipe.mapper.requires_grad_(True)
         tasks = [draw_task("a red fox", picture, random.Random(0)) for picture in pictures[:2]]
-        model(pipe.processor.training_batch(tasks))["loss"].backward()
+        model(model.prepare(pipe.processor.training_batch(tasks)))["loss"].backward()
         assert all(p.grad.isfinite().all() and p.grad.any() for p in pipe.mapper.parameters())

@@ -89,8 +89,8 @@ def our_batch(pipe, tensors):
     }
     if pictures:
         batch["pixel_values"] = torch.cat(pictures)
-    if "in.output_image" in tensors:
-        batch["targets"] = [Image.fromarray(pixels.numpy()) for pixels in eight_bit(tensors["in.output_image"])]
+    painted = eight_bit(tensors["in.output_image"]) if "in.output_image" in tensors else []
+    batch["targets"] = [Image.fromarray(pixels.numpy()) for pixels in painted]
     return BatchFeature(batch)
 
 
@@ -158,7 +158,8 @@ def losses_of(pipe, tensors, facts):
     if "noise" in tensors:
         dropped = torch.tensor(dropped_list(facts))
         draws = Draws(dropped, tensors["timesteps"], tensors["noise"], tensors["vae.eps"])
-    return VokenModel(pipe, weights).eval()(our_batch(pipe, tensors), facts["captions"], draws=draws)
+    model = VokenModel(pipe, weights).eval()
+    return model(model.prepare(our_batch(pipe, tensors)), facts["captions"], draws=draws)
 
 
 @pytest.mark.parametrize(("variant", "name"), FORWARDS)
@@ -183,7 +184,8 @@ def test_targets_are_resized_as_published(monkeypatch, pipes):
     seen = []
     encode = model.vae.encode
     monkeypatch.setattr(model.vae, "encode", lambda pixels: seen.append(pixels) or encode(pixels[..., :16, :16]))
-    model.encode_targets([pad_to_square(open_image(GOLDEN / "datasets/pixels_source.png"))])
+    picture = pad_to_square(open_image(GOLDEN / "datasets/pixels_source.png"))
+    model.encode_targets(model.prepare(BatchFeature({"targets": [picture]})))
     pixels = seen[0][0]
     torch.testing.assert_close(pixels.mean((1, 2)), torch.tensor(expected["mean"]), atol=1e-6, rtol=0)
     torch.testing.assert_close(pixels.std((1, 2)), torch.tensor(expected["std"]), atol=1e-6, rtol=0)

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from forking import run_forked
+from PIL import Image
 from safetensors.torch import load_file
 
 from minigpt5 import MiniGPT5Pipeline
+from minigpt5.data.features import content_key
 from minigpt5.data.tasks import caption_task, draw_task
 from minigpt5.storyworld.draw import draw
 from minigpt5.storyworld.export import export_cc3m, export_vist
@@ -47,28 +49,32 @@ def trainable(module):
 def test_losses_add_up_by_their_weights(pipe):
     weights = LossWeights(text=0.5, diffusion=2.0, caption=3.0, guidance_dropout=0.0, snr_gamma=None)
     chats, captions = conversations(draw_task)
-    losses = VokenModel(pipe, weights)(pipe.processor.training_batch(chats), captions)
+    model = VokenModel(pipe, weights)
+    losses = model(model.prepare(pipe.processor.training_batch(chats)), captions)
     total = 0.5 * losses["text"] + 2 * losses["ldm"] + 3 * losses["caption"]
     assert torch.allclose(losses["loss"], total)
 
 
 def test_replies_without_pictures_have_a_text_loss_only(pipe):
     chats, _ = conversations(caption_task)
-    assert VokenModel(pipe, LossWeights())(pipe.processor.training_batch(chats)).keys() == {"loss", "text"}
+    model = VokenModel(pipe, LossWeights())
+    assert model(model.prepare(pipe.processor.training_batch(chats))).keys() == {"loss", "text"}
 
 
 def test_dropped_vokens_give_the_null_embedding_and_the_empty_caption(pipe):
     chats, captions = conversations(draw_task)
-    batch = pipe.processor.training_batch(chats)
     model = VokenModel(pipe, LossWeights(diffusion=0.0, guidance_dropout=1.0)).eval()
+    batch = model.prepare(pipe.processor.training_batch(chats))
     expected = (pipe.null_embeds() - model.encode_captions([""])["prompt_embeds"]).square().mean()
     assert torch.allclose(model(batch, captions)["caption"], expected, rtol=1e-5)
 
 
 def test_a_step_with_given_draws_takes_nothing_from_chance(pipe):
     chats, captions = conversations(draw_task)
-    batch = pipe.processor.training_batch(chats)
     model = VokenModel(pipe, LossWeights(snr_gamma=None)).eval()
+    batch = pipe.processor.training_batch(chats)
+    targets = batch["targets"]
+    model.prepare(batch)
     shape = (3, *model.painter.latent_shape(*model.painter.default_size))
     noise, vae_noise = torch.randn(2, *shape)
     dropped, times = torch.tensor([True, False, False]), torch.tensor([0, 500, 900])
@@ -77,7 +83,7 @@ def test_a_step_with_given_draws_takes_nothing_from_chance(pipe):
         losses = model(batch, captions, draws=Draws(dropped, times, noise, vae_noise))
         assert torch.equal(torch.get_rng_state(), state)
         # By hand: latents, noised latents, and the mean squared error of what the UNet says of them.
-        pixels = torch.stack([to_tensor(picture, model.image_size) for picture in batch["targets"]])
+        pixels = torch.stack([to_tensor(picture, model.image_size) for picture in targets])
         posterior = pipe.vae.encode(pixels).latent_dist
         latents = (posterior.mean + posterior.std * vae_noise) * pipe.vae.config.scaling_factor
         share = pipe.scheduler.alphas_cumprod[times].view(-1, 1, 1, 1)
@@ -92,9 +98,39 @@ def test_a_step_with_given_draws_takes_nothing_from_chance(pipe):
 
 def test_draws_of_other_pictures_are_refused(pipe):
     chats, captions = conversations(draw_task)
-    batch = pipe.processor.training_batch(chats)
+    model = VokenModel(pipe, LossWeights())
+    batch = model.prepare(pipe.processor.training_batch(chats))
     with pytest.raises(ValueError, match=r"draws.times is for 2 picture\(s\), but the batch paints 3"):
-        VokenModel(pipe, LossWeights())(batch, captions, draws=Draws(times=torch.zeros(2, dtype=torch.long)))
+        model(batch, captions, draws=Draws(times=torch.zeros(2, dtype=torch.long)))
+
+
+def test_a_batch_is_made_ready_before_the_step(pipe):
+    """On the CPU: targets of the painter's size as a tensor; what is to be cached is told from others only then."""
+    chats, captions = conversations(draw_task)
+    model = VokenModel(pipe, LossWeights())
+    batch = pipe.processor.training_batch(chats)
+    with pytest.raises(TypeError, match=r"the batch's targets are pictures still; make it ready with prepare\(batch\)"):
+        model(batch, captions)
+    model.image_size = 16
+    expected = [to_tensor(picture, 16, Image.Resampling.BILINEAR) for picture in batch["targets"]]
+    assert torch.equal(model.prepare(batch)["targets"], torch.stack(expected))
+    assert not [name for name in batch if name.endswith("_keys")]
+    told = pipe.processor.training_batch(conversations(caption_task)[0])
+    assert model.prepare(told)["targets"].shape == (0, 3, 16, 16)
+
+
+def test_a_step_hashes_and_resizes_nothing(pipe, tmp_path, monkeypatch):
+    chats, captions = conversations(draw_task)
+    seen, _ = conversations(caption_task)
+    train_adapter(pipe)
+    model = VokenModel(pipe, LossWeights(caption=0.0))
+    model.cache_features(tmp_path)
+    batch = model.prepare(pipe.processor.training_batch([*chats, *seen]))
+    assert batch["target_keys"] == [content_key(target) for target in batch["targets"]]
+    assert batch["picture_keys"] == [content_key(picture) for picture in batch["pixel_values"]]
+    for name in ("content_key", "to_tensor"):
+        monkeypatch.setattr(f"minigpt5.training.objective.{name}", None)
+    assert model(batch, captions)["ldm"] > 0
 
 
 def test_features_are_the_states_before_each_voken(pipe):
@@ -110,9 +146,9 @@ def test_features_are_the_states_before_each_voken(pipe):
 def test_first_stage_changes_only_voken_rows_and_merges_to_the_same_model(pipe):
     before = pipe.comprehension.get_input_embeddings().weight.clone()
     chats, captions = conversations(draw_task)
-    batch = pipe.processor.training_batch(chats)
     train_adapter(pipe)
     model = VokenModel(pipe, LossWeights())
+    batch = model.prepare(pipe.processor.training_batch(chats))
     names = trainable(pipe.comprehension)
     assert len(names) == 2
     optimizer = torch.optim.SGD([p for p in pipe.comprehension.parameters() if p.requires_grad], lr=1.0)
@@ -144,7 +180,6 @@ def test_frozen_parts_stay_in_evaluation_mode_and_without_gradient(pipe):
 def test_cached_features_are_those_of_the_frozen_parts_which_then_rest(pipe, tmp_path):
     chats, captions = conversations(draw_task)
     seen, _ = conversations(caption_task)
-    batch = pipe.processor.training_batch([*chats, *seen])
     train_adapter(pipe)
     weights = LossWeights(guidance_dropout=0.0)
 
@@ -153,7 +188,8 @@ def test_cached_features_are_those_of_the_frozen_parts_which_then_rest(pipe, tmp
         model = VokenModel(pipe, weights)
         if folder:
             model.cache_features(folder)
-        return model.eval()(batch, captions)
+        batch = pipe.processor.training_batch([*chats, *seen])
+        return model.eval()(model.prepare(batch), captions)
 
     calls = []
     for name in ("vision_model", "qformer"):
@@ -173,15 +209,17 @@ def test_cached_features_are_those_of_the_frozen_parts_which_then_rest(pipe, tmp
         assert torch.equal(second[name], first[name])
 
 
-def test_a_picture_that_stands_twice_in_a_batch_is_read_once(pipe):
+def test_a_picture_that_stands_twice_in_a_batch_is_cached_once(pipe, tmp_path):
     chats, _ = conversations(caption_task, 2)
-    batch = pipe.processor.training_batch([chats[0], chats[1], chats[0]])
+    train_adapter(pipe)
     model = VokenModel(pipe, LossWeights())
+    model.cache_features(tmp_path)
+    batch = model.prepare(pipe.processor.training_batch([chats[0], chats[1], chats[0]]))
     seen = []
     pipe.comprehension.vision_model.register_forward_hook(
         lambda module, args, kwargs, out: seen.append(len(out[0])), with_kwargs=True
     )
-    features = model.read_pictures(batch["pixel_values"])
+    features = model.read_pictures(batch)
     assert seen == [2] and len(features) == 3
     assert torch.equal(features[0], features[2]) and not torch.equal(features[0], features[1])
 
@@ -215,7 +253,7 @@ draw = Mixture(data, mix)
 def batches(index):
     drawn = draw(index)
     captions = [one.caption for one in drawn if one.caption is not None]
-    return pipe.processor.training_batch([one.item for one in drawn]), captions
+    return module.prepare(pipe.processor.training_batch([one.item for one in drawn])), captions
 
 fit(module, batches, lambda batch, step: module(*batch), config, out)
 if is_main_process():

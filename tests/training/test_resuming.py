@@ -241,7 +241,7 @@ def run(kind, folder, kill_at=None):
         rng = random.Random(index)
         scene = sample_scene(rng)
         chats = [task(caption(scene, rng), draw(scene), rng) for task in (caption_task, draw_task)]
-        return pipe.processor.training_batch(chats)
+        return model.prepare(pipe.processor.training_batch(chats))
 
     config = FitConfig(steps=7, batch_size=2, learning_rate=0.01, warmup_steps=2, save_every=2, report_to=None, seed=5)
     fit(model, batches, lambda batch, step: model(batch), config, Path(folder))
