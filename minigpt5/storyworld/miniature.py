@@ -28,18 +28,28 @@ TEXT_LENGTH = 32
 TEXT_DIM = 128
 CONTEXT_LENGTH = 512
 NUM_QUERY_TOKENS = 8
+VOCAB_SIZE = 600
+# Words as people type them, in capitals and all, need more.
+ASKED_VOCAB_SIZE = 1200
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
 
 
 def build_tokenizer(
-    texts: Iterable[str], lowercase: bool, max_length: int, vocab_size: int = 600
+    texts: Iterable[str], lowercase: bool, max_length: int, vocab_size: int = VOCAB_SIZE
 ) -> PreTrainedTokenizerFast:
-    """A byte-fallback BPE tokenizer with punctuation kept apart, in the manner of Llama's."""
+    """A byte-fallback BPE tokenizer with punctuation kept apart, in the manner of Llama's.
+
+    So are digits, and what stands between the numbers of a box `{<x1><y1><x2><y2>}`.
+    """
     tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token=None))
     if lowercase:
         tokenizer.normalizer = normalizers.Lowercase()
+    kept_apart = Regex(r"[.,:;!?'\"()]|\{<|><|>\}|\d")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(r"[.,:;!?'\"()]"), "isolated"), pre_tokenizers.Metaspace(prepend_scheme="first")]
+        [
+            pre_tokenizers.Split(kept_apart, "isolated"),
+            pre_tokenizers.Metaspace(prepend_scheme="first"),
+        ]
     )
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="first")])
     specials = [PAD, BOS, EOS]

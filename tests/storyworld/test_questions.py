@@ -10,6 +10,7 @@ import pytest
 
 from minigpt5.storyworld.draw import boxes
 from minigpt5.storyworld.language import KNOWN_WORDS, caption, describes, imagine, read, split_words
+from minigpt5.storyworld.miniature import build_tokenizer
 from minigpt5.storyworld.prompts import roughen
 from minigpt5.storyworld.questions import (
     ASKED,
@@ -379,3 +380,11 @@ def _mistyped(words, typed):
     """How many words differ, each by one edit; more than any text has where one differs by more."""
     unlike = [(one, other) for one, other in zip(words, typed, strict=True) if one != other]
     return len(unlike) if all(within_one_edit(*pair) for pair in unlike) else 99
+
+
+def test_numbers_of_boxes_are_read_digit_by_digit():
+    texts = [TASKS[task](random.Random(seed), "train").text for task in ("ground", "refer") for seed in range(60)]
+    tokenizer = build_tokenizer(texts, lowercase=False, max_length=512, vocab_size=400)
+    box = "{<7><40><55><100>}"
+    assert tokenizer.tokenize(box)[-12:] == ["7", "><", "4", "0", "><", "5", "5", "><", "1", "0", "0", ">}"]
+    assert tokenizer.decode(tokenizer(box).input_ids, skip_special_tokens=True) == box

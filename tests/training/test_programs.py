@@ -82,7 +82,7 @@ def test_a_folder_that_is_missing_is_one_line(refused, name, tmp_path, monkeypat
         ),
         ("finetune_diffusion", ["--mix={draw: 4}"], "mix: 'draw' is no task here; there are pair, story_pair"),
         ("tune_instructions", ["--mix={draw: 4}"], "mix: 'draw' is no task here; there are instruct, caption"),
-        ("miniature/pretrain_comprehension", ["--mix={story: 4}"], "mix is of caption, with or without story and talk"),
+        ("miniature/pretrain_comprehension", ["--mix={story: 4}"], "mix is of caption, with or without story, talk,"),
     ],
 )
 def test_settings_that_do_not_go_together_are_one_line(refused, name, words, told):

@@ -1,4 +1,4 @@
-r"""Train the miniature's comprehension stack (ViT, Q-Former, projection, Llama) on captions, stories and talks.
+r"""Train the miniature's comprehension stack (ViT, Q-Former, projection, Llama) on captions, stories, talks, questions.
 
     python training/miniature/pretrain_comprehension.py --config configs/storyworld-mini/comprehension.yaml \
         --data runs/mini/data --out runs/mini/comprehension
@@ -6,17 +6,27 @@ r"""Train the miniature's comprehension stack (ViT, Q-Former, projection, Llama)
 
 import random
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from torch import nn
 
-from minigpt5.data.readers import read_cc3m, read_mmdialog, read_vist
+from minigpt5.data.layouts import chat_rows
+from minigpt5.data.mixture import ASKED_TASKS
+from minigpt5.data.readers import read_cc3m, read_chat, read_mmdialog, read_vist
 from minigpt5.data.tasks import caption_task, dialogue_task, story_tasks
 from minigpt5.readers import reader_of
 from minigpt5.readers.processor import MiniGPT5Processor
 from minigpt5.storyworld.judge import NamingHead
 from minigpt5.storyworld.language import describes, imagine
-from minigpt5.storyworld.miniature import CONTEXT_LENGTH, build_comprehension, build_image_processor, build_tokenizer
+from minigpt5.storyworld.miniature import (
+    ASKED_VOCAB_SIZE,
+    CONTEXT_LENGTH,
+    VOCAB_SIZE,
+    build_comprehension,
+    build_image_processor,
+    build_tokenizer,
+)
 from minigpt5.training.fit import FitConfig, best_of, fit
 from minigpt5.training.results import save_result
 from minigpt5.utils.processes import pick_device
@@ -24,16 +34,26 @@ from minigpt5.utils.programs import opening, run_program
 from minigpt5.utils.settings import setting
 from minigpt5.vokens.decoding import decode_texts
 
+TASKS = ("caption", "story", "talk", "change", *ASKED_TASKS)
 
-def build_processor(captions, stories, talks):
-    """The processor, with a tokenizer made from the texts it will see."""
+
+def without_reply_pictures(messages):
+    """A conversation whose reply is its words alone."""
+    *before, reply = messages
+    return [*before, {**reply, "content": [part for part in reply["content"] if part["type"] == "text"]}]
+
+
+def build_processor(captions, stories, talks, chats):
+    """The processor, with a tokenizer made from the texts it will see; `chats` are folders of them."""
     rng = random.Random(0)
     rows = [caption_task(row, None, rng) for row in captions["caption"][:20000]]
     rows += [story_tasks(texts, [None] * len(texts), rng) for texts in stories["texts"][:5000]]
     rows += [dialogue_task(texts, [None] * len(texts), rng) for texts in talks["texts"][:5000]]
+    rows += [row for chat in chats for row in islice(chat_rows(chat, "train"), 5000)]
     renderer = MiniGPT5Processor(build_image_processor(), build_tokenizer([], False, CONTEXT_LENGTH))
     texts = (piece.strip() for row in rows for piece in [*renderer.render(row)[0], "###"] if isinstance(piece, str))
-    tokenizer = build_tokenizer(texts, lowercase=False, max_length=CONTEXT_LENGTH)
+    vocab_size = ASKED_VOCAB_SIZE if chats else VOCAB_SIZE
+    tokenizer = build_tokenizer(texts, lowercase=False, max_length=CONTEXT_LENGTH, vocab_size=vocab_size)
     return MiniGPT5Processor(build_image_processor(), tokenizer, num_query_tokens=8, n_vokens=8)
 
 
@@ -47,16 +67,17 @@ class ComprehensionConfig(FitConfig):
     captions_only_batch_size: int = setting(least=1, help="captions of such a step")
     mix: dict[str, int] = setting(
         least=1,
-        help="conversations a batch after those steps, by task, caption, story and talk; batch_size is their sum",
+        help=f"conversations a batch after those steps, by task: {', '.join(TASKS)}; batch_size is their sum",
     )
     naming_weight: float = setting(least=0, help="of the head that names what a picture shows")
     best: str = best_of("captions_one", "captions_two")
 
     def __post_init__(self):
         super().__post_init__()
-        others = [task for task in self.mix if task not in ("caption", "story", "talk")]
+        others = [task for task in self.mix if task not in TASKS]
         if others or "caption" not in self.mix:
-            raise ValueError(f"mix is of caption, with or without story and talk; got {', '.join(self.mix)}")
+            told = ", ".join(TASKS[1:])
+            raise ValueError(f"mix is of caption, with or without {told}; got {', '.join(self.mix)}")
         if sum(self.mix.values()) != self.batch_size:
             raise ValueError(f"mix adds up to {sum(self.mix.values())} conversations, batch_size is {self.batch_size}")
 
@@ -83,9 +104,11 @@ def main(config: ComprehensionConfig):
     stories, talks = (
         rows.select([row for row, texts in enumerate(rows["texts"]) if len(texts) > 1]) for rows in (stories, talks)
     )
+    asked = [task for task in config.mix if task not in ("caption", "story", "talk")]
+    chats = {task: read_chat(config.data / task, "train") for task in asked}
     folder = config.out / "processor"
     if not folder.exists():
-        save_result(build_processor(captions, stories, talks), folder)
+        save_result(build_processor(captions, stories, talks, [config.data / task for task in asked]), folder)
     with opening(f"the processor {folder}"):
         processor = MiniGPT5Processor.from_pretrained(folder)
     model = build_comprehension(len(processor.tokenizer), processor.image_token_id, processor.tokenizer)
@@ -108,6 +131,9 @@ def main(config: ComprehensionConfig):
             for _ in range(count):
                 row = rows[rng.randrange(len(rows))]
                 conversations.append(make(row["texts"], row["images"], rng, paint=False))
+        for task, rows in chats.items():
+            chosen = (rows[rng.randrange(len(rows))] for _ in range(counts.get(task, 0)))
+            conversations += [without_reply_pictures(row["messages"]) for row in chosen]
         return processor.training_batch(conversations).to(device), scenes
 
     def losses(batch, step):
