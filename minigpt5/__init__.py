@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from minigpt5.utils.registry import lend
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Names are imported when they are first used: `import minigpt5` alone loads neither torch nor diffusers.
 _HOME = {

@@ -543,17 +543,15 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         inputs = self.encode_prompt(prompts, image_lists, prompt_cache)
         decoder = InterleavedDecoder(self.reader, config, generator)
         replies: list[list[Segment]] = [[] for _ in prompts]
-        blocks: list[VokenEvent] = []
         for event in decoder.events(inputs, prompt_cache):
             if isinstance(event, VokenEvent):
-                blocks.append(event)
                 replies[event.row].append(event)
             else:
                 _append_text(replies[event.row], event.text)
 
+        # In the order of the prompts, so that latents and generators do not depend on who finished first.
+        blocks = [part for reply in replies for part in reply if isinstance(part, VokenEvent)]
         if blocks:
-            # In the order of the prompts, so that latents and generators do not depend on who finished first.
-            blocks.sort(key=lambda block: block.row)
             pictures = self._paint(
                 torch.stack([block.features for block in blocks]),
                 latents,
@@ -565,8 +563,8 @@ class MiniGPT5Pipeline(DiffusionPipeline):
                 callback_on_step_end=callback_on_step_end,
                 callback_on_step_end_tensor_inputs=tensor_inputs,
             )
-            pictures = dict(zip(map(id, blocks), pictures, strict=True))
-            replies = [[pictures.get(id(part), part) for part in reply] for reply in replies]
+            painted = iter(pictures)
+            replies = [[next(painted) if isinstance(part, VokenEvent) else part for part in reply] for reply in replies]
         self.maybe_free_model_hooks()
 
         segments = [[part.strip(LAYOUT) if isinstance(part, str) else part for part in reply] for reply in replies]

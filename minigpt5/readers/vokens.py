@@ -94,7 +94,7 @@ def _draw_rows(model: PreTrainedModel, tokenizer: Any, words: int, seed: int) ->
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     generator = torch.Generator().manual_seed(seed)
     layers: list[Any] = [model.get_input_embeddings(), model.get_output_embeddings()]
-    for weight in {id(layer.weight): layer.weight for layer in layers}.values():
+    for weight in dict.fromkeys(layer.weight for layer in layers):
         known = weight[:words].float()
         noise = torch.randn(len(tokenizer) - words, weight.shape[1], generator=generator).to(weight.device)
         weight[words : len(tokenizer)] = (known.mean(0) + known.std(0) * noise).to(weight.dtype)

@@ -30,9 +30,9 @@ def training_cost(module: nn.Module, averaged: bool = False) -> list[PartCost]:
     for name, child in [("", None), *module.named_children()]:
         part = PartCost(name or "(itself)")
         for parameter in child.parameters() if child else module.parameters(recurse=False):
-            if id(parameter) in seen:
+            if parameter in seen:
                 continue
-            seen.add(id(parameter))
+            seen.add(parameter)
             size = parameter.numel() * parameter.element_size()
             part.parameters += parameter.numel()
             part.weights += size

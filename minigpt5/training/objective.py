@@ -125,8 +125,8 @@ class VokenModel(nn.Module):
     def parameter_groups(self, learning_rate: float, mapper_rate: float) -> list[dict]:
         """What trains as AdamW groups: the mapper at its own rate, so many times the others'."""
         mapper = [parameter for parameter in self.mapper.parameters() if parameter.requires_grad]
-        own = {id(parameter) for parameter in mapper}
-        others = [p for p in self.parameters() if p.requires_grad and id(p) not in own]
+        own = set(mapper)
+        others = [p for p in self.parameters() if p.requires_grad and p not in own]
         return [
             {"params": others, "lr": learning_rate},
             {"params": mapper, "lr": mapper_rate * learning_rate},
