@@ -77,7 +77,41 @@ def tiny_pipe(tiny_processor) -> MiniGPT5Pipeline:
         num_inference_steps=2,
     )
     pipe.set_progress_bar_config(disable=True)
+    _SHARED[pipe] = _state(pipe)
     return pipe
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _what_is_shared_stays():
+    """A file of tests that changed the parts of `tiny_pipe` fails itself, not one that comes after it."""
+    yield
+    for pipe, state in _SHARED.items():
+        now = _state(pipe)
+        _SHARED[pipe] = now
+        assert [name for name in state if not _same(state[name], now.get(name))] == []
+        assert state.keys() == now.keys()
+
+
+def _state(pipe):
+    """All that a pipeline's reply depends on but its random numbers."""
+    state = {name: value for name, value in pipe.config.items() if not name.startswith("_")}
+    state["scheduler settings"] = dict(pipe.scheduler.config)
+    state |= {"betas": pipe.scheduler.alphas_cumprod.clone(), "tokens": len(pipe.processor.tokenizer)}
+    for name, part in pipe.components.items():
+        state[name] = type(part)
+        if isinstance(part, torch.nn.Module):
+            tensors = (*part.named_parameters(prefix=name), *part.named_buffers(prefix=name))
+            state |= {path: tensor.detach().clone() for path, tensor in tensors}
+            for path, module in part.named_modules(prefix=name):
+                state[f"{path} module"] = (type(module), module.training, len(module._forward_pre_hooks))
+    return state
+
+
+def _same(one, other):
+    return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+
+
+_SHARED: dict[MiniGPT5Pipeline, dict] = {}
 
 
 @pytest.fixture(scope="session")
