@@ -94,9 +94,10 @@ def _what_is_shared_stays():
 
 def _state(pipe):
     """All that a pipeline's reply depends on but its random numbers."""
-    state = {name: value for name, value in pipe.config.items() if not name.startswith("_")}
-    state["scheduler settings"] = dict(pipe.scheduler.config)
-    state |= {"betas": pipe.scheduler.alphas_cumprod.clone(), "tokens": len(pipe.processor.tokenizer)}
+    settings = {"pipeline": pipe.config, "scheduler": pipe.scheduler.config}
+    state = {f"{part} {name}": value for part, all in settings.items() for name, value in all.items() if name[0] != "_"}
+    state |= {"alphas": pipe.scheduler.alphas_cumprod.clone(), "tokens": len(pipe.processor.tokenizer)}
+    state["pictures"] = pipe.processor.image_processor.to_dict()
     for name, part in pipe.components.items():
         state[name] = type(part)
         if isinstance(part, torch.nn.Module):
