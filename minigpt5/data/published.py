@@ -76,7 +76,9 @@ def cc3m_examples(rows: Iterable[dict[str, Any]], rng: random.Random, test: bool
     return (draft() for draft in cc3m_drafts(rows, rng, test))
 
 
-def cc3m_drafts(rows: Iterable[dict[str, Any]], rng: random.Random, test: bool = False) -> Iterator[Draft]:
+def cc3m_drafts(
+    rows: Iterable[dict[str, Any]], rng: random.Random, test: bool = False, first: int = 0
+) -> Iterator[Draft]:
     """Paint a caption: the caption alone is the prompt; for every hundredth row it is said once more as a command.
 
     Args:
@@ -84,8 +86,9 @@ def cc3m_drafts(rows: Iterable[dict[str, Any]], rng: random.Random, test: bool =
         rng: draws the command's wording.
         test: no commands, and the caption is the target. The published code kept its list in a cache that did not know
             of `test`, so commands stayed in where training had come first; not so here.
+        first: number of the first row.
     """
-    for number, row in enumerate(rows):
+    for number, row in enumerate(rows, first):
         caption = clean_caption(row["caption"])
         prompts = [caption]
         if number % 100 == 0 and not test:

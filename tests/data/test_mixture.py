@@ -1,11 +1,13 @@
 """Batches drawn from several data sets by task."""
 
 import json
+import random
 import shutil
 from collections import Counter
 
 import pytest
 import torch
+from PIL import Image
 
 from minigpt5.data import mixture, published
 from minigpt5.data.mixture import TASKS, TEXT_TASKS, Mixture
@@ -76,6 +78,13 @@ def test_of_a_row_s_published_examples_the_one_that_is_drawn_alone_is_made(world
     monkeypatch.setattr(published, "pad_to_square", lambda picture: padded.append(picture) or pad_to_square(picture))
     made = [one.item for one in drawn(0)]
     assert len(padded) == sum(len(example.outputs) for example in made) > 0
+
+
+def test_of_published_captions_one_in_101_is_a_command():
+    row = {"caption": "a red fox", "image": Image.new("RGB", (2, 2))}
+    draw = TASKS["published_cc3m"][1]
+    made = [draw(row, random.Random(number)).item.source for number in range(4040)]
+    assert sum(any("###Human" in str(piece) for piece in source) for source in made) == pytest.approx(40, abs=15)
 
 
 def test_own_chats_are_a_task(world, tmp_path):
