@@ -19,7 +19,7 @@ from PIL import Image
 from minigpt5.data.tasks import illustrate
 from minigpt5.evaluation.storyworld import paint_alone
 from minigpt5.loading import open_model
-from minigpt5.metrics.intervals import bootstrap_intervals
+from minigpt5.metrics.intervals import bootstrap_intervals, wilson_interval
 from minigpt5.storyworld.draw import draw
 from minigpt5.storyworld.examine import ask, fresh_captions, sample_scenes
 from minigpt5.storyworld.judge import load_judge
@@ -69,6 +69,9 @@ def main(config: PairsConfig):
                 for painted in pictures
             ]
             intervals = bootstrap_intervals(np.array(right, dtype=float).T, shares)
+            # The bootstrap of a share of all or none has no width.
+            for which, row in zip(("alone", "vokens"), right, strict=True):
+                intervals[which] = wilson_interval(sum(row), len(row))
             figures.setdefault(name, {})[kind] = intervals
             cells = [f"{i.estimate:.3f} [{i.low:.3f}, {i.high:.3f}]" for i in intervals.values()]
             lines.append(f"| {name} | {kind} | {' | '.join(cells)} |\n")
