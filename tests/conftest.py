@@ -37,8 +37,8 @@ def _few_threads():
 
 @pytest.fixture(autouse=True)
 def _seeded():
-    """What a test draws at random does not hang on the tests before it."""
-    torch.manual_seed(0)
+    """What a test draws at random does not hang on the tests before it, nor equals what tests draw by small seeds."""
+    torch.manual_seed(20231003)
 
 
 @pytest.fixture(scope="session")
