@@ -35,12 +35,6 @@ def _few_threads():
     torch.set_num_threads(max(1, min(2, torch.get_num_threads() // workers)))
 
 
-@pytest.fixture(autouse=True)
-def _seeded():
-    """What a test draws at random does not hang on the tests before it, nor equals what tests draw by small seeds."""
-    torch.manual_seed(20231003)
-
-
 @pytest.fixture(scope="session")
 def texts() -> list[str]:
     """Captions and stories for the tokenizer."""

@@ -102,7 +102,7 @@ def test_the_loss_is_the_error_of_a_forward_made_by_hand(name, painter, random_c
     torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
     # The features matter, the pooled ones too.
     for key, value in features.items():
-        other = painter.loss(latents, features | {key: value.flip(0)}, times=times, noise=noise)
+        other = painter.loss(latents, features | {key: 10 * value.flip(0)}, times=times, noise=noise)
         assert abs(other - expected) > 1e-6
 
 
