@@ -104,12 +104,17 @@ def _state(pipe):
             tensors = (*part.named_parameters(prefix=name), *part.named_buffers(prefix=name))
             state |= {path: tensor.detach().clone() for path, tensor in tensors}
             for path, module in part.named_modules(prefix=name):
-                state[f"{path} module"] = (type(module), module.training, len(module._forward_pre_hooks))
-    return state
+                plain = {name: value for name, value in vars(module).items() if isinstance(value, bool | int | float)}
+                hooks = len(module._forward_pre_hooks), len(module._forward_hooks)
+                state[f"{path} module"] = type(module), "forward" in vars(module), hooks, plain
+    names = ("num_query_tokens", "n_vokens", "system", "chat_template", "voken_ids", "image_token_id")
+    return state | {name: getattr(pipe.processor, name) for name in names}
 
 
 def _same(one, other):
-    return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    return one == other
 
 
 _SHARED: dict[MiniGPT5Pipeline, dict] = {}

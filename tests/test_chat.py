@@ -184,8 +184,11 @@ def test_a_turn_that_is_refused_leaves_the_conversation_as_it_was(talker, pictur
 
 @pytest.fixture
 def changeable(talker):
-    """A pipeline with a reader of its own."""
-    parts = {**talker.components, "comprehension": copy.deepcopy(talker.comprehension)}
+    """A pipeline with weights of its own."""
+    parts = {
+        name: copy.deepcopy(part) if isinstance(part, torch.nn.Module) else part
+        for name, part in talker.components.items()
+    }
     pipe = MiniGPT5Pipeline(**parts, guidance_scale=2.5, num_inference_steps=1)
     pipe.set_progress_bar_config(disable=True)
     return pipe
