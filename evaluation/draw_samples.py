@@ -9,10 +9,9 @@ from pathlib import Path
 from diffusers.utils import make_image_grid
 from PIL import Image
 
-from minigpt5.data.tasks import illustrate
 from minigpt5.loading import ModelSettings, open_model
 from minigpt5.story import tell_story
-from minigpt5.storyworld.examine import ask, fresh_captions, sample_scenes
+from minigpt5.storyworld.examine import fresh_captions, paint_captions, sample_scenes
 from minigpt5.utils.files import write_picture, write_text
 from minigpt5.utils.images import open_image
 from minigpt5.utils.programs import run_program
@@ -32,7 +31,7 @@ def main(config: SamplesConfig):
     fox = open_image(config.out / "fox.png")
     pipe = open_model(config.model, config.adapter)
     captions = fresh_captions(sample_scenes(ROWS * COLUMNS, companion_share=0.4))
-    _, pictures = ask(pipe, [illustrate([], [], caption) for caption in captions])
+    pictures = paint_captions(pipe, captions)
     steps = list(tell_story(pipe, "A red fox wakes up in the forest.", fox))
     enlarged = [step.image.resize((192, 192), Image.Resampling.NEAREST) for step in steps]
 

@@ -16,12 +16,11 @@ import numpy as np
 from diffusers.utils import make_image_grid
 from PIL import Image
 
-from minigpt5.data.tasks import illustrate
 from minigpt5.evaluation.storyworld import paint_alone
 from minigpt5.loading import open_model
 from minigpt5.metrics.intervals import bootstrap_intervals, wilson_interval
 from minigpt5.storyworld.draw import draw
-from minigpt5.storyworld.examine import ask, fresh_captions, sample_scenes
+from minigpt5.storyworld.examine import fresh_captions, paint_captions, sample_scenes
 from minigpt5.storyworld.judge import load_judge
 from minigpt5.storyworld.language import plain_caption
 from minigpt5.utils.files import write_json, write_picture, write_text
@@ -62,7 +61,7 @@ def main(config: PairsConfig):
         for kind, scenes in frames.items():
             pictures = [
                 paint_alone(pipe, [plain_caption(scene) for scene in scenes]),
-                ask(pipe, [illustrate([], [], caption) for caption in fresh_captions(scenes)])[1],
+                paint_captions(pipe, fresh_captions(scenes)),
             ]
             right = [
                 [verdict.compare(scene)["all"] for verdict, scene in zip(judge.read(painted), scenes, strict=True)]

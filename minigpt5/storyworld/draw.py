@@ -28,6 +28,8 @@ SUPERSAMPLING = 2
 SIDE_X = {"left": 0.26, "middle": 0.5, "right": 0.74}
 FEET_Y = 0.86
 JITTER = 0.02
+# In no picture; sun or moon is drawn in it to be told from all else.
+MAGENTA = (255, 0, 255)
 # A character's unit square, the sprite around it (which leaves room for outline and shadow) and the sprite's ground
 # line, in picture heights.
 CHARACTER_SIZE = 0.445
@@ -623,7 +625,7 @@ def boxes(scene: Scene, size: int = 64) -> dict[str, tuple[float, float, float, 
         masks = {name: ImageChops.darker(other, ImageChops.invert(mask)) for name, other in masks.items()}
         masks[character.kind] = mask
 
-    # In a colour that nothing else has, whatever hides the light hides it.
+    # Whatever hides the light hides it in another colour too.
     visible = _painted(_scenery(scene, canvas, MAGENTA), MAGENTA)
     for mask in masks.values():
         visible = ImageChops.darker(visible, ImageChops.invert(mask))
@@ -638,9 +640,6 @@ def boxes(scene: Scene, size: int = 64) -> dict[str, tuple[float, float, float, 
         left, top, right, lower = shown.getbbox() or (0, 0, 0, 0)
         found[name] = (left / size, top / size, right / size, lower / size)
     return found
-
-
-MAGENTA = (255, 0, 255)
 
 
 def _stream(scene: Scene, part: str) -> random.Random:

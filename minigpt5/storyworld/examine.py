@@ -59,23 +59,33 @@ def one_turn(question: list[dict]) -> list[dict]:
 
 
 def ask(
-    pipe: MiniGPT5Pipeline, questions: Sequence[list[dict]], seed: int = 0, batch_size: int = 50, **options: Any
+    pipe: MiniGPT5Pipeline,
+    questions: Sequence[list[dict]],
+    seed: int = 0,
+    batch_size: int = 50,
+    image_mode: str = "always",
+    **options: Any,
 ) -> tuple[list[str], list[Any]]:
-    """Replies to questions, each with exactly one picture: their texts and their pictures."""
+    """Replies to questions: their texts, and of each its picture or `None`; by default all have exactly one."""
     texts, pictures = [], []
     for start in range(0, len(questions), batch_size):
         batch = [one_turn(question) for question in questions[start : start + batch_size]]
         generators = [torch.Generator().manual_seed(seed * 100_003 + start + i) for i in range(len(batch))]
-        output = pipe(batch, generator=generators, image_mode="always", max_images=1, **options)
+        output = pipe(batch, generator=generators, image_mode=image_mode, max_images=1, **options)
         texts += output.text
-        pictures += [images[0] for images in output.images]
+        pictures += [images[0] if images else None for images in output.images]
     return texts, pictures
+
+
+def paint_captions(pipe: MiniGPT5Pipeline, captions: Sequence[str]) -> list[Any]:
+    """A picture of each caption, through the vokens."""
+    return ask(pipe, [illustrate([], [], caption) for caption in captions])[1]
 
 
 def examine_painting(pipe: MiniGPT5Pipeline, scenes: Sequence[Scene], judge: Judge | None = None) -> dict[str, float]:
     """Attribute accuracy of pictures painted from captions through the vokens."""
-    questions = [illustrate([], [], text) for text in fresh_captions(scenes)]
-    return judge_accuracy((judge or load_judge()).read(ask(pipe, questions)[1]), list(scenes))
+    painted = paint_captions(pipe, fresh_captions(scenes))
+    return judge_accuracy((judge or load_judge()).read(painted), list(scenes))
 
 
 def examine_captions(reader: Reader, scenes: Sequence[Scene]) -> float:

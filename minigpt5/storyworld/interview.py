@@ -10,11 +10,10 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-import torch
 from PIL import Image
 
 from minigpt5.pipeline import MiniGPT5Pipeline
-from minigpt5.storyworld.examine import run_stories, sample_stories
+from minigpt5.storyworld.examine import ask, run_stories, sample_stories
 from minigpt5.storyworld.judge import Judge, Verdict, load_judge
 from minigpt5.storyworld.language import Mention, read
 from minigpt5.storyworld.questions import (
@@ -52,14 +51,9 @@ def answerer(pipe: MiniGPT5Pipeline, batch_size: int = 50) -> Answerer:
     """Replies of a pipeline that itself decides whether to paint."""
 
     def reply(items: Sequence[Item]) -> list[Reply]:
-        replies = []
-        for start in range(0, len(items), batch_size):
-            batch = [item.messages()[:-1] for item in items[start : start + batch_size]]
-            generators = [torch.Generator().manual_seed(start + i) for i in range(len(batch))]
-            output = pipe(batch, generator=generators, image_mode="auto", max_images=1)
-            pictures = [images[0] if images else None for images in output.images]
-            replies += [Reply(*pair) for pair in zip(output.text, pictures, strict=True)]
-        return replies
+        questions = [item.messages()[0]["content"] for item in items]
+        replies = ask(pipe, questions, batch_size=batch_size, image_mode="auto")
+        return [Reply(*pair) for pair in zip(*replies, strict=True)]
 
     return reply
 

@@ -498,13 +498,14 @@ def fresh_items(
 Mark = Callable[[str, str], bool]
 
 
+def _told(text: str, meanings: Mapping[str, Any]) -> list:
+    """What the words of a text mean, in their order; those without a meaning are passed over."""
+    return [meanings[word] for word in split_words(text) if word in meanings]
+
+
 def _same(meanings: Mapping[str, Any]) -> Mark:
     """Whether a reply names the same of some words' meanings as the true answer, and no other."""
-
-    def named(text: str) -> set:
-        return {meanings[word] for word in split_words(text) if word in meanings}
-
-    return lambda reply, truth: named(reply) == named(truth)
+    return lambda reply, truth: set(_told(reply, meanings)) == set(_told(truth, meanings))
 
 
 def _same_difference(reply: str, truth: str) -> bool:
@@ -512,18 +513,15 @@ def _same_difference(reply: str, truth: str) -> bool:
     meanings = (
         {word: word for word in (*KINDS, *COLOURS, "colour", "animal", "place", "time")} | WORD_PLACES | WORD_TIMES
     )
-
-    def told(text: str) -> list[str]:
-        return [meanings[word] for word in split_words(text) if word in meanings]
-
-    return told(reply) == told(truth)
+    return _told(reply, meanings) == _told(truth, meanings)
 
 
 def _same_description(reply: str, truth: str) -> bool:
     one, other = read(reply), read(truth)
-    return (one.place, one.time or "day") == (other.place, other.time) and sorted(
-        (who.kind, who.colour or "", who.side or "") for who in one.mentions
-    ) == sorted((who.kind, who.colour or "", who.side or "") for who in other.mentions)
+    animals, true_animals = (
+        sorted((who.kind, who.colour or "", who.side or "") for who in reading.mentions) for reading in (one, other)
+    )
+    return (one.place, one.time or "day") == (other.place, other.time) and animals == true_animals
 
 
 def _same_thing(reply: str, truth: str) -> bool:
