@@ -133,7 +133,8 @@ def join(
     Args:
         reader: a model's folder or hub id, a pipeline's folder or shipped name, whose reader is taken, or a model with
             its processor `(model, processor)`.
-        painter: a pipeline's folder, hub id or shipped name, or a pipeline of diffusers.
+        painter: a pipeline's folder, hub id or shipped name, or a pipeline of diffusers. One of MiniGPT-5 gives its
+            painter and, where nothing else is said, its guidance scale and number of steps.
         dtype: of what is opened here.
 
     Raises:
@@ -142,6 +143,11 @@ def join(
     """
     model, processor = open_reader(reader, dtype) if isinstance(reader, (str, os.PathLike)) else reader
     pipeline = open_painter(painter, dtype) if isinstance(painter, (str, os.PathLike)) else painter
+    if isinstance(pipeline, MiniGPT5Pipeline):
+        for name in ("guidance_scale", "num_inference_steps"):
+            if options.get(name) is None:
+                options[name] = pipeline.config[name]
+        pipeline = pipeline.painter
     return new_pipeline(model, processor, pipeline, n_vokens, **options)
 
 
@@ -179,7 +185,7 @@ def open_reader(source: Source, dtype: torch.dtype = torch.float32) -> tuple[Pre
 
 
 def open_painter(source: Source, dtype: torch.dtype = torch.float32) -> DiffusionPipeline:
-    """A pipeline that paints; of one of MiniGPT-5 its painter.
+    """A pipeline that paints, or one of MiniGPT-5, whose `painter` does.
 
     Raises:
         OSError: if there is nothing.
@@ -188,7 +194,7 @@ def open_painter(source: Source, dtype: torch.dtype = torch.float32) -> Diffusio
     folder = local_folder(DiffusionPipeline, shipped_model(source))
     index = read_json(folder / "model_index.json")
     if index.get("_class_name") == "MiniGPT5Pipeline":
-        return MiniGPT5Pipeline.from_pretrained(source, dtype=dtype).painter
+        return MiniGPT5Pipeline.from_pretrained(source, dtype=dtype)
     # Saved without a part, a pipeline only opens if it is said again that there is none.
     absent = {name: None for name, recorded in index.items() if recorded == [None, None]}
     return load_whole_pipeline(

@@ -32,6 +32,7 @@ from minigpt5.vokens.adapter_folder import load_adapter
 from minigpt5.vokens.adapters import fuse_adapter, is_adapted
 from minigpt5.vokens.connector import Connector
 from minigpt5.vokens.decoding import LAYOUT, DecodingConfig, Generators, InterleavedDecoder, TextEvent, VokenEvent
+from minigpt5.vokens.modality import Modality
 from minigpt5.weights import shipped_model
 
 if TYPE_CHECKING:
@@ -274,6 +275,11 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         return painter
 
     @property
+    def picture(self) -> Modality:
+        """What a block of vokens becomes: connector and painter, and the ids that ask for them."""
+        return Modality("image", tuple(self.reader.voken_ids), self.mapper, painter_of(self.painter))
+
+    @property
     def guidance_scale(self) -> float:
         """Of the call in progress."""
         return self._guidance_scale
@@ -338,7 +344,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
                 raise ValueError(f"a generator is on {one.device}, but the pipeline runs on {self._execution_device}")
         if latents is not None:
             check_tensor("latents", latents)
-            painter = painter_of(self.painter)
+            painter = self.picture.painter
             if isinstance(painter, TrainablePainter):
                 own = painter.latent_shape(height, width)
                 if tuple(latents.shape[1:]) != own:
@@ -402,10 +408,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
                 not make what the painter wants.
         """
         check_tensor("voken_features", voken_features)
-        painter = painter_of(self.painter)
-        made = self.mapper.conditioning(voken_features.to(self._execution_device, self.mapper.dtype))
-        painter.check_conditioning(made)
-        return {name: value.to(painter.denoiser.dtype) for name, value in made.items()}
+        return self.picture.conditioning(voken_features.to(self._execution_device))
 
     def null_conditioning(self) -> dict[str, torch.Tensor]:
         """What guidance leads away from: what the mapper makes of zero features, one row of each tensor.
@@ -413,7 +416,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         It depends on the mapper's weights only, so it is computed once and kept until they change.
         """
         weights = tuple((parameter.data_ptr(), parameter._version) for parameter in self.mapper.parameters())
-        key = (self.mapper, weights, painter_of(self.painter).denoiser.dtype, self._execution_device)
+        key = (self.mapper, weights, self.picture.painter.denoiser.dtype, self._execution_device)
         if self._null is None or self._null[0] != key:
             zeros = torch.zeros(1, self.reader.n_vokens, self.mapper.config.voken_dim)
             self._null = (key, self.conditioning(zeros))
@@ -444,7 +447,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         Raises:
             ValueError: if latents of another shape are given.
         """
-        painter = painter_of(self.painter)
+        painter = self.picture.painter
         conditioning = self.conditioning(voken_features)
         if latents is not None:
             if len(latents) != len(voken_features):
@@ -637,7 +640,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
 
     def _size(self, height: int | None, width: int | None) -> tuple[int, int]:
         """The pictures' size: what is given, else the painter's own."""
-        painter = painter_of(self.painter)
+        painter = self.picture.painter
         (own_height, own_width), least = painter.default_size, painter.size_multiple
         height = whole_number("height", own_height if height is None else height, most=LARGEST * own_height)
         width = whole_number("width", own_width if width is None else width, most=LARGEST * own_width)
@@ -658,7 +661,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         steps = self.config["num_inference_steps"] if num_inference_steps is None else num_inference_steps
         most = self.scheduler.config.get("num_train_timesteps", 1000)
         steps = whole_number("num_inference_steps", steps, 1, most)
-        painter_of(self.painter).check_steps(steps)
+        self.picture.painter.check_steps(steps)
         return steps
 
 

@@ -130,6 +130,10 @@ def test_a_connector_says_which_layers_of_the_reader_it_takes(folders, tmp_path)
 
 def test_parts_of_pipelines_are_joined_by_name():
     pipe = MiniGPT5Pipeline.join("storyworld-mini", "storyworld-mini")
+    assert (pipe.config["num_inference_steps"], pipe.config["guidance_scale"]) == (20, 2.5)
+    other = MiniGPT5Pipeline.join("storyworld-mini", pipe, num_inference_steps=4)
+    assert (other.config["num_inference_steps"], other.config["guidance_scale"]) == (4, 2.5)
+    assert other.unet is pipe.unet
     assert pipe.mapper.config.text_dim == pipe.unet.config.cross_attention_dim
     assert licence("storyworld-mini") == "apache-2.0"
     assert MiniGPT5Pipeline.join("storyworld-mini", "storyworld-mini", n_vokens=4).reader.n_vokens == 4

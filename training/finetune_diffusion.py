@@ -19,6 +19,7 @@ from torch import nn
 from minigpt5.data.mixture import PAIR_TASKS
 from minigpt5.joining import open_painter
 from minigpt5.painters import painter_of, trainable
+from minigpt5.pipeline import MiniGPT5Pipeline
 from minigpt5.training.fit import best_of, end_dry_run, fit
 from minigpt5.training.losses import drop_for_guidance
 from minigpt5.training.mixture import MixtureConfig, check_splits, open_mixture
@@ -55,7 +56,8 @@ class PainterModel(nn.Module):
 
     def __init__(self, model: str | Path, config: FinetuneConfig):
         super().__init__()
-        self.painter = trainable(painter_of(open_painter(model)))
+        opened = open_painter(model)
+        self.painter = trainable(painter_of(opened.painter if isinstance(opened, MiniGPT5Pipeline) else opened))
         self.painter.require_text_encoder()
         self.painter.pipeline.set_progress_bar_config(disable=True)
         self.config, pipeline = config, self.painter.pipeline

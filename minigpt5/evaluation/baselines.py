@@ -14,7 +14,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from minigpt5.output import MiniGPT5PipelineOutput, Segment
-from minigpt5.painters import build_painter, painter_of, take_apart, trainable
+from minigpt5.painters import build_painter, take_apart, trainable
 from minigpt5.pipeline import MiniGPT5Pipeline
 from minigpt5.readers.prompts import IMAGE_MARK, Example, Prompt, as_batch
 from minigpt5.vokens.decoding import DecodingConfig
@@ -140,7 +140,7 @@ class GILL(MiniGPT5Pipeline):
     @torch.no_grad()
     def null_conditioning(self) -> dict[str, torch.Tensor]:
         """The text encoder's features of the empty caption, one row of each tensor."""
-        painter = trainable(painter_of(self.painter))
+        painter = trainable(self.picture.painter)
         features = painter.encode_captions([""])
         return {name: features[name].to(painter.denoiser.dtype) for name in painter.shapes()}
 

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy, pad
 from transformers import BatchFeature
 
 from minigpt5.data.features import FeatureCache, content_key, part_key
-from minigpt5.painters import PARTS, painter_of, trainable
+from minigpt5.painters import PARTS, trainable
 from minigpt5.pipeline import MiniGPT5Pipeline
 from minigpt5.readers.processor import IGNORE_INDEX
 from minigpt5.training.losses import caption_loss, drop_for_guidance
@@ -95,7 +95,7 @@ class VokenModel(nn.Module):
     def __init__(self, pipe: MiniGPT5Pipeline, weights: LossWeights, coach: Coach | None = None):
         super().__init__()
         self.comprehension, self.mapper = pipe.comprehension, pipe.mapper
-        self.reader, self.painter, self.weights = pipe.reader, trainable(painter_of(pipe.painter)), weights
+        self.reader, self.painter, self.weights = pipe.reader, trainable(pipe.picture.painter), weights
         self._caches: dict[str, FeatureCache] = {}
         self.image_size = self.painter.default_size[0]
         for name in PARTS:

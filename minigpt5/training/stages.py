@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -10,9 +10,7 @@ from typing import ClassVar
 import torch
 
 from minigpt5.data.mixture import CAPTIONED_TASKS, TEXT_TASKS
-from minigpt5.painters import painter_of
 from minigpt5.pipeline import MiniGPT5Pipeline
-from minigpt5.published.joined import SHAPES
 from minigpt5.training.fit import best_of, end_dry_run, fit
 from minigpt5.training.mixture import MixtureConfig, check_splits, open_mixture
 from minigpt5.training.objective import Coach, LossWeights, VokenModel, sample_grid, validation_loss
@@ -22,6 +20,9 @@ from minigpt5.utils.programs import opening
 from minigpt5.utils.settings import DTYPES, setting
 from minigpt5.vokens.adapter_folder import save_adapter
 from minigpt5.vokens.adapters import LoraSettings, train_adapter
+
+Shapes = Mapping[str, Callable[[torch.dtype], MiniGPT5Pipeline]]
+"""Pipelines on the meta device by name, which a dry run may count in the place of a folder."""
 
 
 @dataclass(kw_only=True)
@@ -99,19 +100,19 @@ class InterleavedConfig(VokenConfig):
             raise ValueError("prefix_length: a prefix takes the place of lora, and cannot be fused")
 
 
-def begin_alignment(config: AlignConfig) -> MiniGPT5Pipeline:
+def begin_alignment(config: AlignConfig, shapes: Shapes | None = None) -> MiniGPT5Pipeline:
     """The pipeline of the first stage: voken rows and the whole mapper train, and LoRA where it is asked for.
 
     Raises:
         FileNotFoundError, ProgramError, ValueError: see `check_splits` and `open_for_training`.
     """
     check_splits(config)
-    pipe = open_for_training(config)
+    pipe = open_for_training(config, shapes)
     train_adapter(pipe, config.lora, seed=config.seed)
     return pipe
 
 
-def begin_interleaving(config: InterleavedConfig) -> MiniGPT5Pipeline:
+def begin_interleaving(config: InterleavedConfig, shapes: Shapes | None = None) -> MiniGPT5Pipeline:
     """The pipeline of the second stage: voken rows, LoRA or a prefix, and the mapper's transformer train.
 
     Raises:
@@ -119,7 +120,7 @@ def begin_interleaving(config: InterleavedConfig) -> MiniGPT5Pipeline:
             adapter does not fit.
     """
     check_splits(config)
-    pipe = open_for_training(config)
+    pipe = open_for_training(config, shapes)
     if config.adapter:
         pipe.load_adapter(config.adapter)
     train_adapter(pipe, config.lora, config.prefix_length, config.seed)
@@ -128,18 +129,18 @@ def begin_interleaving(config: InterleavedConfig) -> MiniGPT5Pipeline:
     return pipe
 
 
-def open_for_training(config: VokenConfig) -> MiniGPT5Pipeline:
+def open_for_training(config: VokenConfig, shapes: Shapes | None = None) -> MiniGPT5Pipeline:
     """Open a pipeline on this process's device, its mapper trainable and in fp32.
 
-    For a dry run names of `SHAPES` stand for published shapes alone; these have no text encoder.
+    For a dry run the names of `shapes` stand for shapes alone; these have no text encoder.
 
     Raises:
         ProgramError: if the pipeline cannot be opened.
         ValueError: if it has no text encoder to take the caption loss with.
     """
     dtype, caption = getattr(torch, config.dtype), config.weights.caption
-    if config.dry_run and str(config.model) in SHAPES:
-        pipe = SHAPES[str(config.model)](dtype)
+    if config.dry_run and shapes and str(config.model) in shapes:
+        pipe = shapes[str(config.model)](dtype)
         config.weights = replace(config.weights, caption=0.0)
     else:
         with opening(f"the model {config.model}"):
@@ -150,7 +151,7 @@ def open_for_training(config: VokenConfig) -> MiniGPT5Pipeline:
     pipe.mapper.float().requires_grad_(True)
     if config.gradient_checkpointing:
         pipe.reader.language_model.gradient_checkpointing_enable()
-        painter_of(pipe.painter).denoiser.enable_gradient_checkpointing()
+        pipe.picture.painter.denoiser.enable_gradient_checkpointing()
     return pipe
 
 

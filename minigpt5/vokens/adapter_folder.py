@@ -21,7 +21,6 @@ import torch
 from diffusers import DiffusionPipeline
 from safetensors.torch import save_file
 
-from minigpt5.painters import painter_of
 from minigpt5.readers.lora import attach_lora, has_lora, read_lora, save_lora
 from minigpt5.readers.prefix import KeyValuePrefix, prefix_of
 from minigpt5.utils.files import whole_folder, write_json, write_text
@@ -41,7 +40,7 @@ def fingerprint(pipe: DiffusionPipeline) -> tuple[str, torch.Tensor]:
     The numbers are of their first half: the vokens' rows, which change, stand at the end.
     """
     names, samples = [], []
-    for part in ("comprehension", painter_of(pipe.painter).denoiser_name):
+    for part in ("comprehension", pipe.picture.painter.denoiser_name):
         for name, parameter in getattr(pipe, part).named_parameters():
             if ".rows" in name or "lora_" in name or name.startswith("prefix"):
                 continue
