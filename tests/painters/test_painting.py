@@ -6,6 +6,7 @@ import inspect
 import numpy as np
 import pytest
 import torch
+from diffusers import LCMScheduler, PixArtAlphaPipeline
 from diffusers.guiders import AdaptiveProjectedGuidance, ClassifierFreeGuidance
 from PIL import Image
 
@@ -149,6 +150,19 @@ def test_a_distilled_painter_is_one_with_other_settings(painters, paint_by):
     paint_by(painter, guidance_scale=0.0, num_inference_steps=1)
     hook.remove()
     assert len(steps) == 1
+
+
+def test_pixart_alpha_takes_one_step_only_where_the_scheduler_tells_the_clean_sample(painters, paint_by):
+    sigma = painters("pixart")
+    painter = painter_of(PixArtAlphaPipeline(**sigma.pipeline.components))
+    painter.side = sigma.side
+    sigma.check_steps(1)
+    painter.check_steps(2)
+    with pytest.raises(ValueError, match="not DPMSolverMultistepScheduler"):
+        painter.check_steps(1)
+    painter.pipeline.register_modules(scheduler=LCMScheduler())
+    painter.check_steps(1)
+    assert paint_by(painter, num_inference_steps=1)[0].isfinite().all()
 
 
 def test_a_callback_sees_the_conditional_half_and_may_end_guidance(painters, paint_by):
