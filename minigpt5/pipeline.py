@@ -43,7 +43,14 @@ OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 LARGEST = 8
 
 # Recorded as ["minigpt5", class name] in model_index.json, these parts load again wherever minigpt5 is installed.
-_OWN = ("MiniGPT4ForConditionalGeneration", "MiniGPT5Processor", "QueryConnector", "VokenMapper")
+_OWN = (
+    "ComposedForConditionalGeneration",
+    "ComposedProcessor",
+    "MiniGPT4ForConditionalGeneration",
+    "MiniGPT5Processor",
+    "QueryConnector",
+    "VokenMapper",
+)
 _LOADABLE = {name: ["save_pretrained", "from_pretrained"] for name in _OWN}
 pipeline_loading_utils.LOADABLE_CLASSES["minigpt5"] = _LOADABLE
 pipeline_loading_utils.ALL_IMPORTABLE_CLASSES.update(_LOADABLE)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 from minigpt5.readers.cache import ReaderCache
+from minigpt5.readers.composed import ComposedConfig, ComposedReader
 from minigpt5.readers.generic import Reader, States
 from minigpt5.readers.instructblip import InstructBlipReader
 from minigpt5.readers.minigpt4 import MiniGPT4Reader
@@ -20,7 +21,12 @@ from minigpt5.readers.vokens import add_vokens
 __all__ = ["Reader", "ReaderCache", "States", "add_vokens", "reader_of"]
 
 # By the configuration's `model_type`; every other family is read by `Reader` itself.
-FAMILIES = {"blip-2": MiniGPT4Reader, "instructblip": InstructBlipReader, "paligemma": PaliGemmaReader}
+FAMILIES = {
+    "blip-2": MiniGPT4Reader,
+    "instructblip": InstructBlipReader,
+    "paligemma": PaliGemmaReader,
+    ComposedConfig.model_type: ComposedReader,
+}
 
 
 def reader_of(

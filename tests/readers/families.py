@@ -13,6 +13,8 @@ from transformers.models.smolvlm import processing_smolvlm
 from transformers.utils import is_torchvision_greater_or_equal
 
 from minigpt5 import MiniGPT4ForConditionalGeneration, MiniGPT5Processor
+from minigpt5.readers.composed import compose
+from minigpt5.readers.llava import LLAVA_15
 from minigpt5.storyworld import miniature
 
 # Spells the frame numbers of videos, for which alone the processor wants a further package.
@@ -70,6 +72,11 @@ QWEN3 = """{% for message in messages %}<|im_start|>{{ message.role }}
 </think>
 
 {% endif %}{% endif %}"""
+
+
+def clip_pictures(side: int = 28) -> hf.CLIPImageProcessor:
+    """What makes pictures of one size of all."""
+    return hf.CLIPImageProcessor(size={"height": side, "width": side}, do_center_crop=False)
 
 
 class Families:
@@ -373,6 +380,15 @@ class Families:
             tie_word_embeddings=tied,
         )
         return hf.JanusForConditionalGeneration(config), processor
+
+    def language_model(self, kind, tied, tokenizer, **more):
+        """A causal language model, and its tokenizer."""
+        config = self.text(tokenizer, tied, **more)
+        return getattr(hf, f"{kind}ForCausalLM")(getattr(hf, f"{kind}Config")(**config)), tokenizer
+
+    def composed_llava(self, tied):
+        parts = self.language_model("Llama", tied, self.tokenizer())
+        return compose(LLAVA_15, *parts, [hf.CLIPVisionModel(hf.CLIPVisionConfig(**LOOK))], clip_pictures())
 
     def llama(self, tied):
         tokenizer = self.tokenizer("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", eos_token="<|eot_id|>")

@@ -31,6 +31,7 @@ SEEING = [
     "paligemma",
     "mistral3",
     "janus",
+    "composed_llava",
 ]
 ALL = [*SEEING, "llama", "qwen3", "gpt2"]
 CPU = torch.device("cpu")

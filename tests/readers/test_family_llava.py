@@ -1,0 +1,115 @@
+"""LLaVA and what all composed readers share."""
+
+import pytest
+import torch
+import transformers as hf
+from families import LOOK, Families, clip_pictures
+
+from minigpt5 import MiniGPT5Pipeline
+from minigpt5.joining import open_reader
+from minigpt5.readers.composed import ComposedConfig, ComposedForConditionalGeneration, compose
+from minigpt5.readers.llava import LLAVA, LLAVA_15, published_llava
+
+TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 99}
+IMAGE = 98
+
+
+def configs():
+    torch.manual_seed(0)
+    return hf.LlamaConfig(**TEXT), hf.CLIPVisionConfig(**LOOK)
+
+
+@pytest.fixture
+def inputs():
+    torch.manual_seed(1)
+    ids = torch.randint(3, 90, (2, 12))
+    ids[0, 2:6] = ids[1, 5:9] = IMAGE
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": torch.randn(2, 3, 28, 28)}
+
+
+def test_published_shapes_have_as_many_parameters_as_the_published_weights():
+    """Of llava-hf/llava-1.5-7b-hf, 7,063,427,072 by its card; of the first version the projection is another."""
+    count = lambda module: sum(parameter.numel() for parameter in module.parameters())  # noqa: E731
+    model = published_llava()
+    assert count(model) == 7_063_427_072
+    assert next(model.parameters()).is_meta
+    first = published_llava("1")
+    assert count(first.model.multi_modal_projector) == 1024 * 4096 + 4096
+    assert first.config.image_seq_length == 256 and model.config.image_seq_length == 576
+
+
+def test_with_llava_s_settings_it_is_llava(inputs):
+    text, vision = configs()
+    theirs = hf.LlavaForConditionalGeneration(
+        hf.LlavaConfig(vision_config=vision, text_config=text, image_token_index=IMAGE)
+    ).eval()
+    ours = ComposedForConditionalGeneration(LLAVA_15.config(text, vision, image_token_index=IMAGE)).eval()
+    assert ours.load_state_dict(theirs.state_dict()).missing_keys == []
+    with torch.no_grad():
+        torch.testing.assert_close(ours(**inputs).logits, theirs(**inputs).logits, atol=1e-5, rtol=1e-5)
+        asked = {name: value[:1] for name, value in inputs.items()}
+        made = [model.generate(**asked, max_new_tokens=5, do_sample=False) for model in (ours, theirs)]
+    assert torch.equal(*made)
+
+
+def test_one_linear_layer_reads_the_patches_before_the_last_layer(inputs):
+    text, vision = configs()
+    model = ComposedForConditionalGeneration(LLAVA.config(text, vision, image_token_index=IMAGE)).eval()
+    with torch.no_grad():
+        states = model.model.vision_tower(inputs["pixel_values"], output_hidden_states=True).hidden_states
+        # Of three states, before the first layer and behind each of two, the second.
+        tokens = states[1][:, 1:] @ model.model.multi_modal_projector.linear.weight.T
+        tokens += model.model.multi_modal_projector.linear.bias
+        embeds = model.get_input_embeddings()(inputs["input_ids"])
+        embeds[0, 2:6], embeds[1, 5:9] = tokens[0], tokens[1]
+        expected = model.lm_head(model.model.language_model(inputs_embeds=embeds).last_hidden_state)
+        torch.testing.assert_close(model(**inputs).logits, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_it_is_made_of_parts_whose_weights_it_keeps(texts):
+    families = Families(texts)
+    tokenizer = families.tokenizer()
+    language, _ = families.language_model("Llama", False, tokenizer)
+    encoder = hf.CLIPVisionModel(hf.CLIPVisionConfig(**LOOK))
+    words = len(tokenizer)
+    before = language.get_input_embeddings().weight[:words].clone()
+    one, processor = compose(LLAVA_15, language, tokenizer, [encoder], clip_pictures(), seed=3)
+    assert torch.equal(one.get_input_embeddings().weight[:words], before)
+    assert torch.equal(one.lm_head.weight[:words], language.lm_head.weight[:words])
+    own = one.model.vision_tower.state_dict()
+    assert all(torch.equal(own[name], value) for name, value in encoder.state_dict().items())
+    assert one.config.image_token_id == processor.image_token_id == words
+    with pytest.raises(ValueError, match=r"LLaVA-1\.5 has 1 encoder\(s\) of pictures, got 2"):
+        compose(LLAVA_15, language, tokenizer, [encoder, encoder], clip_pictures())
+    with pytest.raises(ValueError, match=r"LLaVA-1\.5 has no Q-Former"):
+        compose(LLAVA_15, language, tokenizer, [encoder], clip_pictures(), blip2=object())
+
+
+def test_what_is_no_connector_is_told():
+    with pytest.raises(ValueError, match=r"connector must be one of linear, two_layers, .*, got 'mlp3'"):
+        ComposedConfig(connector="mlp3")
+
+
+def test_marks_and_pictures_are_counted(texts, pictures):
+    _, processor = Families(texts)("composed_llava")
+    row = processor(text="A <image> and <image>", images=[pictures[:2]], return_tensors="pt")
+    assert (row["input_ids"] == processor.image_token_id).sum() == 8 and row["pixel_values"].shape == (2, 3, 28, 28)
+    with pytest.raises(ValueError, match=r"the text has 1 mark\(s\) <image> but 2 picture\(s\) came"):
+        processor(text=["<image>"], images=[pictures[:2]])
+
+
+def test_it_is_joined_with_a_painter_and_saved_as_a_pipeline(texts, pictures, tmp_path):
+    reader = Families(texts)("composed_llava")
+    for part in reader:
+        part.save_pretrained(tmp_path / "reader")
+    model, processor = open_reader(tmp_path / "reader")
+    assert type(model) is type(reader[0]) and processor.image_seq_length == 4
+    pipe = MiniGPT5Pipeline.join(tmp_path / "reader", "storyworld-mini", num_layers=1)
+    asked = [{"role": "user", "content": [{"type": "image", "image": pictures[0]}, {"type": "text", "text": "Draw."}]}]
+    options = {"image_mode": "always", "max_new_tokens": 3, "num_inference_steps": 1, "output_type": "pt"}
+    first = pipe(asked, generator=torch.Generator().manual_seed(0), **options)
+    assert len(first.images[0]) == 1
+    pipe.save_pretrained(tmp_path / "joined")
+    again = MiniGPT5Pipeline.from_pretrained(tmp_path / "joined")
+    second = again(asked, generator=torch.Generator().manual_seed(0), **options)
+    torch.testing.assert_close(first.images[0][0], second.images[0][0])
