@@ -75,8 +75,12 @@ def find_picture(folder: str | Path, name: str) -> str:
 
 
 def cc3m_rows(root: str | Path, split: str, part: Part = WHOLE) -> Iterator[Row]:
-    """`cc3m_{split}.tsv`, whose header is caption, image_path; quotes as in CSV, paths relative to it."""
-    table = existing(Path(root) / f"cc3m_{split}.tsv")
+    """`cc3m_{split}.tsv`, a table of captions."""
+    return caption_rows(existing(Path(root) / f"cc3m_{split}.tsv"), part)
+
+
+def caption_rows(table: Path, part: Part = WHOLE) -> Iterator[Row]:
+    """A table whose header is caption, image_path; quotes as in CSV, paths relative to it."""
     rows = read_table(table, ("caption", "image_path"))
     for line, (caption, path) in islice(rows, part[0], None, part[1]):
         place = f"{table}, line {line}"
@@ -205,7 +209,11 @@ def chat_rows(root: str | Path, split: str, part: Part = WHOLE) -> Iterator[list
 
     A system message may come first; then user and assistant speak, and the last message is the assistant's.
     """
-    table = existing(Path(root) / f"{split}.jsonl")
+    return (rows for _, _, rows in chat_lines(existing(Path(root) / f"{split}.jsonl"), part))
+
+
+def chat_lines(table: Path, part: Part = WHOLE) -> Iterator[tuple[str, dict[str, Any], list[dict[str, Any]]]]:
+    """As `chat_rows`, from any such file; with the place of each line, and all that it says beside its messages."""
     for place, content in read_json_lines(table, part):
         messages = field(content, "messages", list, place)
         rows = [_message(message, f"{place}, messages[{i}]", table.parent) for i, message in enumerate(messages)]
@@ -219,7 +227,7 @@ def chat_rows(root: str | Path, split: str, part: Part = WHOLE) -> Iterator[list
                 raise ValueError(f"{place}, messages[{number}]: a system message shows no picture")
         if len(rows) < 2 or rows[-1]["role"] != "assistant":
             raise ValueError(f"{place}: messages end with what the assistant is to learn, after a question")
-        yield rows
+        yield place, content, rows
 
 
 def _message(message: Any, place: str, folder: Path) -> dict[str, Any]:

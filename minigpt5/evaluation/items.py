@@ -36,8 +36,11 @@ class Item:
         context: the steps before, each a text and a picture's path; either may be `None`.
         sentence: what is to be painted, where it is given.
         text, picture: what the data set has as the reply; the picture as a path.
-        image_mode: "always" where the reply is a picture, "auto" where that is part of the question.
+        image_mode: "always" where the reply is a picture, "auto" where that is part of the question, "never" where only
+            words are asked for.
         unopened: the prompt with paths in the place of pictures.
+        answers: what people answered to a question that asks for a word or two.
+        box: of the thing that is to be found in the picture, in shares of its width and height.
     """
 
     id: str
@@ -49,6 +52,8 @@ class Item:
     picture: str | None
     image_mode: str
     unopened: Prompt
+    answers: tuple[str, ...] = ()
+    box: tuple[float, ...] | None = None
 
     @property
     def paths(self) -> list[str]:
@@ -67,11 +72,13 @@ def _opened(part: dict) -> dict:
     return part | {"image": open_image(part["image"])} if part["type"] == "image" else part
 
 
-def _text(text: str) -> dict:
+def text_part(text: str) -> dict:
+    """Text in a message's content."""
     return {"type": "text", "text": text}
 
 
-def _user(content: list[dict]) -> list[Message]:
+def user_message(content: list[dict]) -> list[Message]:
+    """A conversation of one question."""
     return [{"role": "user", "content": content}]
 
 
@@ -84,11 +91,11 @@ def alignment_items(root: str | Path, split: str, count: int | None = None, prom
     items = []
     for number, row in enumerate(islice(cc3m_rows(root, split), count)):
         name, caption, picture = f"{number:06}", row.texts[0], cast(PictureFile, row.pictures[0]).path
-        prompt: Prompt = _user([_text(DRAW[0]), _text(caption)])
+        prompt: Prompt = user_message([text_part(DRAW[0]), text_part(caption)])
         if prompts == "published":
             prompt = Example([clean_caption(caption)], (), caption=caption)
         items.append(Item(name, name, "caption to picture", (), caption, None, picture, "always", prompt))
-    return _checked(items, root, split)
+    return checked(items, f"the split {split} of {root}")
 
 
 def story_items(
@@ -134,7 +141,7 @@ def story_items(
                         _story_prompt(context, sentence, prompts),
                     )
                 )
-    return _checked(items, root, split)
+    return checked(items, f"the split {split} of {root}")
 
 
 def _story_prompt(context: Sequence[tuple[str | None, str | None]], sentence: str | None, prompts: str) -> Prompt:
@@ -144,9 +151,9 @@ def _story_prompt(context: Sequence[tuple[str | None, str | None]], sentence: st
         shown: list[Any] = [path for path in paths if path is not None]
         return Example([*story_so_far(texts, paths), question, ANSWER], (), shown, caption=sentence)
     if sentence is None:
-        return _user(continue_story(texts, paths))
+        return user_message(continue_story(texts, paths))
     # The sentence on its own: it is what a baseline without context paints.
-    return _user([*story_context(texts, paths), _text(DRAW[0]), _text(sentence)])
+    return user_message([*story_context(texts, paths), text_part(DRAW[0]), text_part(sentence)])
 
 
 def dialogue_items(root: str | Path, split: str, count: int | None = None, prompts: str = "chat") -> list[Item]:
@@ -175,7 +182,7 @@ def dialogue_items(root: str | Path, split: str, count: int | None = None, promp
                     for i, (said, path) in enumerate(context)
                 ]
             items.append(Item(name, group, "next turn", context, None, text, picture, "auto", prompt))
-    return _checked(items, root, split)
+    return checked(items, f"the split {split} of {root}")
 
 
 def _until_missing(texts: Sequence[str], pictures: Sequence[PictureFile | None]) -> Iterable[tuple[str, str | None]]:
@@ -185,10 +192,14 @@ def _until_missing(texts: Sequence[str], pictures: Sequence[PictureFile | None])
         yield text, picture and picture.path
 
 
-def _checked(items: list[Item], root: str | Path, split: str) -> list[Item]:
-    """The items, if there are any."""
+def checked(items: list[Item], place: str) -> list[Item]:
+    """The items, if there are any.
+
+    Raises:
+        ValueError: naming the place, if there is nothing to ask.
+    """
     if not items:
-        raise ValueError(f"the split {split} of {root} holds nothing to ask")
+        raise ValueError(f"{place} holds nothing to ask")
     return items
 
 

@@ -39,6 +39,10 @@ COLUMNS: dict[str, Column] = {
     # Where the sentence is given, there is nothing to say.
     "text": lambda item, reply: reply.text if item.sentence is None else None,
     "true text": lambda item, reply: item.text,
+    "answers": lambda item, reply: item.answers or None,
+    # VQA's accuracy leaves one out in turn.
+    "answers of several": lambda item, reply: item.answers if len(item.answers) > 1 else None,
+    "true box": lambda item, reply: item.box,
     "turn": _replied_turn,
     "true turn": lambda item, reply: (item.text, item.picture and Path(item.picture)),
     "segments": lambda item, reply: [*filter(None, [reply.text]), *reply.paths],

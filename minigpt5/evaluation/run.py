@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-from minigpt5.evaluation.generation import check_pictures, generate
+from minigpt5.evaluation.generation import System, check_pictures, generate
 from minigpt5.evaluation.items import Item
-from minigpt5.evaluation.measure import Measurements
+from minigpt5.evaluation.measure import Column, Measurements, Weights
 from minigpt5.evaluation.replies import ReplyFolder
 from minigpt5.evaluation.report import write_report
 from minigpt5.evaluation.storyworld import judged_bounds, read_truth, storyworld_columns
-from minigpt5.evaluation.systems import EvaluationConfig, check_paths, load_system, metric_weights, settings_of
+from minigpt5.evaluation.systems import (
+    AskingSettings,
+    EvaluationConfig,
+    check_paths,
+    load_system,
+    metric_weights,
+    settings_of,
+)
 from minigpt5.utils.processes import is_main_process, process_state, shard
 
 
@@ -27,35 +37,63 @@ def evaluate(config: EvaluationConfig, title: str, items: Sequence[Item]) -> Non
     """
     check_paths(config)
     columns = storyworld_columns(read_truth(config.data, str(config.split))) if config.judge else None
-    replies = answer(config, items)
-    if not is_main_process():
-        return
-    measurements = Measurements(items, replies, metric_weights(config), columns)
-    measurements.measure()
-    bounds = judged_bounds(measurements) if config.judge else None
-    write_report(config.out, title, replies.settings, measurements, bounds)
-    print(config.out / "results.md")
+    options = {"num_inference_steps": config.num_inference_steps, "guidance_scale": config.guidance_scale}
+    replies = answer(config, items, settings_of(config), partial(load_system, config), **options)
+    if is_main_process():
+        report(config.out, title, items, replies, metric_weights(config), columns, bounded=columns is not None)
 
 
-def answer(config: EvaluationConfig, items: Sequence[Item]) -> ReplyFolder:
-    """Replies of the system that the settings name to all items; returns when every process is done.
+def answer(
+    config: AskingSettings,
+    items: Sequence[Item],
+    settings: Mapping[str, Any],
+    load: Callable[[], System],
+    **options: Any,
+) -> ReplyFolder:
+    """Replies of a system to all items; returns when every process is done.
 
     The model is loaded only by a process that has something left to ask. The processes part in the end: one alone takes
     the figures, and its metrics must not wait for those of the others.
+
+    Args:
+        settings: all that replies depend on.
+        load: opens the system on this process's device.
+        options: of the system's call.
 
     Raises:
         ValueError: if the output folder holds replies that were made otherwise, or too many items are passed over.
     """
     replies = ReplyFolder(config.out)
-    settings = settings_of(config)
     check_pictures(items, config.max_bad_share)
     with process_state().main_process_first():
         replies.claim(settings)
     if any(item.id not in replies for item in shard(items)):
-        options = {"num_inference_steps": config.num_inference_steps, "guidance_scale": config.guidance_scale}
-        system = load_system(config)
-        generate(system, items, replies, config.batch_size, config.seed, config.max_bad_share, **options)
+        generate(load(), items, replies, config.batch_size, config.seed, config.max_bad_share, **options)
     else:
         process_state().wait_for_everyone()
     process_state().destroy_process_group()
     return replies
+
+
+def report(
+    out: Path,
+    title: str,
+    items: Sequence[Item],
+    replies: ReplyFolder,
+    weights: Weights,
+    columns: Mapping[str, Column] | None = None,
+    bounded: bool = False,
+) -> None:
+    """Take the figures of replies and write them down; prints where.
+
+    Args:
+        title: of the report.
+        weights: where the metrics' weights are.
+        columns: further ones, of data that more is known of.
+        bounded: whether what the judge's figures of pictures lie between is told.
+    """
+    measurements = Measurements(items, replies, weights, columns)
+    measurements.measure()
+    bounds = judged_bounds(measurements) if bounded else None
+    write_report(out, title, replies.settings, measurements, bounds)
+    print(out / "results.md")

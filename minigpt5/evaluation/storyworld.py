@@ -13,6 +13,7 @@ from minigpt5.evaluation.measure import Column, Measurements
 from minigpt5.metrics import storyworld_bounds
 from minigpt5.pipeline import MiniGPT5Pipeline
 from minigpt5.storyworld.language import read
+from minigpt5.storyworld.questions import MARKS
 from minigpt5.storyworld.scene import Character, Scene
 from minigpt5.utils.images import open_image
 from minigpt5.utils.json_files import read_json
@@ -48,7 +49,9 @@ def storyworld_columns(truth: Mapping[str, Scene]) -> dict[str, Column]:
         "judged picture": lambda item, reply: reply.paths[0] if item.picture in truth and reply.paths else None,
         "scene": lambda item, reply: truth.get(item.picture or ""),
         "hero": lambda item, reply: scene.hero if (scene := truth.get(item.picture or "")) else None,
-        "naming text": lambda item, reply: item.text if item.text and _names(item.text) else None,
+        "kind": lambda item, reply: item.task if item.task in MARKS else None,
+        # Replies to questions have marks of their own.
+        "naming text": lambda item, reply: item.text if item.task not in MARKS and _names(item.text or "") else None,
     }
 
 

@@ -55,30 +55,31 @@ class SystemSettings(ModelSettings):
 
 
 @dataclass(kw_only=True)
-class MetricSettings(Settings):
-    """Metrics and their weights, which are never downloaded."""
+class TextMetricSettings(Settings):
+    """Metrics of words and their weights, which are never downloaded."""
 
-    clip: str = setting("ViT-L/14", help="name, file or folder of a CLIP model")
-    inception: Path | None = setting(None, help="file of Inception v3's weights, for FID, KID and Inception Score")
     sentences: Path | None = setting(None, help="folder of a sentence encoder, for S-BERT similarity")
-    hps: Path | None = setting(None, help="file of HPSv2's weights, to compute it")
-    pick_score: Path | None = setting(None, help="folder of PickScore's model, to compute it")
     judge: str | None = setting(
         None, choices=("storyworld",), help="add the judge's figures, for data that StoryWorld wrote"
     )
 
 
 @dataclass(kw_only=True)
-class EvaluationConfig(SystemSettings, MetricSettings):
-    """What is asked."""
+class MetricSettings(TextMetricSettings):
+    """Metrics and their weights, which are never downloaded."""
 
-    layout: ClassVar[str]
+    clip: str = setting("ViT-L/14", help="name, file or folder of a CLIP model")
+    inception: Path | None = setting(None, help="file of Inception v3's weights, for FID, KID and Inception Score")
+    hps: Path | None = setting(None, help="file of HPSv2's weights, to compute it")
+    pick_score: Path | None = setting(None, help="folder of PickScore's model, to compute it")
 
-    data: Path = setting(help="the data set's folder")
-    split: str | None = setting(None, help="null for the one whose name says it: validation, val, …")
-    count: int | None = setting(None, least=1, help="only the first captions, stories or talks of the split")
+
+@dataclass(kw_only=True)
+class AskingSettings(Settings):
+    """How items are asked."""
+
+    count: int | None = setting(None, least=1, help="only the first captions, stories, talks or questions")
     out: Path = setting(help="folder for replies and results; what is there is kept")
-    prompts: str = setting("chat", choices=PROMPTS, help="how they are worded")
     batch_size: int = setting(32, least=1, help="items that are asked at a time, over all processes")
     seed: int = setting(0, least=0, most=2**32 - 1, help="of the noise that pictures are made of")
     max_bad_share: float = setting(
@@ -90,6 +91,17 @@ class EvaluationConfig(SystemSettings, MetricSettings):
         processes = process_state().num_processes
         if self.batch_size < processes:
             raise ValueError(f"batch_size is {self.batch_size}, of which {processes} processes cannot have one each")
+
+
+@dataclass(kw_only=True)
+class EvaluationConfig(SystemSettings, MetricSettings, AskingSettings):
+    """What is asked."""
+
+    layout: ClassVar[str]
+
+    data: Path = setting(help="the data set's folder")
+    split: str | None = setting(None, help="null for the one whose name says it: validation, val, …")
+    prompts: str = setting("chat", choices=PROMPTS, help="how they are worded")
 
 
 def with_split(config: Config) -> Config:
@@ -172,6 +184,13 @@ def settings_of(config: EvaluationConfig) -> dict[str, Any]:
         "num_inference_steps": own["num_inference_steps"] if steps is None else steps,
         "guidance_scale": own["guidance_scale"] if guidance is None else guidance,
         "dtype": config.dtype,
+        **machine(),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """What replies depend on beside settings: the kind of device, and the versions of what makes them."""
+    return {
         "device": pick_device().type,
         "versions": {
             "minigpt5": __version__,
@@ -181,8 +200,11 @@ def settings_of(config: EvaluationConfig) -> dict[str, Any]:
     }
 
 
-def revision(name: str | Path) -> str:
+def revision(name: str | Path, index: str = "model_index.json") -> str:
     """Which model it is exactly: the first digits of a folder's SHA-256, or the commit of a hub repository.
+
+    Args:
+        index: a file that every repository of its kind has.
 
     Raises:
         FileNotFoundError: if it is neither a folder nor in the hub's cache.
@@ -197,7 +219,7 @@ def revision(name: str | Path) -> str:
                     digest.update(block)
         return f"sha256:{digest.hexdigest()[:16]}"
     try:
-        cached = try_to_load_from_cache(str(name), "model_index.json")
+        cached = try_to_load_from_cache(str(name), index)
     except HFValidationError:  # a path, and no name of a repository
         cached = None
     if not isinstance(cached, str):

@@ -76,6 +76,9 @@ METRICS = (
     MetricEntry("ROUGE-L", _SPOKEN, "item", "text.RougeL"),
     MetricEntry("METEOR", _SPOKEN, "item", "text.Meteor"),
     MetricEntry("S-BERT", _SPOKEN, "item", "text.SentenceSimilarity", "sentences"),
+    MetricEntry("Exact match", ("text", "answers"), "item", "reading.ExactMatch"),
+    MetricEntry("VQA accuracy", ("text", "answers of several"), "item", "reading.VQAAccuracy"),
+    MetricEntry("Grounding", ("text", "true box"), "item", "reading.GroundingAccuracy"),
     MetricEntry("Picture decision", ("has picture", "wants picture"), "item", "dialogue.PictureDecision", tasks=_TURN),
     MetricEntry(
         "MM-Relevance of MMDialog", ("segments", "true segments"), "item", "dialogue.MMRelevanceMMDialog", "clip", _TURN
@@ -104,5 +107,6 @@ METRICS = (
     MetricEntry("StoryWorld pictures", _JUDGED, "item", "storyworld.StoryWorldPictures"),
     MetricEntry("Hero identity", ("judged picture", "hero"), "group", "storyworld.HeroIdentity", tasks=_STEPS),
     MetricEntry("Text accuracy", ("text", "naming text"), "item", "storyworld.TextAccuracy"),
+    MetricEntry("Answer accuracy", ("text", "kind", "true text"), "item", "storyworld.AnswerAccuracy"),
     MetricEntry("Text agreement", ("judged picture", "text"), "item", "storyworld.TextAgreement", tasks=_NEXT),
 )

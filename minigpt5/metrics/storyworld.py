@@ -19,6 +19,7 @@ from minigpt5.storyworld.draw import draw
 from minigpt5.storyworld.examine import hero_kept, sample_scenes, text_agrees
 from minigpt5.storyworld.judge import ATTRIBUTES, Judge, load_judge
 from minigpt5.storyworld.language import Mention, Reading, read
+from minigpt5.storyworld.questions import MARKS
 from minigpt5.storyworld.scene import Character, Scene
 from minigpt5.utils.images import Picture
 
@@ -132,6 +133,21 @@ class TextAccuracy(ItemMetric):
         asked = ~np.isnan(items)
         right, count = np.where(asked, items, 0).sum(axis=0).tolist(), asked.sum(axis=0).tolist()
         return {name: right[i] / count[i] for i, name in enumerate(self.columns) if count[i]}
+
+
+class AnswerAccuracy(ItemMetric):
+    """Whether a reply to one of StoryWorld's questions means what the true one does; figure "answer_accuracy".
+
+    What counts is the mark of the question's kind (`questions.MARKS`): the colour named, the same box, and so on.
+    """
+
+    columns = ("answer_accuracy",)
+    higher_is_better = True
+
+    def update(self, texts: Sequence[str], kinds: Sequence[str], truths: Sequence[str]) -> None:
+        """Take replies, the kind of each question, one of `MARKS`, and its true reply."""
+        pairs = paired("texts", texts, "truths", truths)
+        self.add([[MARKS[kind](text, truth)] for kind, (text, truth) in zip(kinds, pairs, strict=True)])
 
 
 class TextAgreement(ItemMetric):

@@ -85,7 +85,7 @@ def export_mmdialog(root: Path, split: str, count: int, size: int = 64) -> None:
 
 
 def export_chats(task: str, root: Path, split: str, count: int, size: int = 64) -> None:
-    """`{split}.jsonl` with a question and its reply a line, and the pictures under `{split}/`.
+    """`{split}.jsonl` with a question, its reply and what kind it is of a line, and the pictures under `{split}/`.
 
     Args:
         task: one of `minigpt5.storyworld.questions.TASKS`.
@@ -96,7 +96,7 @@ def export_chats(task: str, root: Path, split: str, count: int, size: int = 64) 
             names = (f"{seed:09d}-{number}" for number in itertools.count())
             item = training_item(task, split_rng(split, seed))
             messages = item.messages(lambda scene, names=names: pictures.add(scene, next(names)))
-            file.write(json.dumps({"messages": messages}) + "\n")
+            file.write(json.dumps({"messages": messages, "kind": item.kind}) + "\n")
     pictures.write_truth(split)
 
 

@@ -7,7 +7,6 @@ them by. A reply is right by what it means, not by its words: `MARKS` has what c
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -46,9 +45,9 @@ from minigpt5.storyworld.scene import (
 )
 from minigpt5.storyworld.stories import TO_PLACE, sample_story, tell_end
 from minigpt5.storyworld.wordings import CHANGES, END_QUESTIONS, OUTSIDE, QUESTIONS, SORRY, WISHES, Wording
+from minigpt5.utils.boxes import format_box, iou, parse_box
 
 Part = str | Scene
-Box = Sequence[float]
 # Of prompts in training; replies are never rough.
 ROUGH_SHARE = 0.3
 COMPANION_SHARE = 0.4
@@ -289,25 +288,6 @@ def question(rng: random.Random, wording: str = "train") -> Item:
 
 
 # Boxes.
-
-
-def format_box(box: Box) -> str:
-    """A box in shares of the picture as MiniGPT-v2 writes it, in whole hundredths (arXiv 2310.09478, section 3.2)."""
-    return "{" + "".join(f"<{round(100 * value)}>" for value in box) + "}"
-
-
-def parse_box(text: str) -> tuple[float, ...] | None:
-    """The first box that a text has, in shares of the picture; `None` where there is none."""
-    found = re.search(r"\{<(\d{1,3})><(\d{1,3})><(\d{1,3})><(\d{1,3})>\}", text.replace(" ", ""))
-    return tuple(int(value) / 100 for value in found.groups()) if found else None
-
-
-def iou(one: Box, other: Box) -> float:
-    """Intersection over union of two boxes; 0 where one has no area."""
-    width, height = (min(one[i + 2], other[i + 2]) - max(one[i], other[i]) for i in (0, 1))
-    overlap = max(width, 0) * max(height, 0)
-    areas = sum(max(box[2] - box[0], 0) * max(box[3] - box[1], 0) for box in (one, other))
-    return overlap / (areas - overlap) if overlap else 0.0
 
 
 def _boxed(rng: random.Random) -> tuple[Scene, str, Character | None, str]:

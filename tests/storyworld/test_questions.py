@@ -19,15 +19,14 @@ from minigpt5.storyworld.questions import (
     change,
     changed,
     fresh_items,
-    iou,
     paint_two,
-    parse_box,
     says_end,
     says_sorry,
     training_item,
 )
 from minigpt5.storyworld.scene import HELD_OUT, LIGHTS, Character, Scene, sample_scene
 from minigpt5.storyworld.wordings import CHANGES, END_QUESTIONS, OUTSIDE, POLITE, QUESTIONS, SORRY, WISHES
+from minigpt5.utils.boxes import parse_box
 
 SEEDS = range(400)
 LISTS = {**QUESTIONS, **CHANGES, **OUTSIDE, "wishes": WISHES, "polite": POLITE, "end": END_QUESTIONS}
@@ -211,15 +210,6 @@ def test_boxes_are_those_of_the_drawing():
                 name = scene.slots[side].kind
             drawn = boxes(scene)[name]
             assert max(abs(one - other) for one, other in zip(written, drawn, strict=True)) <= 0.005 + 1e-9
-
-
-def test_overlap_of_boxes_by_hand():
-    assert iou((0, 0, 2, 2), (1, 1, 3, 3)) == pytest.approx(1 / 7)
-    assert iou((0, 0, 1, 1), (0, 0, 1, 1)) == 1
-    assert iou((0, 0, 1, 1), (2, 2, 3, 3)) == 0 == iou((1, 1, 0, 0), (0, 0, 1, 1))
-    assert parse_box("It is at {<1><20><100><45>}.") == (0.01, 0.2, 1.0, 0.45)
-    assert parse_box("{ <1> <20> <100> <45> }") == (0.01, 0.2, 1.0, 0.45)
-    assert parse_box("{<1><20><100>}") is None
 
 
 def attributes(scene):

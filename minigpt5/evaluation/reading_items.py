@@ -1,0 +1,159 @@
+"""Questions about pictures that are replied to in words, each layout from the file that its data set comes in.
+
+A wording is a prompt in which `{}` stands for the question or phrase; readers differ in what they were trained to be
+asked. What a file says that its layout does not have is an error which names file, row and field.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from minigpt5.data.layouts import caption_rows, chat_lines, existing, find_picture
+from minigpt5.data.tasks import LOOK
+from minigpt5.evaluation.items import Item, checked, text_part, user_message
+from minigpt5.readers.prompts import Message
+from minigpt5.utils.json_files import field, read_json, shortened
+
+# LLaVA-1.5's, which asks for answers in VQA's form (arXiv 2310.03744, section 3.2).
+SHORT_ANSWER = "{}\nAnswer the question using a single word or phrase."
+WHERE = "Where is {}? Reply with its box as {<left><top><right><bottom>}, each in hundredths of the picture."
+WORDINGS = {"chat": "{}", "captions": LOOK[0], "vqa": SHORT_ANSWER, "refcoco": WHERE}
+
+
+def chat_items(data: Path, wording: str = WORDINGS["chat"], count: int | None = None) -> list[Item]:
+    """The last reply of each conversation, a line of a file in the layout of chats.
+
+    StoryWorld's exports say what kind of question each is, which is then the task.
+
+    Raises:
+        FileNotFoundError, ValueError: see `minigpt5.data.layouts`; where a reply shows a picture, or there is none.
+    """
+    items = []
+    for number, (place, line, messages) in enumerate(islice(chat_lines(existing(data)), count)):
+        *question, reply = messages
+        if any(part["type"] == "image" for part in reply["content"]):
+            raise ValueError(f"{place}: the reply shows a picture; what reads is asked for words alone")
+        text = " ".join(part["text"] for part in reply["content"])
+        task = field(line, "kind", str, place) if "kind" in line else "reply"
+        items.append(_item(number, task, _worded(question, wording), text=text, answers=(text,)))
+    return checked(items, str(data))
+
+
+def _worded(messages: list[dict[str, Any]], wording: str) -> list[Message]:
+    """Messages, the last text of which is put into the wording."""
+    if wording == "{}":
+        return messages
+    *before, last = messages
+    parts = last["content"]
+    asked = [part["text"] for part in parts[-1:] if part["type"] == "text"]
+    text = text_part(wording.replace("{}", *asked or [""]))
+    return [*before, last | {"content": [*parts[: len(parts) - len(asked)], text]}]
+
+
+def caption_items(data: Path, wording: str = WORDINGS["captions"], count: int | None = None) -> list[Item]:
+    """A caption for each picture of a table in CC3M's layout.
+
+    Raises:
+        FileNotFoundError, ValueError: see `minigpt5.data.layouts`; or if there is nothing to ask.
+    """
+    items = []
+    for number, row in enumerate(islice(caption_rows(existing(data)), count)):
+        picture: Any = row.pictures[0]
+        items.append(_item(number, "caption", _about(picture.path, wording), text=row.texts[0]))
+    return checked(items, str(data))
+
+
+def vqa_items(
+    data: Path,
+    annotations: Path,
+    images: Path | None = None,
+    wording: str = WORDINGS["vqa"],
+    count: int | None = None,
+) -> list[Item]:
+    """VQA v2's questions, and OK-VQA's, which come in the same form.
+
+    Args:
+        data: the file of questions, as `v2_OpenEnded_mscoco_val2014_questions.json`.
+        annotations: the file of what people answered, ten of them a question.
+        images: folder of COCO's pictures, `COCO_val2014_000000000042.jpg`; by default that of the questions.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if one is in another form, or nobody answered a question; names the file, row and field.
+    """
+    answers = _vqa_answers(annotations)
+    content = read_json(existing(data))
+    subset = field(content, "data_subtype", str, str(data))
+    items = []
+    for number, row in enumerate(field(content, "questions", list, str(data))[:count]):
+        place = f"{data}, questions[{number}]"
+        question, image = field(row, "question", str, place), field(row, "image_id", int, place)
+        identity = field(row, "question_id", int, place)
+        if identity not in answers:
+            raise ValueError(f"{annotations} has no answers to the question {identity} of {place}")
+        picture = str((images or data.parent) / f"COCO_{subset}_{image:012}.jpg")
+        prompt = _about(picture, wording.replace("{}", question))
+        items.append(_item(number, "question", prompt, answers=answers[identity]))
+    return checked(items, str(data))
+
+
+def _vqa_answers(file: Path) -> dict[int, tuple[str, ...]]:
+    answers = {}
+    for number, row in enumerate(field(read_json(existing(file)), "annotations", list, str(file))):
+        place = f"{file}, annotations[{number}]"
+        given = [
+            field(answer, "answer", str, f"{place}.answers[{i}]")
+            for i, answer in enumerate(field(row, "answers", list, place))
+        ]
+        if len(given) < 2:
+            raise ValueError(f"{place}: answers are those of several people, ten as a rule, got {len(given)}")
+        answers[field(row, "question_id", int, place)] = tuple(given)
+    return answers
+
+
+def refcoco_items(
+    data: Path, images: Path | None = None, wording: str = WORDINGS["refcoco"], count: int | None = None
+) -> list[Item]:
+    """The box of what a phrase refers to: RefCOCO, RefCOCO+ and RefCOCOg as MiniGPT-v2's evaluation has them.
+
+    Args:
+        data: a list of objects with `img_id`, of which the first 27 characters name COCO's picture; `sents`, the
+            phrase; `bbox`, left, top, width and height in pixels; and `width` and `height` of the picture.
+        images: folder of COCO's pictures; by default that of the file.
+
+    Raises:
+        FileNotFoundError: if the file is missing.
+        ValueError: if it is in another form; names the file, row and field.
+    """
+    items = []
+    for number, row in enumerate(read_json(existing(data), list)[:count]):
+        place = f"{data}, [{number}]"
+        name, phrase = field(row, "img_id", str, place), field(row, "sents", str, place)
+        size = [field(row, side, int, place) for side in ("width", "height")]
+        bbox = field(row, "bbox", list, place)
+        if len(bbox) != 4 or not all(_is_number(value) for value in bbox) or min(*bbox[2:], *size) <= 0:
+            told = f"{shortened(bbox)} in a picture of {size[0]} by {size[1]}"
+            raise ValueError(f"{place}: bbox is {told}, expected left, top, width and height in pixels")
+        ends = [bbox[0], bbox[1], bbox[0] + bbox[2], bbox[1] + bbox[3]]
+        box = tuple(end / size[i % 2] for i, end in enumerate(ends))
+        picture = find_picture(images or data.parent, name[:27])
+        items.append(_item(number, "grounding", _about(picture, wording.replace("{}", phrase)), box=box))
+    return checked(items, str(data))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _about(picture: str, text: str) -> list[Message]:
+    return user_message([{"type": "image", "image": picture}, text_part(text)])
+
+
+def _item(number: int, task: str, prompt: list[Message], text: str | None = None, **truth: Any) -> Item:
+    """An item; those of one picture hang together."""
+    context = tuple((part.get("text"), part.get("image")) for message in prompt for part in message["content"])
+    group = next((path for _, path in context if path is not None), f"{number:06}")
+    return Item(f"{number:06}", group, task, context, None, text, None, "never", prompt, **truth)

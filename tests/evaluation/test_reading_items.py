@@ -1,0 +1,139 @@
+"""Files of questions, as their data sets write them, and what is wrong in one."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from minigpt5.evaluation.reading_items import WORDINGS, caption_items, chat_items, refcoco_items, vqa_items
+from minigpt5.storyworld.export import export_cc3m, export_chats
+
+QUESTION = {"question_id": 262148000, "image_id": 42, "question": "What colour is it?"}
+ANSWER = {"answer_id": 1, "answer": "red", "answer_confidence": "yes"}
+ANNOTATION = {"question_id": 262148000, "image_id": 42, "question_type": "what", "answer_type": "other"}
+REFERRED = {
+    "img_id": "COCO_train2014_000000581857_0",
+    "sents": "the left fox",
+    "bbox": [64.0, 48, 320.0, 240],
+    "width": 640,
+    "height": 480,
+}
+
+
+def write(path, content):
+    path.write_text(json.dumps(content))
+    return path
+
+
+def parts(item):
+    return [part["text"] if part["type"] == "text" else part["image"] for part in item.unopened[-1]["content"]]
+
+
+def vqa(folder, questions=(QUESTION,), answers=(ANSWER, ANSWER, ANSWER | {"answer": "dark red"}), **more):
+    questions = write(folder / "q.json", {"data_subtype": "val2014", "questions": [*questions]} | more)
+    return questions, write(folder / "a.json", {"annotations": [ANNOTATION | {"answers": [*answers]}]})
+
+
+def test_questions_of_vqa_have_their_answers_and_pictures(tmp_path):
+    (item,) = vqa_items(*vqa(tmp_path))
+    assert parts(item) == [
+        str(tmp_path / "COCO_val2014_000000000042.jpg"),
+        "What colour is it?\nAnswer the question using a single word or phrase.",
+    ]
+    assert item.answers == ("red", "red", "dark red") and item.image_mode == "never"
+    files = vqa(tmp_path, [QUESTION] * 3)
+    items = vqa_items(*files, tmp_path / "val", "[vqa] {}", count=2)
+    assert [parts(item)[1] for item in items] == ["[vqa] What colour is it?"] * 2
+    assert items[0].paths == [str(tmp_path / "val/COCO_val2014_000000000042.jpg")]
+    # Questions of one picture hang together.
+    assert items[0].group == items[1].group and items[0].id != items[1].id
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"questions": [QUESTION | {"image_id": "42"}]}, r'q.json, questions\[0\]: image_id is "42", expected a whole'),
+        ({"questions": [QUESTION, {}]}, r"q.json, questions\[1\]: no question; the fields are none"),
+        ({"questions": [QUESTION | {"question_id": 1}]}, r"a.json has no answers to the question 1 of .*s\[0\]"),
+        ({"questions": []}, "q.json holds nothing to ask"),
+        ({"answers": [ANSWER]}, r"a.json, annotations\[0\]: answers are those of several people, .* got 1"),
+        ({"answers": [ANSWER, {}]}, r"a.json, annotations\[0\].answers\[1\]: no answer; the fields are none"),
+        ({"data_subtype": None}, "q.json: data_subtype is null, expected a string"),
+    ],
+)
+def test_what_is_wrong_in_vqa_s_files_is_named(tmp_path, change, told):
+    with pytest.raises(ValueError, match=told):
+        vqa_items(*vqa(tmp_path, **change))
+
+
+def test_phrases_of_refcoco_have_boxes_in_shares_of_the_picture(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "COCO_train2014_000000581857.png")
+    (item,) = refcoco_items(write(tmp_path / "refcoco.json", [REFERRED]), wording="[refer] give me the location of {}")
+    assert item.box == (0.1, 0.1, 0.6, 0.6)
+    assert parts(item) == [
+        str(tmp_path / "COCO_train2014_000000581857.png"),
+        "[refer] give me the location of the left fox",
+    ]
+    assert "Where is the left fox? " in parts(refcoco_items(tmp_path / "refcoco.json")[0])[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"bbox": [1, 2, 3]}, r"r.json, \[1\]: bbox is \[1, 2, 3\] in a picture of 640 by 480, expected left, top"),
+        ({"bbox": [1, 2, 3, "4"]}, "bbox is"),
+        ({"bbox": [1, 2, 0, 4]}, "bbox is"),
+        ({"bbox": [1, 2, 3, float("nan")]}, "bbox is"),
+        ({"width": 0}, "in a picture of 0 by 480"),
+        ({"sents": ["one"]}, r'r.json, \[1\]: sents is \["one"\], expected a string'),
+    ],
+)
+def test_what_is_wrong_in_refcoco_s_file_is_named(tmp_path, change, told):
+    with pytest.raises(ValueError, match=told):
+        refcoco_items(write(tmp_path / "r.json", [REFERRED, REFERRED | change]))
+
+
+def test_chats_ask_for_their_last_reply(tmp_path):
+    def said(role, *content):
+        return {"role": role, "content": [*content]}
+
+    look, picture = {"type": "text", "text": "What is it?"}, {"type": "image", "image": "fox.png"}
+    reply = {"role": "assistant", "content": "A fox."}
+    lines = [[said("user", picture, look), reply], [said("user", look), reply, said("user", picture), reply]]
+    file = tmp_path / "own.jsonl"
+    file.write_text("\n".join(json.dumps({"messages": line}) for line in lines))
+    one, other = chat_items(file, "[vqa] {}")
+    assert parts(one) == [str(tmp_path / "fox.png"), "[vqa] What is it?"]
+    assert (one.task, one.text, one.answers) == ("reply", "A fox.", ("A fox.",))
+    assert [message["role"] for message in other.unopened] == ["user", "assistant", "user"]
+    assert parts(other) == [str(tmp_path / "fox.png"), "[vqa] "]
+    assert parts(chat_items(file)[1]) == [str(tmp_path / "fox.png")]
+    file.write_text(json.dumps({"messages": [said("user", look), said("assistant", picture)]}))
+    with pytest.raises(ValueError, match="line 1: the reply shows a picture"):
+        chat_items(file)
+
+
+def test_storyworld_s_questions_say_what_kind_they_are(tmp_path):
+    for task in ("question", "ground", "refer"):
+        export_chats(task, tmp_path / task, "validation", 6)
+    boxes, named = (chat_items(tmp_path / task / "validation.jsonl") for task in ("ground", "refer"))
+    assert {item.task for item in boxes} == {"ground"} and {item.task for item in named} == {"refer"}
+    asked = chat_items(tmp_path / "question/validation.jsonl", count=4)
+    assert len(asked) == 4 and {item.task for item in asked} <= {
+        *("animal", "colour", "place", "time", "side"),
+        *("yes or no", "count", "which", "compare", "describe"),
+    }
+    assert all(Image.open(path).size == (64, 64) for item in asked for path in item.paths)
+
+
+def test_captions_are_asked_for_of_a_table(tmp_path):
+    export_cc3m(tmp_path, "validation", 2)
+    one, other = caption_items(tmp_path / "cc3m_validation.tsv")
+    assert parts(one) == [str(tmp_path / "validation/000000000.png"), WORDINGS["captions"]]
+    assert one.text != other.text and one.task == "caption"
+
+
+def test_a_file_that_is_missing_is_named(tmp_path):
+    for read in (chat_items, caption_items, refcoco_items, lambda file: vqa_items(file, file)):
+        with pytest.raises(FileNotFoundError, match=r"nowhere\.json is missing"):
+            read(tmp_path / "nowhere.json")
