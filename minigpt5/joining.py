@@ -32,7 +32,7 @@ from minigpt5.painters import painter_of, take_apart, trainable
 from minigpt5.pipeline import MiniGPT5Pipeline
 from minigpt5.readers import add_vokens, reader_of
 from minigpt5.readers.processor import MiniGPT5Processor
-from minigpt5.readers.vokens import replace_vokens, voken_ids
+from minigpt5.readers.vokens import add_more_vokens, replace_vokens, voken_ids
 from minigpt5.utils.checks import real_number, whole_number
 from minigpt5.utils.integrity import load_whole, load_whole_pipeline, local_folder
 from minigpt5.utils.json_files import read_json
@@ -64,8 +64,8 @@ def new_pipeline(
 
     Args:
         comprehension, processor: a vision-language or causal language model of transformers, and its processor or
-            tokenizer, to which vokens are added. One that has as many already keeps them; where MiniGPT-4 has others,
-            new ones take their place.
+            tokenizer, to which vokens are added. One that has as many already keeps them; one that has fewer, and
+            MiniGPT-4 also where it has more, gets new ones.
         painter: a pipeline of diffusers whose call takes embeddings.
         n_vokens: vokens that make a picture.
         connector: "mapper", the published one, or "queries", a bidirectional encoder.
@@ -89,8 +89,10 @@ def new_pipeline(
         processor = add_vokens(comprehension, processor, n_vokens, seed)
     elif there != n_vokens and isinstance(processor, MiniGPT5Processor):
         processor = replace_vokens(comprehension, processor, n_vokens, seed)
-    elif there != n_vokens:
-        raise ValueError(f"the reader has {there} vokens already; join it with n_vokens={there}")
+    elif there < n_vokens:
+        add_more_vokens(comprehension, processor, n_vokens, seed)
+    elif there > n_vokens:
+        raise ValueError(f"the reader has {there} vokens already; join it with n_vokens={there} or more")
     reader = reader_of(comprehension, processor, sizes.get("reader_layers", (-1,)))
     if reader.context_length < n_vokens + SHORTEST_PROMPT:
         name, context = type(comprehension).__name__, reader.context_length

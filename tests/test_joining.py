@@ -139,11 +139,20 @@ def test_parts_of_pipelines_are_joined_by_name():
     assert MiniGPT5Pipeline.join("storyworld-mini", "storyworld-mini", n_vokens=4).reader.n_vokens == 4
 
 
-def test_vokens_of_other_readers_are_not_replaced(folders):
+def test_other_readers_get_more_vokens_but_not_fewer(folders):
     model, processor = open_reader(folders / "reader")
     processor = add_vokens(model, processor, 8)
-    with pytest.raises(ValueError, match="8 vokens already; join it with n_vokens=8"):
+    with pytest.raises(ValueError, match="8 vokens already; join it with n_vokens=8 or more"):
         MiniGPT5Pipeline.join((model, processor), "storyworld-mini", n_vokens=4)
+    before = model.get_input_embeddings().weight.clone()
+    pipe = MiniGPT5Pipeline.join((model, processor), "storyworld-mini", n_vokens=12, seed=1)
+    ids, after = pipe.reader.voken_ids, model.get_input_embeddings().weight
+    assert ids == list(range(ids[0], ids[0] + 12)) and len(after) >= ids[-1] + 1
+    assert torch.equal(after[: ids[0]], before[: ids[0]]) and not torch.equal(after[ids[:8]], before[ids[:8]])
+    assert paint(pipe)[1].isfinite().all()
+    processor.tokenizer.add_tokens(["<more>"])
+    with pytest.raises(ValueError, match="behind the reader's 12 vokens stand other tokens"):
+        MiniGPT5Pipeline.join((model, processor), "storyworld-mini", n_vokens=16)
 
 
 def test_what_does_not_fit_is_one_line(folders, tmp_path, capsys):

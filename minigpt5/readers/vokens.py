@@ -51,9 +51,29 @@ def add_vokens(
         processor = MiniGPT5Processor(processor.image_processor, tokenizer, queries, n_vokens)
         model.config.image_token_id = model.config.image_token_index = processor.image_token_id
     else:
-        tokenizer.add_tokens([AddedToken(f"[IMG{i}]", special=True, normalized=False) for i in range(n_vokens)])
+        tokenizer.add_tokens(_marks(0, n_vokens))
     _draw_rows(model, tokenizer, words, seed)
     return processor
+
+
+@torch.no_grad()
+def add_more_vokens(
+    model: PreTrainedModel, processor: ProcessorMixin | PreTrainedTokenizerBase, n_vokens: int, seed: int = 0
+) -> None:
+    """Give a model that has vokens `n_vokens` of them, more than before, and all untrained; both are changed.
+
+    Raises:
+        ValueError: if other tokens stand behind those that it has.
+    """
+    tokenizer: Any = getattr(processor, "tokenizer", processor)
+    there = voken_ids(tokenizer)
+    if there[-1] != len(tokenizer) - 1:
+        raise ValueError(
+            f"behind the reader's {len(there)} vokens stand other tokens, so it can have no more; join it with "
+            f"n_vokens={len(there)}"
+        )
+    tokenizer.add_tokens(_marks(len(there), n_vokens))
+    _draw_rows(model, tokenizer, there[0], seed)
 
 
 @torch.no_grad()
@@ -84,6 +104,10 @@ def replace_vokens(
     _draw_rows(model, processor.tokenizer, words, seed)
     model.config.image_token_id = model.config.image_token_index = processor.image_token_id
     return processor
+
+
+def _marks(start: int, stop: int) -> list[AddedToken]:
+    return [AddedToken(f"[IMG{i}]", special=True, normalized=False) for i in range(start, stop)]
 
 
 def _draw_rows(model: PreTrainedModel, tokenizer: Any, words: int, seed: int) -> None:
