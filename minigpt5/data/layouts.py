@@ -1,4 +1,4 @@
-"""The file layouts of CC3M, VIST, MMDialog and one's own chats, read row by row as plain texts and paths.
+"""The file layouts of CC3M, VIST, MMDialog, LLaVA-Instruct and one's own chats, row by row as plain texts and paths.
 
 Nothing is said here about whether a picture exists. Every error names the file, the line or entry, and the field.
 
@@ -21,6 +21,7 @@ from minigpt5.utils.json_files import decode_text, field, read_json, read_json_l
 
 Part = tuple[int, int]
 WHOLE: Part = (0, 1)
+LLAVA_MARK = "<image>"
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 
 
@@ -233,7 +234,7 @@ def chat_lines(table: Path, part: Part = WHOLE) -> Iterator[tuple[str, dict[str,
 def _message(message: Any, place: str, folder: Path) -> dict[str, Any]:
     role = field(message, "role", str, place)
     if isinstance(message.get("content"), str):
-        return {"role": role, "content": [{"type": "text", "text": message["content"], "image": None}]}
+        return {"role": role, "content": [_piece("text", message["content"])]}
     content = []
     for number, piece in enumerate(field(message, "content", list, place)):
         where = f"{place}.content[{number}]"
@@ -241,9 +242,62 @@ def _message(message: Any, place: str, folder: Path) -> dict[str, Any]:
         if kind not in ("text", "image"):
             raise ValueError(f"{where}: type is {shortened(kind)}, expected text or image")
         value = field(piece, kind, str, where)
-        content.append({"type": kind, "text": None, "image": None} | {kind: _placed(kind, value, folder)})
+        content.append(_piece(kind, str(folder / value) if kind == "image" else value))
     return {"role": role, "content": content}
 
 
-def _placed(kind: str, value: str, folder: Path) -> str:
-    return str(folder / value) if kind == "image" else value
+def llava_rows(root: str | Path, split: str, part: Part = WHOLE) -> Iterator[list[dict[str, Any]]]:
+    """`{split}.json` as LLaVA-Instruct comes (arXiv 2304.08485), picture paths relative to it; see `llava_chats`."""
+    table = existing(Path(root) / f"{split}.json")
+    return (rows for _, _, rows in llava_chats(table, table.parent, part))
+
+
+def llava_chats(
+    table: Path, images: Path, part: Part = WHOLE
+) -> Iterator[tuple[str, dict[str, Any], list[dict[str, Any]]]]:
+    """A chat for each reply of LLaVA-Instruct's conversations, which begins with all that was said before it.
+
+    A conversation is `{"image": PATH, "conversations": [{"from": "human", "value": …}, {"from": "gpt", …}, …]}`. Its
+    picture stands where a question has `<image>`; without a picture it is of words alone.
+
+    Args:
+        images: the folder that picture paths are relative to.
+
+    Yields:
+        Place, conversation, and the messages as `chat_rows` gives them.
+    """
+    for number, content in islice(enumerate(read_json(table, list)), part[0], None, part[1]):
+        place = f"{table}, [{number}]"
+        turns = field(content, "conversations", list, place)
+        picture = str(images / field(content, "image", str, place)) if "image" in content else None
+        marks, messages = 0, []
+        for index, turn in enumerate(turns):
+            where, role = f"{place}.conversations[{index}]", ("human", "gpt")[index % 2]
+            if field(turn, "from", str, where) != role:
+                raise ValueError(f"{where}: from is {shortened(turn['from'])}, expected {role}, as the two take turns")
+            value = field(turn, "value", str, where)
+            if role == "human":
+                marks += value.count(LLAVA_MARK)
+                messages.append({"role": "user", "content": _marked(value, picture)})
+            else:
+                messages.append({"role": "assistant", "content": [_piece("text", value)]})
+        if marks != (picture is not None) or len(turns) < 2 or len(turns) % 2:
+            told = f"{marks} {LLAVA_MARK} in {len(turns)} turns and {'a' if picture else 'no'} picture"
+            raise ValueError(f"{place}: {told}; expected one for the picture, and a reply to each question")
+        for end in range(2, len(messages) + 1, 2):
+            yield place, content, messages[:end]
+
+
+def _marked(text: str, picture: str | None) -> list[dict[str, Any]]:
+    """A question with its picture where the mark stands."""
+    before, mark, after = text.partition(LLAVA_MARK)
+    pieces = [
+        _piece("text", before.strip()),
+        *([_piece("image", picture)] if mark else []),
+        _piece("text", after.strip()),
+    ]
+    return [piece for piece in pieces if piece["text"] != ""]
+
+
+def _piece(kind: str, value: str | None) -> dict[str, Any]:
+    return {"type": kind, "text": None, "image": None} | {kind: value}

@@ -1,4 +1,4 @@
-"""Readers of CC3M, VIST, MMDialog, StoryWorld and one's own chats, through `datasets`.
+"""Readers of CC3M, VIST, MMDialog, LLaVA-Instruct, StoryWorld and one's own chats, through `datasets`.
 
 Each takes a folder and a split, and gives a `Dataset`, or with `streaming` an `IterableDataset` that reads its file as
 it goes. Pictures are decoded when an item is read, not before: one that is missing or broken fails there
@@ -25,6 +25,7 @@ from minigpt5.data.layouts import (
     Row,
     cc3m_rows,
     chat_rows,
+    llava_rows,
     mmdialog_rows,
     vist_raw_rows,
     vist_rows,
@@ -190,6 +191,16 @@ def read_chat(root: str | Path, split: str, streaming: bool = False) -> Dataset 
     return _open(chat_rows, root, split, _chat, _CHAT, streaming)
 
 
+def read_llava(root: str | Path, split: str, streaming: bool = False) -> Dataset | IterableDataset:
+    """Column `messages` as `read_chat` has it, a row for each reply of LLaVA-Instruct's conversations, `{split}.json`.
+
+    Raises:
+        FileNotFoundError: if the file is missing.
+        ValueError: if it is no list of such conversations; names the file, conversation, turn and field.
+    """
+    return _open(llava_rows, root, split, _chat, _CHAT, streaming)
+
+
 READERS: dict[str, Callable[..., Dataset | IterableDataset]] = {
     "cc3m": read_cc3m,
     "cc3m-shards": read_cc3m_shards,
@@ -197,6 +208,7 @@ READERS: dict[str, Callable[..., Dataset | IterableDataset]] = {
     "vist-raw": read_vist_raw,
     "mmdialog": read_mmdialog,
     "chat": read_chat,
+    "chat-llava": read_llava,
 }
 
 

@@ -14,6 +14,7 @@ SPLIT_FILES: dict[str, tuple[str, ...]] = {
     "vist-raw": ("sis/{split}.story-in-sequence.json", "{split}.story-in-sequence.json"),
     "mmdialog": ("{split}/{split}_conversations.txt",),
     "chat": ("{split}.jsonl",),
+    "chat-llava": ("{split}.json",),
 }
 # What the splits of a role are called, whatever stands behind (train2017, val_small); later ones where none of the
 # earlier is there.

@@ -39,6 +39,7 @@ class Item:
         image_mode: "always" where the reply is a picture, "auto" where that is part of the question, "never" where only
             words are asked for.
         unopened: the prompt with paths in the place of pictures.
+        captions: what people said that the picture shows, where several did.
         answers: what people answered to a question that asks for a word or two.
         box: of the thing that is to be found in the picture, in shares of its width and height.
     """
@@ -52,6 +53,7 @@ class Item:
     picture: str | None
     image_mode: str
     unopened: Prompt
+    captions: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
     box: tuple[float, ...] | None = None
 

@@ -38,7 +38,7 @@ COLUMNS: dict[str, Column] = {
     "sentence": lambda item, reply: item.sentence,
     # Where the sentence is given, there is nothing to say.
     "text": lambda item, reply: reply.text if item.sentence is None else None,
-    "true text": lambda item, reply: item.text,
+    "true text": lambda item, reply: item.captions or item.text,
     "answers": lambda item, reply: item.answers or None,
     # VQA's accuracy leaves one out in turn.
     "answers of several": lambda item, reply: item.answers if len(item.answers) > 1 else None,

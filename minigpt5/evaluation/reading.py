@@ -12,7 +12,16 @@ import torch
 
 from minigpt5.evaluation.items import Item
 from minigpt5.evaluation.measure import Weights
-from minigpt5.evaluation.reading_items import WORDINGS, caption_items, chat_items, refcoco_items, vqa_items
+from minigpt5.evaluation.reading_items import (
+    APART,
+    WORDINGS,
+    caption_items,
+    chat_items,
+    coco_items,
+    llava_items,
+    refcoco_items,
+    vqa_items,
+)
 from minigpt5.evaluation.run import answer, report
 from minigpt5.evaluation.storyworld import storyworld_columns
 from minigpt5.evaluation.systems import AskingSettings, TextMetricSettings, machine, revision
@@ -56,17 +65,18 @@ class ReadingConfig(ReaderSettings, TextMetricSettings, AskingSettings):
     layout: str = setting("chat", choices=tuple(WORDINGS), help="of the file with questions")
     data: Path = setting(help="that file")
     annotations: Path | None = setting(None, help="file of the answers, for vqa")
-    images: Path | None = setting(None, help="folder of the pictures, for vqa and refcoco; null for the file's")
+    images: Path | None = setting(None, help=f"folder of the pictures, for {', '.join(APART)}; null for the file's")
     wording: str | None = setting(None, help="prompt in which {} is the question or phrase; null for the layout's own")
 
     def __post_init__(self):
         super().__post_init__()
         if (self.annotations is None) == (self.layout == "vqa"):
             raise ValueError(f"annotations: the layout vqa has such a file and no other, layout is {self.layout}")
-        if self.images is not None and self.layout not in ("vqa", "refcoco"):
+        if self.images is not None and self.layout not in APART:
             raise ValueError(f"images: the layout {self.layout} names its pictures relative to its file")
-        if self.wording is not None and ("{}" in self.wording) == (self.layout == "captions"):
-            told = "asks all pictures the same, without {}" if self.layout == "captions" else "has {} for the question"
+        asks = "{}" in WORDINGS[self.layout]
+        if self.wording is not None and ("{}" in self.wording) != asks:
+            told = "has {} for the question" if asks else "asks all pictures the same, without {}"
             raise ValueError(f"wording: a wording of the layout {self.layout} {told}")
 
 
@@ -80,9 +90,10 @@ def reading_items(config: ReadingConfig) -> list[Item]:
     if config.layout == "vqa":
         assert config.annotations is not None, "the settings of vqa name them"
         return vqa_items(config.data, config.annotations, config.images, wording, config.count)
-    if config.layout == "refcoco":
-        return refcoco_items(config.data, config.images, wording, config.count)
-    return {"chat": chat_items, "captions": caption_items}[config.layout](config.data, wording, config.count)
+    if config.layout in APART:
+        apart = {"chat-llava": llava_items, "coco": coco_items, "refcoco": refcoco_items}
+        return apart[config.layout](config.data, config.images, wording, config.count)
+    return {"chat": chat_items, "cc3m": caption_items}[config.layout](config.data, wording, config.count)
 
 
 def evaluate_reading(config: ReadingConfig) -> None:

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from minigpt5.data.layouts import caption_rows, chat_lines, existing, find_picture
+from minigpt5.data.layouts import caption_rows, chat_lines, existing, find_picture, llava_chats
 from minigpt5.data.tasks import LOOK
 from minigpt5.evaluation.items import Item, checked, text_part, user_message
 from minigpt5.readers.prompts import Message
@@ -20,7 +20,9 @@ from minigpt5.utils.json_files import field, read_json, shortened
 # LLaVA-1.5's, which asks for answers in VQA's form (arXiv 2310.03744, section 3.2).
 SHORT_ANSWER = "{}\nAnswer the question using a single word or phrase."
 WHERE = "Where is {}? Reply with its box as {<left><top><right><bottom>}, each in hundredths of the picture."
-WORDINGS = {"chat": "{}", "captions": LOOK[0], "vqa": SHORT_ANSWER, "refcoco": WHERE}
+WORDINGS = {"chat": "{}", "chat-llava": "{}", "cc3m": LOOK[0], "coco": LOOK[0], "vqa": SHORT_ANSWER, "refcoco": WHERE}
+# Whose pictures lie in a folder of their own.
+APART = ("chat-llava", "coco", "vqa", "refcoco")
 
 
 def chat_items(data: Path, wording: str = WORDINGS["chat"], count: int | None = None) -> list[Item]:
@@ -42,6 +44,24 @@ def chat_items(data: Path, wording: str = WORDINGS["chat"], count: int | None = 
     return checked(items, str(data))
 
 
+def llava_items(
+    data: Path, images: Path | None = None, wording: str = WORDINGS["chat-llava"], count: int | None = None
+) -> list[Item]:
+    """Each reply of LLaVA-Instruct's conversations, after all that was said before it.
+
+    Args:
+        images: the folder that picture paths are relative to; by default that of the file.
+
+    Raises:
+        FileNotFoundError, ValueError: see `minigpt5.data.layouts`; or if there is nothing to ask.
+    """
+    items = []
+    chats = llava_chats(existing(data), images or data.parent)
+    for number, (_, _, (*question, reply)) in enumerate(islice(chats, count)):
+        items.append(_item(number, "reply", _worded(question, wording), text=reply["content"][0]["text"]))
+    return checked(items, str(data))
+
+
 def _worded(messages: list[dict[str, Any]], wording: str) -> list[Message]:
     """Messages, the last text of which is put into the wording."""
     if wording == "{}":
@@ -53,7 +73,7 @@ def _worded(messages: list[dict[str, Any]], wording: str) -> list[Message]:
     return [*before, last | {"content": [*parts[: len(parts) - len(asked)], text]}]
 
 
-def caption_items(data: Path, wording: str = WORDINGS["captions"], count: int | None = None) -> list[Item]:
+def caption_items(data: Path, wording: str = WORDINGS["cc3m"], count: int | None = None) -> list[Item]:
     """A caption for each picture of a table in CC3M's layout.
 
     Raises:
@@ -63,6 +83,34 @@ def caption_items(data: Path, wording: str = WORDINGS["captions"], count: int | 
     for number, row in enumerate(islice(caption_rows(existing(data)), count)):
         picture: Any = row.pictures[0]
         items.append(_item(number, "caption", _about(picture.path, wording), text=row.texts[0]))
+    return checked(items, str(data))
+
+
+def coco_items(
+    data: Path, images: Path | None = None, wording: str = WORDINGS["coco"], count: int | None = None
+) -> list[Item]:
+    """A caption for each picture of COCO's, `captions_val2014.json`, of which people gave several.
+
+    Args:
+        images: folder of the pictures; by default that of the file.
+
+    Raises:
+        FileNotFoundError: if the file is missing.
+        ValueError: if it is in another form, or a picture has no caption; names the file, row and field.
+    """
+    content = read_json(existing(data))
+    captions: dict[int, list[str]] = {}
+    for number, row in enumerate(field(content, "annotations", list, str(data))):
+        place = f"{data}, annotations[{number}]"
+        captions.setdefault(field(row, "image_id", int, place), []).append(field(row, "caption", str, place))
+    items = []
+    for number, row in enumerate(field(content, "images", list, str(data))[:count]):
+        place = f"{data}, images[{number}]"
+        picture, identity = field(row, "file_name", str, place), field(row, "id", int, place)
+        if identity not in captions:
+            raise ValueError(f"{place}: no annotation has a caption of the picture {identity}")
+        prompt = _about(str((images or data.parent) / picture), wording)
+        items.append(_item(number, "caption", prompt, captions=tuple(captions[identity])))
     return checked(items, str(data))
 
 

@@ -76,6 +76,7 @@ METRICS = (
     MetricEntry("ROUGE-L", _SPOKEN, "item", "text.RougeL"),
     MetricEntry("METEOR", _SPOKEN, "item", "text.Meteor"),
     MetricEntry("S-BERT", _SPOKEN, "item", "text.SentenceSimilarity", "sentences"),
+    MetricEntry("CIDEr", _SPOKEN, "item", "cider.Cider", tasks=("caption",)),
     MetricEntry("Exact match", ("text", "answers"), "item", "reading.ExactMatch"),
     MetricEntry("VQA accuracy", ("text", "answers of several"), "item", "reading.VQAAccuracy"),
     MetricEntry("Grounding", ("text", "true box"), "item", "reading.GroundingAccuracy"),

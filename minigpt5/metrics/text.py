@@ -1,6 +1,7 @@
 """How near a text is to the one wanted: BLEU and ROUGE-L by words, METEOR, and the cosine of sentence vectors.
 
-All figures are in [0, 1] but for the cosine, which may be below 0. An empty reply counts, as 0 in word metrics.
+All figures are in [0, 1] but for the cosine, which may be below 0. An empty reply counts, as 0 in word metrics. Where
+several texts are wanted, any of which will do, BLEU counts the words of all of them, and the others take the nearest.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
 from torch import nn
 from torchmetrics.functional.text import rouge_score
 
@@ -20,6 +22,15 @@ from minigpt5.metrics.items import ItemMetric, paired
 from minigpt5.metrics.weights import from_hub, require
 
 S_BERT = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+Truth = str | Sequence[str]
+"""A text that is wanted, or several of which any will do."""
+
+
+def options_of(truth: Truth) -> list[str]:
+    """The texts of which any will do."""
+    return [truth] if isinstance(truth, str) else list(truth)
 
 
 class WordBLEU(ItemMetric):
@@ -38,9 +49,10 @@ class WordBLEU(ItemMetric):
         super().__init__(**kwargs)
         self.bleu = require("sacrebleu.metrics").BLEU(max_ngram_order=2)
 
-    def update(self, texts: Sequence[str], truths: Sequence[str]) -> None:
-        """Take texts and the one wanted in the place of each."""
-        scores = [self.bleu.corpus_score([text], [[truth]]) for text, truth in paired("texts", texts, "truths", truths)]
+    def update(self, texts: Sequence[str], truths: Sequence[Truth]) -> None:
+        """Take texts and the one wanted in the place of each, or several."""
+        pairs = paired("texts", texts, "truths", truths)
+        scores = [self.bleu.corpus_score([text], [[one] for one in options_of(truth)]) for text, truth in pairs]
         self.add([[*score.counts, *score.totals, score.sys_len, score.ref_len] for score in scores])
 
     def summarise(self, items: np.ndarray) -> dict[str, float]:
@@ -65,10 +77,14 @@ class RougeL(ItemMetric):
     columns = ("rouge_l",)
     higher_is_better = True
 
-    def update(self, texts: Sequence[str], truths: Sequence[str]) -> None:
-        """Take texts and the one wanted in the place of each."""
+    def update(self, texts: Sequence[str], truths: Sequence[Truth]) -> None:
+        """Take texts and the one wanted in the place of each, or several."""
         pairs = paired("texts", texts, "truths", truths)
-        self.add([[rouge_score(text, truth, rouge_keys="rougeL")["rougeL_fmeasure"].item()] for text, truth in pairs])
+        self.add([[max(_rouge_l(text, one) for one in options_of(truth))] for text, truth in pairs])
+
+
+def _rouge_l(text: str, truth: str) -> float:
+    return rouge_score(text, truth, rouge_keys="rougeL")["rougeL_fmeasure"].item()
 
 
 class Meteor(ItemMetric):
@@ -91,13 +107,14 @@ class Meteor(ItemMetric):
         require("nltk")
         self.wordnet = _find_wordnet()
 
-    def update(self, texts: Sequence[str], truths: Sequence[str]) -> None:
-        """Take texts and the one wanted in the place of each."""
-        from nltk.translate.meteor_score import single_meteor_score
+    def update(self, texts: Sequence[str], truths: Sequence[Truth]) -> None:
+        """Take texts and the one wanted in the place of each, or several."""
+        from nltk.translate.meteor_score import meteor_score
 
         rows = []
         for text, truth in paired("texts", texts, "truths", truths):
-            score = single_meteor_score(_words(truth), _words(text), wordnet=cast(Any, self.wordnet or _NoSynonyms))
+            options = [treebank_words(one) for one in options_of(truth)]
+            score = meteor_score(options, treebank_words(text), wordnet=cast(Any, self.wordnet or _NoSynonyms))
             rows.append([score, self.wordnet is not None])
         self.add(rows)
 
@@ -129,16 +146,17 @@ class SentenceSimilarity(ItemMetric):
             model = from_hub("S-BERT", load, model or _packaged_s_bert() or S_BERT)
         self.model: Any = cast(nn.Module, model).eval()
 
-    def update(self, texts: Sequence[str], truths: Sequence[str]) -> None:
-        """Take texts and the one wanted in the place of each."""
-        texts, truths = zip(*paired("texts", texts, "truths", truths), strict=True)
-        vectors = [
-            self.model.encode(
-                list(side), convert_to_tensor=True, normalize_embeddings=True, show_progress_bar=False
-            ).double()
-            for side in (texts, truths)
-        ]
-        self.add((vectors[0] * vectors[1]).sum(-1))
+    def update(self, texts: Sequence[str], truths: Sequence[Truth]) -> None:
+        """Take texts and the one wanted in the place of each, or several."""
+        pairs = [(text, options_of(truth)) for text, truth in paired("texts", texts, "truths", truths)]
+        said, wanted = self._encode([text for text, _ in pairs]), self._encode([one for _, own in pairs for one in own])
+        parts = wanted.split([len(own) for _, own in pairs])
+        self.add([[(own @ vector).max().item()] for vector, own in zip(said, parts, strict=True)])
+
+    def _encode(self, texts: list[str]) -> torch.Tensor:
+        return self.model.encode(
+            texts, convert_to_tensor=True, normalize_embeddings=True, show_progress_bar=False
+        ).double()
 
 
 class _NoSynonyms:
@@ -149,7 +167,7 @@ class _NoSynonyms:
         return []
 
 
-def _words(text: str) -> list[str]:
+def treebank_words(text: str) -> list[str]:
     """Words and punctuation in the manner of the Penn Treebank."""
     from nltk import word_tokenize
 

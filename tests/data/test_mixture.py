@@ -226,3 +226,11 @@ def test_questions_fit_the_context_too(long_story, tiny_processor):
     settings = {"max_bad_share": 0.5, "encode": tiny_processor.training_batch, "context": 128}
     questions = Mixture(long_story, {"story": 1}, "some", **settings).questions(4)
     assert len(questions) == 4 and all("bad" not in str(question) for question in questions)
+
+
+def test_chats_may_come_as_llava_s_conversations(tmp_path):
+    (tmp_path / "chat").mkdir()
+    turns = [{"from": "human", "value": "Who is it?"}, {"from": "gpt", "value": "A fox."}]
+    (tmp_path / "chat/train.json").write_text(json.dumps([{"id": "1", "conversations": turns}]))
+    (drawn,) = Mixture(tmp_path, {"chat": 1}, layouts={"chat": "chat-llava"})(0)
+    assert "Who is it?" in words(drawn) and "A fox." in words(drawn)

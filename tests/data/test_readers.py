@@ -15,6 +15,7 @@ from minigpt5.data.readers import (
     read_cc3m,
     read_cc3m_shards,
     read_chat,
+    read_llava,
     read_mmdialog,
     read_vist,
     read_vist_raw,
@@ -325,3 +326,47 @@ def test_shards_are_shared_without_loss_or_repeat(tmp_path, shard):
         rows = split_dataset_by_node(open_dataset("cc3m-shards", tmp_path, "train", True, 0), rank, 3)
         seen += [row["caption"] for row in DataLoader(rows, batch_size=None, num_workers=2)]
     assert sorted(seen) == sorted(f"{number}-{i}" for number in range(4) for i in range(5))
+
+
+HUMAN, GPT = {"from": "human", "value": "<image>\nWho is it?"}, {"from": "gpt", "value": "A fox."}
+
+
+def llava(root, *turns, **more):
+    """A conversation about a picture, or about none where `image=None`."""
+    content = {"id": "1", "image": "coco/a.png", "conversations": turns} | more
+    content = {name: value for name, value in content.items() if value is not None}
+    (root / "train.json").write_text(json.dumps([content]))
+    return root
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_llava_s_conversations_have_a_row_a_reply(tmp_path, tiny_processor, streaming):
+    paint(tmp_path / "coco/a.png")
+    root = llava(tmp_path, HUMAN, GPT, {"from": "human", "value": "Where?"}, {"from": "gpt", "value": "Here."})
+    rows = list(read_llava(root, "train", streaming))
+    assert [[part["text"] for part in row["messages"][-1]["content"]] for row in rows] == [["A fox."], ["Here."]]
+    picture, text = rows[1]["messages"][0]["content"]
+    assert picture["image"].size == (5, 4) and text["text"] == "Who is it?"
+    labels = tiny_processor.training_batch([row["messages"] for row in rows]).labels
+    assert [tiny_processor.tokenizer.decode(row[row >= 0]).strip(" #") for row in labels] == ["A fox.", "Here."]
+    (row,) = read_llava(llava(tmp_path, HUMAN | {"value": "Who?"}, GPT, image=None), "train", streaming)
+    assert [part["text"] for message in row["messages"] for part in message["content"]] == ["Who?", "A fox."]
+
+
+@pytest.mark.parametrize(
+    ("turns", "more", "told"),
+    [
+        ([GPT, HUMAN], {}, r'\[0\].conversations\[0\]: from is "gpt", expected human'),
+        ([HUMAN, HUMAN], {}, r"conversations\[1\]: from is \"human\", expected gpt"),
+        ([HUMAN | {"value": "Who?"}, GPT], {}, "0 <image> in 2 turns and a picture; expected one"),
+        ([HUMAN | {"value": "<image> <image>"}, GPT], {}, "2 <image> in 2 turns and a picture; expected one"),
+        ([HUMAN, GPT], {"image": None}, "1 <image> in 2 turns and no picture; expected one"),
+        ([HUMAN], {}, "1 <image> in 1 turns and a picture; expected one for the picture, and a reply to each"),
+        ([HUMAN, GPT], {"image": 3}, r"\[0\]: image is 3, expected a string"),
+        ([HUMAN, GPT | {"value": None}], {}, r"conversations\[1\]: value is null, expected a string"),
+        ([], {"conversations": None}, r"\[0\]: no conversations; the fields are id, image"),
+    ],
+)
+def test_llava_errors_name_conversation_turn_and_field(tmp_path, turns, more, told):
+    with pytest.raises(ValueError, match=told):
+        read_llava(llava(tmp_path, *turns, **more), "train")

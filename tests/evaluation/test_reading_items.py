@@ -5,7 +5,15 @@ import json
 import pytest
 from PIL import Image
 
-from minigpt5.evaluation.reading_items import WORDINGS, caption_items, chat_items, refcoco_items, vqa_items
+from minigpt5.evaluation.reading_items import (
+    WORDINGS,
+    caption_items,
+    chat_items,
+    coco_items,
+    llava_items,
+    refcoco_items,
+    vqa_items,
+)
 from minigpt5.storyworld.export import export_cc3m, export_chats
 
 QUESTION = {"question_id": 262148000, "image_id": 42, "question": "What colour is it?"}
@@ -129,11 +137,56 @@ def test_storyworld_s_questions_say_what_kind_they_are(tmp_path):
 def test_captions_are_asked_for_of_a_table(tmp_path):
     export_cc3m(tmp_path, "validation", 2)
     one, other = caption_items(tmp_path / "cc3m_validation.tsv")
-    assert parts(one) == [str(tmp_path / "validation/000000000.png"), WORDINGS["captions"]]
+    assert parts(one) == [str(tmp_path / "validation/000000000.png"), WORDINGS["cc3m"]]
     assert one.text != other.text and one.task == "caption"
 
 
+COCO = {
+    "images": [{"id": 9, "file_name": "COCO_val2014_000000000009.jpg"}, {"id": 25, "file_name": "b.jpg"}],
+    "annotations": [
+        {"image_id": 25, "id": 1, "caption": "A bear."},
+        {"image_id": 9, "id": 2, "caption": "A fox."},
+        {"image_id": 9, "id": 3, "caption": "A red fox sits."},
+    ],
+}
+
+
+def test_captions_of_coco_are_several_a_picture(tmp_path):
+    one, other = coco_items(write(tmp_path / "captions.json", COCO), tmp_path / "val2014", "Describe it.")
+    assert parts(one) == [str(tmp_path / "val2014/COCO_val2014_000000000009.jpg"), "Describe it."]
+    assert one.captions == ("A fox.", "A red fox sits.") and other.captions == ("A bear.",)
+    assert parts(coco_items(tmp_path / "captions.json", count=1)[0])[0].startswith(str(tmp_path / "COCO_val2014"))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            {"annotations": COCO["annotations"][1:]},
+            r"c.json, images\[1\]: no annotation has a caption of the picture 25",
+        ),
+        ({"annotations": [{"image_id": 9}]}, r"c.json, annotations\[0\]: no caption; the fields are image_id"),
+        ({"images": [{"id": 9}]}, r"c.json, images\[0\]: no file_name; the fields are id"),
+        ({"images": {}}, "c.json: images is {}, expected a list"),
+    ],
+)
+def test_what_is_wrong_in_coco_s_file_is_named(tmp_path, change, told):
+    with pytest.raises(ValueError, match=told):
+        coco_items(write(tmp_path / "c.json", COCO | change))
+
+
+def test_every_reply_of_llava_s_conversations_is_asked_for(tmp_path):
+    said = ["<image>\nWhat is it?", "A fox.", "Where?", "In the snow."]
+    turns = [{"from": ("human", "gpt")[i % 2], "value": value} for i, value in enumerate(said)]
+    data = write(tmp_path / "llava.json", [{"id": "1", "image": "coco/1.jpg", "conversations": turns}])
+    one, other = llava_items(data, tmp_path / "pictures")
+    assert parts(one) == [str(tmp_path / "pictures/coco/1.jpg"), "What is it?"] and one.text == "A fox."
+    assert [message["role"] for message in other.unopened] == ["user", "assistant", "user"]
+    assert parts(other) == ["Where?"] and other.text == "In the snow." and other.group == one.group
+    assert [item.text for item in llava_items(data, count=1)] == ["A fox."]
+
+
 def test_a_file_that_is_missing_is_named(tmp_path):
-    for read in (chat_items, caption_items, refcoco_items, lambda file: vqa_items(file, file)):
+    for read in (chat_items, caption_items, coco_items, llava_items, refcoco_items, lambda file: vqa_items(file, file)):
         with pytest.raises(FileNotFoundError, match=r"nowhere\.json is missing"):
             read(tmp_path / "nowhere.json")

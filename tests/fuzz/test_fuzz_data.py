@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from minigpt5.data.features import FeatureCache, content_key
-from minigpt5.data.layouts import cc3m_rows, chat_rows, mmdialog_rows, vist_raw_rows, vist_rows
+from minigpt5.data.layouts import cc3m_rows, chat_rows, llava_rows, mmdialog_rows, vist_raw_rows, vist_rows
 from minigpt5.data.prepare import Verdicts
 from minigpt5.data.readers import open_dataset
 from minigpt5.data.shards import find_shards, shard_rows
@@ -38,6 +38,7 @@ SAID = [
     {"role": "user", "content": [{"type": "image", "image": "a.png"}, {"type": "text", "text": "who?"}]},
     {"role": "assistant", "content": "a fox"},
 ]
+TALK = [{"from": "human", "value": "<image>\nwho?"}, {"from": "gpt", "value": "a fox"}]
 STEPS = {"5": [{"caption": "a fox", "image_id": "1", "sequence_index": 0}]}
 # Of each layout its files as they should be.
 GOOD = {
@@ -46,6 +47,7 @@ GOOD = {
     "vist-raw": {"val.story-in-sequence.json": json.dumps({"annotations": [[SENTENCE]]}).encode()},
     "mmdialog": {"val/val_conversations.txt": json.dumps({"conversation_id": 1, "conversation": TURNS}).encode()},
     "chat": {"val.jsonl": json.dumps({"messages": SAID}).encode()},
+    "chat-llava": {"val.json": json.dumps([{"id": "1", "image": "a.png", "conversations": TALK}]).encode()},
     "cc3m-shards": {"val/0.tar": shard()},
 }
 ROWS = {
@@ -54,6 +56,7 @@ ROWS = {
     "vist-raw": vist_raw_rows,
     "mmdialog": mmdialog_rows,
     "chat": chat_rows,
+    "chat-llava": llava_rows,
     "cc3m-shards": lambda root, split: shard_rows(find_shards(root / split)),
 }
 CHANGES = st.lists(st.tuples(st.integers(0, 20_000), st.integers(0, 255)), max_size=8)
@@ -111,7 +114,7 @@ def test_changed_bytes_in_a_table(folder, clear_errors, layout, which, changes):
             len(open_dataset(layout, root, "val"))
 
 
-@given(layout=st.sampled_from(("vist", "vist-raw", "mmdialog", "chat")), value=JSON, data=st.data())
+@given(layout=st.sampled_from(("vist", "vist-raw", "mmdialog", "chat", "chat-llava")), value=JSON, data=st.data())
 def test_json_with_other_values(folder, clear_errors, layout, value, data):
     files = dict(GOOD[layout])
     name = data.draw(st.sampled_from(sorted(files)))

@@ -73,6 +73,16 @@ def test_meteor_counts_stems(without_wordnet):
     assert one(Meteor(), "dogs run", "dog runs") == one(Meteor(), "dogs run", "dogs run") > 0.9
 
 
+@pytest.mark.parametrize("metric", [RougeL, Meteor])
+def test_of_several_truths_the_nearest_counts(metric, without_wordnet):
+    assert one(metric(), CAT, ["it is dark", WANTED_CAT]) == one(metric(), CAT, WANTED_CAT)
+
+
+def test_bleu_counts_words_of_all_truths():
+    # "the" twice and "cat", "sat" once each in one of the two; 4 words stand for 4, the nearer length.
+    assert one(WordBLEU(), "the cat the dog", ["the cat sat the", "no dog"]) == pytest.approx(4 / 4)
+
+
 @pytest.fixture
 def without_wordnet(monkeypatch):
     put_wordnet_at(monkeypatch, [])
