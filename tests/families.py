@@ -13,8 +13,14 @@ from transformers.models.smolvlm import processing_smolvlm
 from transformers.utils import is_torchvision_greater_or_equal
 
 from minigpt5 import MiniGPT4ForConditionalGeneration, MiniGPT5Processor
+from minigpt5.readers.additions import VisualExpert
+from minigpt5.readers.cogvlm import COGVLM
 from minigpt5.readers.composed import compose
 from minigpt5.readers.llava import LLAVA_15
+from minigpt5.readers.minigpt_v2 import MINIGPT_V2
+from minigpt5.readers.qwen_vl import QWEN_VL
+from minigpt5.readers.sphinx import CLIP_NORM, IMAGENET_NORM, SPHINX_1K
+from minigpt5.readers.tinygpt_v import TINYGPT_V
 from minigpt5.storyworld import miniature
 
 # Spells the frame numbers of videos, for which alone the processor wants a further package.
@@ -389,6 +395,48 @@ class Families:
     def composed_llava(self, tied):
         parts = self.language_model("Llama", tied, self.tokenizer())
         return compose(LLAVA_15, *parts, [hf.CLIPVisionModel(hf.CLIPVisionConfig(**LOOK))], clip_pictures())
+
+    def minigpt_v2(self, tied):
+        look = LOOK | {"image_size": 56, "initializer_range": 0.02, "post_layernorm_eps": 1e-5}
+        encoder = hf.Blip2VisionModel(hf.Blip2VisionConfig(**look))
+        parts = self.language_model("Llama", tied, self.tokenizer())
+        return compose(MINIGPT_V2, *parts, [encoder], clip_pictures(56))
+
+    def tinygpt_v(self, tied):
+        blip2, processor = self.minigpt4(tied)
+        parts = self.language_model("Phi", tied, self.tokenizer(), partial_rotary_factor=0.5)
+        options = {"connector_options": {"width": 32}}
+        return compose(TINYGPT_V, *parts, [], processor.image_processor, blip2, **options)
+
+    def sphinx(self, tied):
+        encoders = [
+            hf.CLIPVisionModel(hf.CLIPVisionConfig(**LOOK, **CLIP_NORM)),
+            hf.ConvNextModel(
+                hf.ConvNextConfig(depths=[1, 1, 1], hidden_sizes=[8, 8, 16], num_stages=3, image_size=32, **CLIP_NORM)
+            ),
+            hf.Dinov2Model(hf.Dinov2Config(**LOOK | {"image_size": 56}, mlp_ratio=2, **IMAGENET_NORM)),
+        ]
+        blip2, _ = self.blip2(tied)
+        blip2.vision_model.config.image_mean, blip2.vision_model.config.image_std = CLIP_NORM.values()
+        parts = self.language_model("Llama", tied, self.tokenizer())
+        return compose(SPHINX_1K, *parts, encoders, clip_pictures(), blip2)
+
+    def cogvlm(self, tied):
+        parts = self.language_model("Llama", tied, self.tokenizer())
+        encoder = hf.CLIPVisionModel(hf.CLIPVisionConfig(**LOOK))
+        model, processor = compose(COGVLM, *parts, [encoder], clip_pictures(), connector_options={"width": 48})
+        # As after training: other matrices for pictures than for words.
+        for module in model.modules():
+            if isinstance(module, VisualExpert):
+                module.vision.weight.data += 0.02 * torch.randn_like(module.vision.weight)
+        return model, processor
+
+    def qwen_vl(self, tied):
+        parts = self.language_model("Qwen2", tied, self.tokenizer())
+        look = LOOK | {"image_size": 56}
+        encoder = hf.CLIPVisionModel(hf.CLIPVisionConfig(**look))
+        options = {"connector_options": {"queries": 4, "heads": 4}}
+        return compose(QWEN_VL, *parts, [encoder], clip_pictures(56), **options)
 
     def llama(self, tied):
         tokenizer = self.tokenizer("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", eos_token="<|eot_id|>")

@@ -55,8 +55,8 @@ class ComposedConfig(LlavaConfig):
     Args:
         connector: one of `CONNECTORS`.
         connector_options: what the connector takes besides.
-        more_vision_configs: of further encoders, as dictionaries. One with `image_mean` and `image_std` is given
-            pictures that are normalized by them, if the first encoder's configuration has them too.
+        more_vision_configs: of further encoders, as dictionaries. Where the configurations have `image_mean` and
+            `image_std`, each encoder is given pictures that are normalized by its own.
         qformer_config: of a Q-Former that reads the last encoder, whose own patches are then not seen.
         num_query_tokens: the Q-Former's queries.
         framed_pictures: whether a learnt vector stands before each picture's tokens and one behind them.
@@ -106,12 +106,12 @@ class ComposedConfig(LlavaConfig):
 
 def _grid(config: Any) -> int:
     """Patches on a side."""
-    stride = config.patch_size if "convnext" not in config.model_type else 2 ** (len(config.depths) - 1) * 4
-    return config.image_size // stride
+    stages = len(config.depths) if config.model_type == "convnext" else 1
+    return config.image_size // (config.patch_size * 2 ** (stages - 1))
 
 
 def _width(config: Any) -> int:
-    return config.hidden_sizes[-1] if "convnext" in config.model_type else config.hidden_size
+    return config.hidden_sizes[-1] if config.model_type == "convnext" else config.hidden_size
 
 
 def _encoder(config: Any) -> Any:
@@ -170,17 +170,20 @@ class ComposedModel(LlavaModel):
     def _seen(self, tower: Any, pixels: torch.Tensor) -> torch.Tensor:
         config, first, layer = tower.config, self.config.vision_config, self.config.vision_feature_layer
         if getattr(config, "image_mean", None) != getattr(first, "image_mean", None):
-            mean, std = (
-                [pixels.new_tensor(getattr(of, name)).view(3, 1, 1) for of in (first, config)]
-                for name in ("image_mean", "image_std")
+            (mean, std), (own_mean, own_std) = (
+                [pixels.new_tensor(getattr(each, name)).view(3, 1, 1) for name in ("image_mean", "image_std")]
+                for each in (first, config)
             )
-            pixels = (pixels * std[0] + mean[0] - mean[1]) / std[1]
-        if pixels.shape[-1] != config.image_size:
-            pixels = interpolate(pixels, (config.image_size, config.image_size), mode="bicubic")
+            pixels = (pixels * std + mean - own_mean) / own_std
+        # Encoders of patches whose positions can be stretched see as many as the first one does.
+        side = _grid(first) * config.patch_size if config.model_type == "dinov2" else config.image_size
+        if pixels.shape[-1] != side:
+            pixels = interpolate(pixels, (side, side), mode="bicubic")
         whole = self.config.vision_feature_select_strategy == "full"
-        if "convnext" in config.model_type:
+        if config.model_type == "convnext":
             grid = _grid(first)
             states = interpolate(tower(pixels).last_hidden_state, (grid, grid), mode="nearest").flatten(2).mT
+            # In the place of a class token.
             return torch.cat([states.mean(1, keepdim=True), states], dim=1) if whole else states
         output = tower(pixels, output_hidden_states=layer is not None)
         states = output.last_hidden_state if layer is None else output.hidden_states[layer]
@@ -337,19 +340,21 @@ class System:
 
     Args:
         name: what it is called.
-        chat_template: how its conversations are written; `<image>` stands for a picture.
+        chat_template: how its conversations are written, `<image>` for a picture; `None` is MiniGPT-4's dialogue.
         settings: of `ComposedConfig`, besides the parts' configurations.
         encoders: how many it has.
         text_settings: what the language model's configuration has to say.
         sub_pictures: whether a picture is read as five, see `ComposedProcessor`.
+        special_tokens: of its conversations, which the tokenizer is to have.
     """
 
     name: str
-    chat_template: str
+    chat_template: str | None
     settings: Mapping[str, Any]
     encoders: int = 1
     text_settings: Mapping[str, Any] = field(default_factory=dict)
     sub_pictures: bool = False
+    special_tokens: tuple[str, ...] = ()
 
     def config(self, text: Any, *encoders: Any, **settings: Any) -> ComposedConfig:
         """The configuration of a model with such parts.
@@ -424,7 +429,8 @@ def compose(
         encoders = [*encoders, blip2.vision_model]
         settings |= {"qformer_config": blip2.config.qformer_config.to_dict()}
         settings |= {"num_query_tokens": blip2.config.num_query_tokens}
-    tokenizer.add_tokens([AddedToken("<image>", special=True, normalized=False)])
+    marks = ["<image>", *system.special_tokens]
+    tokenizer.add_tokens([AddedToken(mark, special=True, normalized=False) for mark in marks])
     head: Any = language_model.get_output_embeddings()
     config = system.config(
         language_model.config,
@@ -452,8 +458,10 @@ def compose(
         torch.manual_seed(seed)
         for module in new:
             module.to_empty(device="cpu", recurse=False)
+        for module in new:
             model._init_weights(module)
-            module.to(device, dtype)
+    for module in new:
+        module.to(device, dtype)
     for module in model.modules():
         if isinstance(module, VisualExpert):
             module.vision.load_state_dict(module.language.state_dict())

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import gelu, silu
+from torch.nn.functional import gelu, interpolate, silu
 
 
 class Connector(nn.Module):
@@ -118,11 +118,12 @@ class Resampler(Connector):
     def project(self, features: list[torch.Tensor]) -> torch.Tensor:
         """See `Connector.project`."""
         patches = self.norm_patches(self.narrow(features[0]))
-        width = patches.shape[-1]
-        places = (sincos_positions(side, width).to(patches) for side in (self.side, _side(patches.shape[1])))
-        of_queries, of_patches = places
-        queries = (self.norm_queries(self.queries) + of_queries).expand(len(patches), -1, -1)
-        seen, _ = self.attention(queries, patches + of_patches, patches, need_weights=False)
+        places = sincos_positions(self.side, patches.shape[-1]).to(patches.device)
+        queries = self.norm_queries(self.queries) + places.to(patches.dtype)
+        # The same places of the picture have the same positions, however many patches it is of.
+        grid = places.T.unflatten(1, (self.side, self.side)).unsqueeze(0)
+        fine = interpolate(grid, 2 * (_side(patches.shape[1]),), mode="bicubic").flatten(2).mT.to(patches.dtype)
+        seen, _ = self.attention(queries.expand(len(patches), -1, -1), patches + fine, patches, need_weights=False)
         return self.out(self.norm_out(seen))
 
     def init_parameters(self, std: float) -> None:

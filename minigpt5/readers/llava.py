@@ -6,9 +6,10 @@ weights of 1.5 open as `LlavaForConditionalGeneration` of transformers.
 
 from __future__ import annotations
 
-from transformers import CLIPVisionConfig, LlamaConfig
+from transformers import LlamaConfig
 
 from minigpt5.readers.composed import ComposedForConditionalGeneration, System
+from minigpt5.readers.shapes import clip_large
 
 # `USER: … ASSISTANT: …`, pictures first and on a line of their own (published code, conversation "vicuna_v1").
 CHAT_TEMPLATE = """\
@@ -39,18 +40,6 @@ CHAT_TEMPLATE = """\
 _STATES = {"vision_feature_layer": -2, "vision_feature_select_strategy": "default"}
 LLAVA = System("LLaVA", CHAT_TEMPLATE, {"connector": "linear", **_STATES})
 LLAVA_15 = System("LLaVA-1.5", CHAT_TEMPLATE, {"connector": "two_layers", **_STATES})
-
-
-def clip_large(image_size: int) -> CLIPVisionConfig:
-    """CLIP's ViT-L/14 (`config.json` of openai/clip-vit-large-patch14 and of …-336)."""
-    return CLIPVisionConfig(
-        hidden_size=1024,
-        intermediate_size=4096,
-        num_hidden_layers=24,
-        num_attention_heads=16,
-        patch_size=14,
-        image_size=image_size,
-    )
 
 
 def published_llava(version: str = "1.5") -> ComposedForConditionalGeneration:

@@ -1,12 +1,23 @@
-"""Vision-language models in their published shapes, without weights or hub: to count what a joined pipeline costs.
+"""Vision-language models, and parts that several share, in their published shapes: to count what they cost.
 
-The numbers are those of the models' `config.json`.
+The numbers are those of the models' `config.json`. Models are on the meta device, without weights or hub.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 from accelerate import init_empty_weights
-from transformers import PreTrainedModel, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import (
+    Blip2VisionConfig,
+    CLIPVisionConfig,
+    InstructBlipConfig,
+    InstructBlipForConditionalGeneration,
+    LlamaConfig,
+    PreTrainedModel,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+)
 
 _VISION = {
     "depth": 32,
@@ -52,3 +63,55 @@ def qwen2_5_vl(size: str) -> PreTrainedModel:
         model = Qwen2_5_VLForConditionalGeneration(config)
     model.tie_weights()
     return model
+
+
+def clip_large(image_size: int) -> CLIPVisionConfig:
+    """CLIP's ViT-L/14, of pictures of 224 or 336 pixels (openai/clip-vit-large-patch14)."""
+    return CLIPVisionConfig(
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        patch_size=14,
+        image_size=image_size,
+    )
+
+
+def eva_clip_giant(image_size: int) -> Blip2VisionConfig:
+    """EVA-CLIP's ViT-g/14 without its last block, as BLIP-2 has it (arXiv 2301.12597, section 4.1)."""
+    config: Any = Blip2VisionConfig(
+        hidden_size=1408,
+        intermediate_size=6144,
+        num_hidden_layers=39,
+        num_attention_heads=16,
+        patch_size=14,
+        image_size=image_size,
+        layer_norm_eps=1e-6,
+        initializer_range=0.02,
+    )
+    config.post_layernorm_eps = 1e-5
+    return config
+
+
+def blip2_qformer() -> dict[str, Any]:
+    """BLIP-2's Q-Former of that ViT (Salesforce/blip2-opt-2.7b)."""
+    return {
+        "hidden_size": 768,
+        "encoder_hidden_size": 1408,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "cross_attention_frequency": 2,
+    }
+
+
+def instructblip() -> PreTrainedModel:
+    """InstructBLIP with Vicuna-7B (arXiv 2305.06500; Salesforce/instructblip-vicuna-7b)."""
+    config = InstructBlipConfig(
+        vision_config=eva_clip_giant(224).to_diff_dict() | {"model_type": "instructblip_vision_model"},
+        qformer_config=blip2_qformer() | {"vocab_size": 30_523},
+        text_config=LlamaConfig(vocab_size=32_001).to_dict(),
+        num_query_tokens=32,
+    )
+    with init_empty_weights(include_buffers=False):
+        return InstructBlipForConditionalGeneration(config)

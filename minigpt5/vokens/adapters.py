@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
+from minigpt5.readers.additions import VisualExpert
 from minigpt5.readers.generic import language_model_name
 from minigpt5.readers.lora import attach_lora, fuse_lora, has_lora
 from minigpt5.readers.prefix import KeyValuePrefix, prefix_of
@@ -94,12 +95,13 @@ def add_voken_rows(model: PreTrainedModel, voken_ids: Sequence[int]) -> None:
 
 
 def add_lora(model: PreTrainedModel, settings: LoraSettings) -> None:
-    """Give the language model trainable low-rank adapters, in fp32."""
+    """Give the language model trainable low-rank adapters, in fp32; beside visual experts to what is for words."""
+    own = r"\.language" if any(isinstance(module, VisualExpert) for module in model.modules()) else ""
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=rf"{re.escape(language_model_name(model))}\..*\.({'|'.join(settings.targets)})",
+        target_modules=rf"{re.escape(language_model_name(model))}\..*\.({'|'.join(settings.targets)}){own}",
     )
     attach_lora(model, config)
 

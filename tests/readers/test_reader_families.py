@@ -32,6 +32,11 @@ SEEING = [
     "mistral3",
     "janus",
     "composed_llava",
+    "minigpt_v2",
+    "tinygpt_v",
+    "sphinx",
+    "cogvlm",
+    "qwen_vl",
 ]
 ALL = [*SEEING, "llama", "qwen3", "gpt2"]
 CPU = torch.device("cpu")
