@@ -4,7 +4,7 @@ from minigpt5.joining import open_reader
 from minigpt5.readers import reader_of
 from minigpt5.vokens.decoding import decode_texts
 
-CONFIG = "configs/storyworld-mini/reader.yaml"
+CONFIG = "configs/storyworld-others/reader.yaml"
 FEW = (
     "--steps",
     3,

@@ -1,6 +1,6 @@
 r"""Train a vision-language model of transformers from nothing: all of it, on captions, stories and talks.
 
-    python training/miniature/pretrain_reader.py --config configs/storyworld-mini/reader.yaml \
+    python training/miniature/pretrain_reader.py --config configs/storyworld-others/reader.yaml \
         --data runs/mini/data --model runs/others/reader --out runs/others/reading
 
 The untrained model is made by `training/miniature/new_parts.py reader`. The result, OUT/model, has vokens, which say
