@@ -4,8 +4,8 @@ r"""Examine what was joined: StoryWorld frames by each painter alone and through
         --out runs/others/pairs
 
 Each frame is one scene of the test split. Alone, a painter is told of it in plain words through its own text encoder;
-through vokens in words that no training text has. OUT gets the table as Markdown, the figures as JSON and a picture of
-each pair: renders, and below them the frames painted alone and through vokens.
+through vokens in words that no training text has. OUT gets the table as Markdown, the figures as JSON and a picture:
+renders of some frames, and in a row for each pair the same painted through its vokens.
 """
 
 import gc
@@ -28,7 +28,8 @@ from minigpt5.utils.programs import run_program
 from minigpt5.utils.settings import Settings, plain, setting
 from minigpt5.weights import check_model
 
-SHOWN = 8
+# Frames in the picture, half of them with two characters, and their size in pixels.
+SHOWN, SIDE = 8, 128
 HEADER = "| pair | frames | painter alone | through vokens | of its own |\n|---|---|---|---|---|\n"
 
 
@@ -56,8 +57,10 @@ def main(config: PairsConfig):
     judge, figures, lines = load_judge(), {}, []
     kinds = {"one character": False, "two characters": True}
     frames = {kind: sample_scenes(config.count, companion=companion) for kind, companion in kinds.items()}
+    shown = [[draw(scene) for scenes in frames.values() for scene in scenes[: SHOWN // 2]]]
     for name, model in config.pairs.items():
-        pipe, shown = open_model(model), []
+        pipe = open_model(model)
+        shown.append([])
         for kind, scenes in frames.items():
             pictures = [
                 paint_alone(pipe, [plain_caption(scene) for scene in scenes]),
@@ -75,13 +78,11 @@ def main(config: PairsConfig):
             cells = [f"{i.estimate:.3f} [{i.low:.3f}, {i.high:.3f}]" for i in intervals.values()]
             lines.append(f"| {name} | {kind} | {' | '.join(cells)} |\n")
             print(lines[-1], end="", flush=True)
-            shown += [[draw(scene) for scene in scenes[: SHOWN // 2]], *(row[: SHOWN // 2] for row in pictures)]
-        one, two = shown[:3], shown[3:]
-        cells = [picture for row in zip(one, two, strict=True) for half in row for picture in half]
-        grid = make_image_grid(cells, 3, SHOWN).resize((SHOWN * 128, 3 * 128), Image.Resampling.BICUBIC)
-        write_picture(config.out / f"{name.replace(' ', '-')}.png", grid)
+            shown[-1] += pictures[1][: SHOWN // 2]
         del pipe
         gc.collect()
+    cells = [picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC) for row in shown for picture in row]
+    write_picture(config.out / "pairs.png", make_image_grid(cells, len(shown), SHOWN))
     write_text(config.out / "pairs.md", HEADER + "".join(lines))
     write_json(config.out / "pairs.json", plain(config) | {"figures": figures})
 

@@ -63,7 +63,7 @@ def test_pairs_are_examined_alone_and_through_vokens(tmp_path, program):
     assert one["alone"][0] >= 0.75 and one["vokens"][0] >= 0.75
     assert one["ratio"][0] == one["vokens"][0] / one["alone"][0] and two["vokens"][0] > 0
     assert (tmp_path / "pairs.md").read_text().count("| as shipped |") == 2
-    assert Image.open(tmp_path / "as-shipped.png").size == (8 * 128, 3 * 128)
+    assert Image.open(tmp_path / "pairs.png").size == (8 * 128, 2 * 128)
 
 
 def test_talks_are_answered(data, tmp_path, program):
