@@ -16,32 +16,23 @@ import torch
 from diffusers import DiffusionPipeline
 from huggingface_hub import ModelCard
 from transformers import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    AutoTokenizer,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
-    ProcessorMixin,
 )
 
 from minigpt5.painters import painter_of, take_apart, trainable
 from minigpt5.pipeline import MiniGPT5Pipeline
 from minigpt5.readers import add_vokens, reader_of
+from minigpt5.readers.opening import Processor, open_model
 from minigpt5.readers.processor import MiniGPT5Processor
 from minigpt5.readers.vokens import add_more_vokens, replace_vokens, voken_ids
 from minigpt5.utils.checks import real_number, whole_number
-from minigpt5.utils.integrity import load_whole, load_whole_pipeline, local_folder
+from minigpt5.utils.integrity import load_whole_pipeline, local_folder
 from minigpt5.utils.json_files import read_json
 from minigpt5.vokens.connector import Connector
 from minigpt5.vokens.mapper import VokenMapper
 from minigpt5.vokens.query_connector import CAPTIONS, QueryConnector, measure_scale
 from minigpt5.weights import shipped_model
 
-Processor = ProcessorMixin | PreTrainedTokenizerBase
 Source = str | os.PathLike
 CONNECTORS: dict[str, type[Connector]] = {"mapper": VokenMapper, "queries": QueryConnector}
 # Tokens that a prompt needs beside the vokens of its picture.
@@ -167,23 +158,7 @@ def open_reader(source: Source, dtype: torch.dtype = torch.float32) -> tuple[Pre
     if _is_pipeline(source):
         pipe = MiniGPT5Pipeline.from_pretrained(source, dtype=dtype)
         return pipe.comprehension, pipe.processor
-    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    kinds = (
-        (MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoModelForImageTextToText, AutoProcessor),
-        (MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, AutoTokenizer),
-    )
-    for mapping, model_class, processor_class in kinds:
-        if type(config) in mapping:
-            try:
-                processor = processor_class.from_pretrained(source, trust_remote_code=False)
-            except (OSError, ValueError) as error:
-                raise ValueError(f"{source} has no processor or tokenizer that opens ({error})") from error
-            # What a checkpoint holds for other heads than the one here is of no use, and no fault.
-            model = load_whole(model_class, source, surplus=True, dtype=dtype)
-            return model.eval(), processor
-    raise ValueError(
-        f"{source} is a {config.model_type}, which is neither a vision-language nor a causal language model"
-    )
+    return open_model(source, dtype)
 
 
 def open_painter(source: Source, dtype: torch.dtype = torch.float32) -> DiffusionPipeline:

@@ -1,8 +1,11 @@
 import json
 
 import pytest
+import torch
+from families import Families
 
 from minigpt5 import MiniGPT5Pipeline
+from minigpt5.readers.opening import open_model
 
 CONFIG = "configs/storyworld-mini/instructions.yaml"
 FEW = ("--steps", 2, "--batch_size", 4, "--judged", 1, "--told", 2, "--report_to", "null")
@@ -33,3 +36,34 @@ def test_chats_of_ones_own_also_without_pictures(run_program, arguments, small_w
     single = ("--batch_size", 1, "--mix", "{chat: 1}", "--data", tmp_path)
     run_program("training/tune_instructions", *arguments, *single)
     assert (tmp_path / "out/model/model_index.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("family", "what", "learns"),
+    [
+        ("minigpt_v2", ("--lora.rank", 2), ("multi_modal_projector", "q_proj.weight", "v_proj.weight")),
+        ("cogvlm", ("--trains", "[connector, visual_expert]"), ("multi_modal_projector", ".vision.")),
+    ],
+)
+def test_settings_say_what_of_a_reader_learns(run_program, arguments, texts, tmp_path, family, what, learns):
+    folder = tmp_path / "reader"
+    for part in Families(texts)(family):
+        part.save_pretrained(folder)
+    more = ("--model", folder, "--mix", "{instruct: 4}", "--learning_rate", 0.01, "--warmup_steps", 0)
+    run_program("training/tune_instructions", *arguments, *more, *what)
+    (old, _), (new, _) = open_model(folder), open_model(tmp_path / "out/model")
+    own, rows = new.state_dict(), len(old.get_input_embeddings().weight)
+    changed = {
+        name
+        for name, value in old.state_dict().items()
+        if not torch.equal(own[name][:rows], value.half().float()[:rows])
+    }
+    assert all(any(part in name for part in learns) for name in changed)
+    assert all(any(part in name for name in changed) for part in learns)
+
+
+def test_a_part_that_is_not_there_is_one_line(refused, arguments):
+    told = refused("training/tune_instructions", *arguments, "--mix", "{instruct: 4}", "--trains", "visual_expert")
+    assert told == "trains: Blip2ForConditionalGeneration has no visual_expert\n"
+    told = refused("training/tune_instructions", *arguments, "--mix", "{instruct: 4}", "--trains", "eyes")
+    assert told.startswith("trains is 'eyes', must be one of connector, qformer, encoder, visual_expert, norms")
