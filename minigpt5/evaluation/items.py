@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from minigpt5.data.layouts import PictureFile, cc3m_rows, mmdialog_rows, vist_rows
 from minigpt5.data.published import ANSWER, CONTINUE, ILLUSTRATE, clean_caption, story_so_far, talk_so_far
@@ -23,6 +23,20 @@ PROMPTS = ("chat", "published")
 # What of the earlier steps is given: (texts, pictures), arXiv 2310.02239, table 1.
 CONTEXTS = {"no": (False, False), "text": (True, False), "image": (False, True), "image-text": (True, True)}
 STORY_TASKS = (*(f"final, {name} context" for name in CONTEXTS), "every step", "next step")
+
+
+class Criterion(NamedTuple):
+    """What a judge is asked about a reply.
+
+    Args:
+        name: of the figure; criteria of one name are averaged.
+        statement: what the reply should be.
+        most: the best mark; the worst is 0.
+    """
+
+    name: str
+    statement: str
+    most: int
 
 
 @dataclass(frozen=True)
@@ -42,6 +56,7 @@ class Item:
         captions: what people said that the picture shows, where several did.
         answers: what people answered to a question that asks for a word or two.
         box: of the thing that is to be found in the picture, in shares of its width and height.
+        criteria: what a judge is asked about the reply.
     """
 
     id: str
@@ -56,6 +71,7 @@ class Item:
     captions: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
     box: tuple[float, ...] | None = None
+    criteria: tuple[Criterion, ...] = ()
 
     @property
     def paths(self) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from minigpt5.evaluation.generation import System, check_pictures, generate
 from minigpt5.evaluation.items import Item
+from minigpt5.evaluation.judges import Judge, judge_replies
 from minigpt5.evaluation.measure import Column, Measurements, Weights
 from minigpt5.evaluation.replies import ReplyFolder
 from minigpt5.evaluation.report import write_report
@@ -83,6 +84,7 @@ def report(
     weights: Weights,
     columns: Mapping[str, Column] | None = None,
     bounded: bool = False,
+    judge: Judge | None = None,
 ) -> None:
     """Take the figures of replies and write them down; prints where.
 
@@ -90,10 +92,13 @@ def report(
         title: of the report.
         weights: where the metrics' weights are.
         columns: further ones, of data that more is known of.
-        bounded: whether what the judge's figures of pictures lie between is told.
+        bounded: whether what the figures of StoryWorld's pictures lie between is told.
+        judge: whose scores are added.
     """
     measurements = Measurements(items, replies, weights, columns)
     measurements.measure()
+    if judge is not None:
+        judge_replies(measurements, judge)
     bounds = judged_bounds(measurements) if bounded else None
     write_report(out, title, replies.settings, measurements, bounds)
     print(out / "results.md")

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 
 from minigpt5.evaluation.baselines import ZeroShotDiffusion
+from minigpt5.evaluation.items import Item
 from minigpt5.evaluation.measure import Column, Measurements
+from minigpt5.evaluation.replies import Reply
 from minigpt5.metrics import storyworld_bounds
 from minigpt5.pipeline import MiniGPT5Pipeline
+from minigpt5.storyworld.examine import text_agrees
+from minigpt5.storyworld.judge import ATTRIBUTES, load_judge
 from minigpt5.storyworld.language import read
 from minigpt5.storyworld.questions import MARKS
 from minigpt5.storyworld.scene import Character, Scene
@@ -53,6 +58,40 @@ def storyworld_columns(truth: Mapping[str, Scene]) -> dict[str, Column]:
         # Replies to questions have marks of their own.
         "naming text": lambda item, reply: item.text if item.task not in MARKS and _names(item.text or "") else None,
     }
+
+
+class StoryWorldJudge:
+    """The judge that ships, for data that StoryWorld wrote.
+
+    Criteria: "Picture", whether a picture shows all of the scene that is wanted; "Attributes", the share of kind,
+    colour, side, place and time that are right; "Image-Text Coherency", whether it shows all that the reply's own text
+    names. A picture that is wanted and missing is wrong.
+
+    Args:
+        truth: what each picture of the data set shows, by its path.
+    """
+
+    name = "StoryWorld's judge"
+
+    def __init__(self, truth: Mapping[str, Scene]):
+        self.truth, self.judge = truth, load_judge()
+
+    def score(self, item: Item, reply: Reply) -> dict[str, float]:
+        """See `minigpt5.evaluation.judges.Judge`; of the first picture."""
+        scene = self.truth.get(item.picture or "")
+        if not reply.paths:
+            return {} if scene is None else {"Picture": 0.0, "Attributes": 0.0}
+        (verdict,) = self.judge.read([open_image(reply.paths[0])])
+        scores = {}
+        if scene is not None:
+            right = verdict.compare(scene)
+            scores = {
+                "Picture": float(right["all"]),
+                "Attributes": float(np.mean([right[name] for name in ATTRIBUTES])),
+            }
+        if _names(reply.text):
+            scores["Image-Text Coherency"] = float(text_agrees(reply.text, verdict))
+        return scores
 
 
 def judged_bounds(measurements: Measurements) -> dict[str, dict[str, dict[str, float]]]:

@@ -118,14 +118,14 @@ def metric_weights(config: MetricSettings) -> Weights:
     return Weights(config.clip, config.inception, config.sentences, config.hps, config.pick_score)
 
 
-def check_paths(config: EvaluationConfig) -> None:
+def check_paths(config: Settings) -> None:
     """Look for what the settings name, before anything is opened.
 
     Raises:
         ProgramError: if it is not there; names the setting.
     """
-    for name in ("unet", "mapper", "inception", "sentences", "hps", "pick_score"):
-        path = getattr(config, name)
+    for name in ("unet", "mapper", "inception", "sentences", "hps", "pick_score", "images"):
+        path = getattr(config, name, None)
         if path is not None and not path.exists():
             raise ProgramError(f"{name}: there is no {path}")
 
@@ -165,6 +165,24 @@ def settings_of(config: EvaluationConfig) -> dict[str, Any]:
         ProgramError: if the model cannot be opened.
         FileNotFoundError: see `revision`.
     """
+    return {
+        **system_record(config),
+        "layout": config.layout,
+        "data": str(config.data),
+        "split": config.split,
+        "prompts": config.prompts,
+        "seed": config.seed,
+        **machine(),
+    }
+
+
+def system_record(config: SystemSettings) -> dict[str, Any]:
+    """Which system it is exactly, and how it paints.
+
+    Raises:
+        ProgramError: if the model cannot be opened.
+        FileNotFoundError: see `revision`.
+    """
     with opening(f"the model {config.model}"):
         own: Any = MiniGPT5Pipeline.load_config(shipped_model(config.model))
     steps, guidance = config.num_inference_steps, config.guidance_scale
@@ -176,15 +194,9 @@ def settings_of(config: EvaluationConfig) -> dict[str, Any]:
             for name, path in (("adapter", config.adapter), ("unet", config.unet), ("mapper", config.mapper))
         },
         "mark": config.mark,
-        "layout": config.layout,
-        "data": str(config.data),
-        "split": config.split,
-        "prompts": config.prompts,
-        "seed": config.seed,
         "num_inference_steps": own["num_inference_steps"] if steps is None else steps,
         "guidance_scale": own["guidance_scale"] if guidance is None else guidance,
         "dtype": config.dtype,
-        **machine(),
     }
 
 
@@ -218,10 +230,16 @@ def revision(name: str | Path, index: str = "model_index.json") -> str:
                 while block := content.read(1 << 20):
                     digest.update(block)
         return f"sha256:{digest.hexdigest()[:16]}"
-    try:
-        cached = try_to_load_from_cache(str(name), index)
-    except HFValidationError:  # a path, and no name of a repository
-        cached = None
-    if not isinstance(cached, str):
+    cached = cached_file(name, index)
+    if cached is None:
         raise FileNotFoundError(f"{name} is no folder, no shipped model, and not in the cache of the Hugging Face hub")
     return f"commit:{Path(cached).parent.name}"
+
+
+def cached_file(name: str | Path, file: str) -> str | None:
+    """Where a file of a repository lies in the hub's cache; `None` where it does not."""
+    try:
+        cached = try_to_load_from_cache(str(name), file)
+    except HFValidationError:  # a path, and no name of a repository
+        return None
+    return cached if isinstance(cached, str) else None

@@ -106,6 +106,16 @@ class ItemMetric(InOrder):
         return items
 
 
+class WhereAsked(ItemMetric):
+    """Rows that lack what was not asked of their item, as NaN: figures are means of what was."""
+
+    def summarise(self, items: np.ndarray) -> dict[str, float]:
+        """The mean of each column of rows `(items, columns)` where it is there; without columns that no row has."""
+        asked = ~np.isnan(items)
+        total, count = np.where(asked, items, 0).sum(axis=0).tolist(), asked.sum(axis=0).tolist()
+        return {name: total[i] / count[i] for i, name in enumerate(self.columns) if count[i]}
+
+
 def paired(name: str, ones: Sequence, name_of_others: str, others: Sequence) -> list[tuple]:
     """Pairs of two lists.
 

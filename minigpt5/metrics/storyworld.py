@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from minigpt5.metrics.items import ItemMetric, paired
+from minigpt5.metrics.items import ItemMetric, WhereAsked, paired
 from minigpt5.storyworld.draw import draw
 from minigpt5.storyworld.examine import hero_kept, sample_scenes, text_agrees
 from minigpt5.storyworld.judge import ATTRIBUTES, Judge, load_judge
@@ -101,7 +101,7 @@ class HeroIdentity(ItemMetric):
         return {"hero_identity": kept / pictures, "hero_in_all": float(items[:, 2].mean())}
 
 
-class TextAccuracy(ItemMetric):
+class TextAccuracy(WhereAsked):
     """Whether a reply names what the truth has, read with StoryWorld's own words (`language.read`).
 
     The truth is a scene, all of which should be named but for the sides, or a text, of which what it names should be.
@@ -127,12 +127,6 @@ class TextAccuracy(ItemMetric):
             ValueError: if a truth names nothing.
         """
         self.add([_named(read(text), truth) for text, truth in paired("texts", texts, "truths", truths)])
-
-    def summarise(self, items: np.ndarray) -> dict[str, float]:
-        """Figures of rows `(texts, columns)`."""
-        asked = ~np.isnan(items)
-        right, count = np.where(asked, items, 0).sum(axis=0).tolist(), asked.sum(axis=0).tolist()
-        return {name: right[i] / count[i] for i, name in enumerate(self.columns) if count[i]}
 
 
 class AnswerAccuracy(ItemMetric):

@@ -120,6 +120,7 @@ PROGRAMS = {
         f"evaluation/evaluate_{name}": ("--data", "nowhere", "--out", "out")
         for name in ("alignment", "stories", "dialogue")
     },
+    "evaluation/evaluate_interleaved": ("--data", "nowhere.jsonl", "--out", "out"),
     "evaluation/evaluate_reading": ("--data", "nowhere.jsonl", "--out", "out"),
     "evaluation/evaluate_storyworld": ("--model", "owner/nowhere"),
     "evaluation/evaluate_pairs": ("--pairs", "{one: owner/nowhere}", "--out", "out"),
@@ -212,7 +213,7 @@ def test_a_full_disk_is_one_line(data, tmp_path, refused, monkeypatch):
 
 def test_what_cannot_be_shared_runs_in_one_process(refused, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    shared = {f"evaluation/evaluate_{name}" for name in ("alignment", "stories", "dialogue", "reading")}
+    shared = {f"evaluation/evaluate_{name}" for name in ("alignment", "stories", "dialogue", "reading", "interleaved")}
     for name in PROGRAMS.keys() - shared:
         if name not in ("benchmarks/benchmark_import", "benchmarks/benchmark_training", "evaluation/reproduce_claims"):
             assert refused(name, *PROGRAMS[name]).startswith("this program runs in one process")

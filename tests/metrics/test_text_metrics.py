@@ -79,7 +79,7 @@ def test_of_several_truths_the_nearest_counts(metric, without_wordnet):
 
 
 def test_bleu_counts_words_of_all_truths():
-    # "the" twice and "cat", "sat" once each in one of the two; 4 words stand for 4, the nearer length.
+    # "the" twice and "cat" are in the one, "dog" is in the other; 4 words stand for 4, the nearer length.
     assert one(WordBLEU(), "the cat the dog", ["the cat sat the", "no dog"]) == pytest.approx(4 / 4)
 
 
