@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import BatchFeature
@@ -66,3 +66,94 @@ class InstructBlipReader(MiniGPT4Reader):
             qformer_attention_mask=inputs["qformer_attention_mask"],
             return_dict=True,
         ).pooler_output
+
+
+# Each stands behind the picture; `{question}` and `{answer}` are the data set's (appendix C).
+CAPTION_TEMPLATES = (
+    "A short image caption:",
+    "A short image description:",
+    "A photo of",
+    "An image that shows",
+    "Write a short description for the image.",
+    "Write a description for the photo.",
+    "Provide a description of what is presented in the photo.",
+    "Briefly describe the content of the image.",
+    "Can you briefly explain what you see in the image?",
+    "Could you use a few words to describe what you perceive in the photo?",
+    "Please provide a short depiction of the picture.",
+    "Using language, provide a short account of the image.",
+    "Use a few words to illustrate what is happening in the picture.",
+)
+QUESTION_TEMPLATES = (
+    "{question}",
+    "Question: {question}",
+    "{question} A short answer to the question is",
+    "Q: {question} A:",
+    "Question: {question} Short answer:",
+    "Given the image, answer the following question with no more than three words. {question}",
+    "Based on the image, respond to this question with a short answer: {question}. Answer:",
+    "Use the provided image to answer the question: {question} Provide your answer as short as possible:",
+    'What is the answer to the following question? "{question}"',
+    'The question "{question}" can be answered using the image. A short answer is',
+)
+ASKING_TEMPLATES = (
+    "Given the image, generate a question whose answer is: {answer}. Question:",
+    "Based on the image, provide a question with the answer: {answer}. Question:",
+    'Given the visual representation, create a question for which the answer is "{answer}".',
+    "From the image provided, craft a question that leads to the reply: {answer}. Question:",
+    "Considering the picture, come up with a question where the answer is: {answer}.",
+    "Taking the image into account, generate an question that has the answer: {answer}. Question:",
+)
+
+
+class DataSet(NamedTuple):
+    """One of the 26 data sets.
+
+    Args:
+        task: its group (figure 2).
+        held_out: whether the published model was judged on it without having seen it.
+        templates: of its prompts; empty where the data set's own instructions are the prompts.
+    """
+
+    task: str
+    held_out: bool
+    templates: tuple[str, ...]
+
+
+_SHORT = ("Question: {question} Short answer:",)
+# The held-out ones have the one prompt that they were judged by (appendix E).
+DATA_SETS = {
+    "COCO Caption": DataSet("captions", False, CAPTION_TEMPLATES),
+    "Web CapFilt": DataSet("captions", False, CAPTION_TEMPLATES),
+    "NoCaps": DataSet("captions", True, ("A short image description:",)),
+    "Flickr30K": DataSet("captions", True, ("A short image description:",)),
+    "TextCaps": DataSet("captions of text", False, CAPTION_TEMPLATES),
+    "VQAv2": DataSet("questions", False, QUESTION_TEMPLATES),
+    "VizWiz": DataSet("questions", True, _SHORT),
+    "OKVQA": DataSet("questions of knowledge", False, QUESTION_TEMPLATES),
+    "A-OKVQA": DataSet("questions of knowledge", False, QUESTION_TEMPLATES),
+    "ScienceQA": DataSet(
+        "questions of knowledge", True, ("Context: {context} Question: {question} Options: {options}. Answer:",)
+    ),
+    "OCR-VQA": DataSet("questions of text", False, QUESTION_TEMPLATES),
+    "TextVQA": DataSet("questions of text", True, ("OCR tokens: {tokens}. Question: {question} Short answer:",)),
+    "GQA": DataSet("visual reasoning", True, _SHORT),
+    "VSR": DataSet(
+        "visual reasoning", True, ('Based on the image, is this statement true or false? "{question}" Answer:',)
+    ),
+    "IconQA": DataSet("visual reasoning", True, ("Question: {question} Options: {options}. Short answer:",)),
+    "VQAv2 questions": DataSet("asking", False, ASKING_TEMPLATES),
+    "OKVQA questions": DataSet("asking", False, ASKING_TEMPLATES),
+    "A-OKVQA questions": DataSet("asking", False, ASKING_TEMPLATES),
+    "MSVD-QA": DataSet("questions of films", True, _SHORT),
+    "MSRVTT-QA": DataSet("questions of films", True, _SHORT),
+    "iVQA": DataSet("questions of films", True, _SHORT),
+    "Visual Dialog": DataSet("talks", True, ("Dialog history: {history}\n Question: {question} Short answer:",)),
+    "HatefulMemes": DataSet(
+        "classes", True, ('This is an image with: "{text}" written on it. Is it hateful? Answer:',)
+    ),
+    "LLaVA conversation": DataSet("instructions", False, ()),
+    "LLaVA detail": DataSet("instructions", False, ()),
+    "LLaVA reasoning": DataSet("instructions", False, ()),
+}
+"""The 26 data sets with the templates of their prompts (arXiv 2305.06500, appendices B, C and E)."""

@@ -1,6 +1,7 @@
 """MiniGPT-v2, TinyGPT-V, SPHINX, CogVLM and Qwen-VL: what is each one's own, computed here a second time."""
 
 import math
+from string import Formatter
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +15,7 @@ from minigpt5.readers.additions import VisualExpert, add_visual_experts
 from minigpt5.readers.cogvlm import published_cogvlm
 from minigpt5.readers.composed import ComposedConfig
 from minigpt5.readers.connectors import sincos_positions
+from minigpt5.readers.instructblip import DATA_SETS
 from minigpt5.readers.minigpt_v2 import published_minigpt_v2, task_prompt
 from minigpt5.readers.qwen_vl import format_box, parse_box, published_qwen_vl
 from minigpt5.readers.shapes import instructblip
@@ -391,3 +393,33 @@ def test_no_square_has_no_places():
             vision_config=hf.CLIPVisionConfig(**look),
             vision_feature_select_strategy="full",
         )
+
+
+# InstructBLIP
+
+
+def test_of_26_data_sets_half_are_held_out():
+    assert len(DATA_SETS) == 26 and sum(one.held_out for one in DATA_SETS.values()) == 13
+    # Held out are judged by one prompt; 13 of captions, 10 of questions and 6 that ask for one are trained with.
+    assert {len(one.templates) for one in DATA_SETS.values() if one.held_out} == {1}
+    assert {len(one.templates) for one in DATA_SETS.values() if not one.held_out} == {13, 10, 6, 0}
+    told = DATA_SETS["GQA"].templates[0].format(question="Who is it?")
+    assert told == "Question: Who is it? Short answer:"
+    places = {"question", "answer", "context", "options", "tokens", "history", "text"}
+    for one in DATA_SETS.values():
+        for template in one.templates:
+            assert {name for _, name, _, _ in Formatter().parse(template) if name} <= places
+
+
+def test_what_instructblip_s_q_former_sees_depends_on_the_instruction(families, pictures):
+    model, processor = families("instructblip")
+    reader = reader_of(model, add_vokens(model, processor, 4))
+
+    def features(words):
+        asked = [{"type": "image", "image": pictures[0]}, {"type": "text", "text": words}]
+        with torch.no_grad():
+            return reader.picture_features(reader.encode([[{"role": "user", "content": asked}]]))
+
+    first = features("Who is it?")
+    close(first, features("Who is it?"))
+    assert (first - features("Where is the red fox?")).abs().max() > 1e-4

@@ -1,0 +1,77 @@
+import pytest
+import torch
+import transformers as hf
+from families import LOOK, TEXT, Families, clip_pictures
+
+from minigpt5.joining import open_reader
+from minigpt5.readers import reader_of
+from minigpt5.readers.opening import open_model
+
+COMPOSE = "training/compose_reader"
+
+
+@pytest.fixture
+def parts(texts, tmp_path):
+    """Folders of a CLIP, of which only the ViT is wanted, and of a causal language model."""
+    torch.manual_seed(0)
+    clip = hf.CLIPConfig(vision_config=LOOK, text_config={"hidden_size": 8, "num_hidden_layers": 1, "vocab_size": 9})
+    hf.CLIPModel(clip).save_pretrained(tmp_path / "clip")
+    clip_pictures().save_pretrained(tmp_path / "clip")
+    tokenizer = Families(texts).tokenizer()
+    config = hf.PhiConfig(**TEXT | {"vocab_size": len(tokenizer)})
+    hf.PhiForCausalLM(config).save_pretrained(tmp_path / "phi")
+    tokenizer.save_pretrained(tmp_path / "phi")
+    return tmp_path
+
+
+def replies(folder, pictures):
+    reader = reader_of(*open_model(folder))
+    inputs = reader.encode(
+        [[{"role": "user", "content": [{"type": "image", "image": picture}]}] for picture in pictures]
+    )
+    with torch.no_grad():
+        return reader, reader.logits(reader.prefill(inputs).last[:, -1])
+
+
+def test_a_reader_is_made_of_an_encoder_and_a_language_model(run_program, parts, pictures, capsys):
+    out = parts / "out"
+    sources = ("--language_model", parts / "phi", "--encoders", parts / "clip", "--out", out)
+    run_program(COMPOSE, "--system", "llava-1.5", *sources, "--n_vokens", 3)
+    assert capsys.readouterr().out == f"{out}: LLaVA-1.5, 4 tokens a picture\n"
+    reader, told = replies(out, pictures[:2])
+    assert reader.n_vokens == 3 and (told[0] - told[1]).abs().max() > 1e-4
+    theirs = hf.CLIPModel.from_pretrained(parts / "clip").vision_model.state_dict()
+    own = reader.model.model.vision_tower.state_dict()
+    assert all(torch.equal(own[name], value.half().float()) for name, value in theirs.items())
+    assert reader.model.config.vision_config.image_mean == list(clip_pictures().image_mean)
+
+
+def test_minigpt_4_gives_its_encoder_q_former_and_projection(run_program, parts, pictures):
+    sources = ("--language_model", parts / "phi", "--blip2", "storyworld-mini", "--out", parts / "out")
+    mini, _ = open_reader("storyworld-mini")
+    width = mini.config.text_config.hidden_size
+    run_program(COMPOSE, "--system", "tinygpt-v", *sources, "--connector_options", f"{{width: {width}}}")
+    reader, told = replies(parts / "out", pictures[:2])
+    assert (told[0] - told[1]).abs().max() > 1e-4
+    first = reader.model.model.multi_modal_projector.first
+    assert torch.equal(first.weight, mini.language_projection.weight.half().float())
+
+
+def test_the_miniature_s_own_parts_make_another_system(run_program, parts, pictures):
+    mini = ("--language_model", "storyworld-mini", "--encoders", "storyworld-mini", "--out", parts / "out")
+    run_program(COMPOSE, "--system", "cogvlm", *mini, "--connector_options", "{width: 64}")
+    reader, told = replies(parts / "out", pictures[:2])
+    assert reader.n_vokens == 8 and (told[0] - told[1]).abs().max() > 1e-4
+
+
+def test_parts_that_do_not_fit_are_one_line(refused, parts):
+    sources = ("--language_model", parts / "phi", "--out", parts / "out")
+    told = refused(COMPOSE, "--system", "llava", *sources)
+    assert told == "llava cannot be composed of these parts: LLaVA has 1 encoder(s) of pictures, got 0\n"
+    told = refused(COMPOSE, "--system", "tinygpt-v", *sources)
+    assert told == "tinygpt-v cannot be composed of these parts: TinyGPT-V needs a BLIP-2 for its Q-Former\n"
+    told = refused(COMPOSE, "--system", "qwen-vl", *sources, "--encoders", parts / "nothing")
+    assert told.startswith(f"cannot open the encoder {parts / 'nothing'}: ")
+    told = refused(COMPOSE, "--system", "flamingo", *sources)
+    assert told.startswith("system is 'flamingo', must be one of llava, llava-1.5, minigpt-v2")
+    assert not (parts / "out").exists()
