@@ -6,7 +6,6 @@ asked. What a file says that its layout does not have is an error which names fi
 
 from __future__ import annotations
 
-import math
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ from minigpt5.data.layouts import caption_rows, chat_lines, existing, find_pictu
 from minigpt5.data.tasks import LOOK
 from minigpt5.evaluation.items import Item, checked, text_part, user_message
 from minigpt5.readers.prompts import Message
+from minigpt5.utils.boxes import parse_box
+from minigpt5.utils.checks import real_number
 from minigpt5.utils.json_files import field, read_json, shortened
 
 # LLaVA-1.5's, which asks for answers in VQA's form (arXiv 2310.03744, section 3.2).
@@ -28,7 +29,7 @@ APART = ("chat-llava", "coco", "vqa", "refcoco")
 def chat_items(data: Path, wording: str = WORDINGS["chat"], count: int | None = None) -> list[Item]:
     """The last reply of each conversation, a line of a file in the layout of chats.
 
-    StoryWorld's exports say what kind of question each is, which is then the task.
+    StoryWorld's exports say what kind of question each is, which is then the task. A reply that has a box asks for it.
 
     Raises:
         FileNotFoundError, ValueError: see `minigpt5.data.layouts`; where a reply shows a picture, or there is none.
@@ -40,7 +41,8 @@ def chat_items(data: Path, wording: str = WORDINGS["chat"], count: int | None = 
             raise ValueError(f"{place}: the reply shows a picture; what reads is asked for words alone")
         text = " ".join(part["text"] for part in reply["content"])
         task = field(line, "kind", str, place) if "kind" in line else "reply"
-        items.append(_item(number, task, _worded(question, wording), text=text, answers=(text,)))
+        prompt = _worded(question, wording)
+        items.append(_item(number, task, prompt, text=text, answers=(text,), box=parse_box(text)))
     return checked(items, str(data))
 
 
@@ -182,18 +184,18 @@ def refcoco_items(
         name, phrase = field(row, "img_id", str, place), field(row, "sents", str, place)
         size = [field(row, side, int, place) for side in ("width", "height")]
         bbox = field(row, "bbox", list, place)
-        if len(bbox) != 4 or not all(_is_number(value) for value in bbox) or min(*bbox[2:], *size) <= 0:
-            told = f"{shortened(bbox)} in a picture of {size[0]} by {size[1]}"
-            raise ValueError(f"{place}: bbox is {told}, expected left, top, width and height in pixels")
-        ends = [bbox[0], bbox[1], bbox[0] + bbox[2], bbox[1] + bbox[3]]
-        box = tuple(end / size[i % 2] for i, end in enumerate(ends))
+        try:
+            left, top, wide, high = (real_number("bbox", value) for value in bbox)
+            across, down = (real_number("the size", side, 1) for side in size)
+            if min(wide, high) <= 0:
+                raise ValueError("a box without an area")
+        except (TypeError, ValueError):
+            told = f"{shortened(bbox)} in a picture of {shortened(size)}"
+            raise ValueError(f"{place}: bbox is {told}, expected left, top, width and height in pixels") from None
+        box = (left / across, top / down, (left + wide) / across, (top + high) / down)
         picture = find_picture(images or data.parent, name[:27])
         items.append(_item(number, "grounding", _about(picture, wording.replace("{}", phrase)), box=box))
     return checked(items, str(data))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _about(picture: str, text: str) -> list[Message]:

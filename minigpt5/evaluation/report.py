@@ -88,8 +88,8 @@ def markdown(record: dict[str, Any]) -> str:
     parts = [f"# {record['title']}", _table(["", *tasks], rows)]
     if any("low" in entry for task in tasks.values() for entry in task["figures"].values()):
         parts.append(
-            "In brackets: 95 % bootstrap intervals, drawn over captions, stories or talks. Figures of whole sets of "
-            "pictures have none."
+            "In brackets: 95 % bootstrap intervals, drawn over captions, stories, talks or the pictures that are asked "
+            "about. Figures of whole sets of pictures have none."
         )
     for name, bounds in record["bounds"].items():
         figures = list(bounds["floor"])

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from minigpt5.evaluation.systems import cached_file, revision
-from minigpt5.joining import open_reader
-from minigpt5.loading import open_model
+from minigpt5.loading import open_model as open_pipeline
 from minigpt5.output import MiniGPT5PipelineOutput
 from minigpt5.readers import Reader, add_vokens, reader_of
+from minigpt5.readers.opening import open_model
 from minigpt5.readers.prompts import Prompt
 from minigpt5.readers.vokens import voken_ids
 from minigpt5.utils.processes import pick_device
@@ -64,9 +64,9 @@ def load_reader(config: ReaderSettings) -> Speaker:
     dtype = getattr(torch, config.dtype)
     index = Path(shipped_model(config.model)) / "model_index.json"
     if config.adapter is not None or index.exists() or cached_file(config.model, index.name):
-        return Speaker(open_model(config.model, config.adapter, dtype).reader)
+        return Speaker(open_pipeline(config.model, config.adapter, dtype).reader)
     with opening(f"the model {config.model}"):
-        model, processor = open_reader(config.model, dtype)
+        model, processor = open_model(config.model, dtype)
         if not voken_ids(getattr(processor, "tokenizer", processor)):
             # Replies without pictures never say it; readers have one by their making.
             processor = add_vokens(model, processor, n_vokens=1)

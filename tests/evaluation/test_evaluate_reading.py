@@ -44,6 +44,7 @@ def test_boxes_are_marked_too(asked, tmp_path, run_program):
     run_program(PROGRAM, *given)
     (task,) = tasks_of(tmp_path).values()
     assert task["items"] == 3 and {"low", "high"} < task["figures"]["answer_accuracy"].keys()
+    assert {"grounding_accuracy", "mean_iou"} < task["figures"].keys()
 
 
 def test_the_miniature_s_captions_name_what_pictures_show(asked, tmp_path, run_program):

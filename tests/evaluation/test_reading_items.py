@@ -15,6 +15,7 @@ from minigpt5.evaluation.reading_items import (
     vqa_items,
 )
 from minigpt5.storyworld.export import export_cc3m, export_chats
+from minigpt5.utils.boxes import parse_box
 
 QUESTION = {"question_id": 262148000, "image_id": 42, "question": "What colour is it?"}
 ANSWER = {"answer_id": 1, "answer": "red", "answer_confidence": "yes"}
@@ -88,11 +89,12 @@ def test_phrases_of_refcoco_have_boxes_in_shares_of_the_picture(tmp_path):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"bbox": [1, 2, 3]}, r"r.json, \[1\]: bbox is \[1, 2, 3\] in a picture of 640 by 480, expected left, top"),
+        ({"bbox": [1, 2, 3]}, r"r.json, \[1\]: bbox is \[1, 2, 3\] in a picture of \[640, 480\], expected left"),
         ({"bbox": [1, 2, 3, "4"]}, "bbox is"),
         ({"bbox": [1, 2, 0, 4]}, "bbox is"),
         ({"bbox": [1, 2, 3, float("nan")]}, "bbox is"),
-        ({"width": 0}, "in a picture of 0 by 480"),
+        ({"bbox": [1, 2, 3, 10**400]}, "bbox is"),
+        ({"width": 0}, r"in a picture of \[0, 480\]"),
         ({"sents": ["one"]}, r'r.json, \[1\]: sents is \["one"\], expected a string'),
     ],
 )
@@ -125,6 +127,8 @@ def test_storyworld_s_questions_say_what_kind_they_are(tmp_path):
     for task in ("question", "ground", "refer"):
         export_chats(task, tmp_path / task, "validation", 6)
     boxes, named = (chat_items(tmp_path / task / "validation.jsonl") for task in ("ground", "refer"))
+    assert all(item.box == parse_box(item.text) is not None for item in boxes)
+    assert {item.box for item in named} == {None}
     assert {item.task for item in boxes} == {"ground"} and {item.task for item in named} == {"refer"}
     asked = chat_items(tmp_path / "question/validation.jsonl", count=4)
     assert len(asked) == 4 and {item.task for item in asked} <= {
