@@ -54,10 +54,11 @@ def test_the_miniature_s_captions_name_what_pictures_show(asked, tmp_path, run_p
     assert task["figures"]["text_kind_accuracy"]["estimate"] == 1 and {"bleu_1", "cider"} < task["figures"].keys()
 
 
-def test_a_model_that_only_reads_answers_vqa_and_refcoco(texts, asked, tmp_path, run_program):
-    model, processor = Families(texts)("llava")
-    model.save_pretrained(tmp_path / "llava")
-    processor.save_pretrained(tmp_path / "llava")
+@pytest.mark.parametrize("family", ["llava", "composed_llava", "qwen2_5_vl"])
+def test_a_model_that_only_reads_answers_vqa_and_refcoco(texts, asked, tmp_path, run_program, family):
+    model, processor = Families(texts)(family)
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
     picture = asked / "cc3m/validation/000000000.png"
     for name in ("COCO_val2014_000000000042.jpg", "COCO_train2014_000000581857.jpg"):
         shutil.copy(picture, tmp_path / name)
@@ -71,7 +72,7 @@ def test_a_model_that_only_reads_answers_vqa_and_refcoco(texts, asked, tmp_path,
     }
     for name, content in files.items():
         (tmp_path / name).write_text(json.dumps(content))
-    given = ("--model", tmp_path / "llava", "--max-new-tokens", 3)
+    given = ("--model", tmp_path / "model", "--max-new-tokens", 3)
     vqa = ("--layout", "vqa", "--data", tmp_path / "q.json", "--annotations", tmp_path / "a.json")
     run_program(PROGRAM, *given, *vqa, "--out", tmp_path / "vqa")
     (task,) = tasks_of(tmp_path / "vqa").values()
