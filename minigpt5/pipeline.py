@@ -390,13 +390,21 @@ class MiniGPT5Pipeline(DiffusionPipeline):
             read = len(prompt_cache)
         else:
             raise ValueError(f"a prompt_cache is of one prompt, got {len(prompts)}")
-        length, context = read + inputs["input_ids"].shape[1], reader.context_length
-        if length + reader.n_vokens > context:
+        self.check_length(read + inputs["input_ids"].shape[1])
+        return inputs.to(self._execution_device)
+
+    def check_length(self, length: int) -> None:
+        """See that a prompt of so many tokens fits.
+
+        Raises:
+            PromptTooLongError: if it is longer than the model's context.
+        """
+        reader = self.reader
+        if length + reader.n_vokens > reader.context_length:
             raise PromptTooLongError(
-                f"the prompt is {length} tokens long, but the model's context holds {context}, "
+                f"the prompt is {length} tokens long, but the model's context holds {reader.context_length}, "
                 f"of which {reader.n_vokens} are kept for a picture; shorten it"
             )
-        return inputs.to(self._execution_device)
 
     @property
     def _callback_tensor_inputs(self) -> list[str]:
@@ -656,13 +664,16 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         return height, width
 
     def _set_guidance(self, guidance_scale: float | None) -> None:
+        self._guidance_scale = self._guidance(guidance_scale)
+        self._interrupt = False
+
+    def _guidance(self, guidance_scale: float | None) -> float:
         if self.guider is not None and guidance_scale is not None:
             raise ValueError(
                 f"a {type(self.guider).__name__} guides this pipeline: give the scale to it, or set guider to None"
             )
         scale = self.config["guidance_scale"] if guidance_scale is None else guidance_scale
-        self._guidance_scale = real_number("guidance_scale", scale, 0, 100)
-        self._interrupt = False
+        return real_number("guidance_scale", scale, 0, 100)
 
     def _steps(self, num_inference_steps: int | None) -> int:
         steps = self.config["num_inference_steps"] if num_inference_steps is None else num_inference_steps

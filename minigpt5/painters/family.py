@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from PIL import Image
 
 from minigpt5.painters.base import Painter
 from minigpt5.painters.schedules import NoiseSchedule, training_schedule
@@ -72,6 +73,25 @@ class TrainablePainter(Painter):
         else:
             latents = latents - (config.get("shift_factor") or 0)
         return latents * (config.get("scaling_factor") or 1)
+
+    def decode(self, latents: torch.Tensor, height: int, width: int) -> list[Image.Image]:
+        """Pictures of latents in the shape that callbacks see them in, such as those of a step on the way.
+
+        Args:
+            height, width: of the pictures, in pixels.
+        """
+        vae = self.pipeline.vae
+        config, latents = vae.config, latents / (vae.config.get("scaling_factor") or 1)
+        if config.get("latents_mean") is not None and config.get("latents_std") is not None:
+            mean, std = (latents.new_tensor(config[key]).view(1, -1, 1, 1) for key in ("latents_mean", "latents_std"))
+            latents = latents * std + mean
+        else:
+            latents = latents + (config.get("shift_factor") or 0)
+        return self.pipeline.image_processor.postprocess(self._decoded(latents.to(vae.dtype)), output_type="pil")
+
+    def _decoded(self, latents: torch.Tensor) -> torch.Tensor:
+        """What the VAE makes of its own latents."""
+        return self.pipeline.vae.decode(latents, return_dict=False)[0]
 
     def encode_captions(self, captions: Sequence[str], mask_padding: bool = False) -> dict[str, torch.Tensor]:
         """What the pipeline's own text encoders make of captions, by the names of `shapes`, and perhaps a `mask`.

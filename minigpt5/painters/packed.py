@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from PIL import Image
 
 from minigpt5.painters.family import TrainablePainter
 
@@ -34,6 +35,11 @@ class PackedPainter(TrainablePainter):
         factor = self.scale_factor
         latents = self.pipeline._unpack_latents(tokens, height * factor, width * factor, factor)
         return latents.view(len(tokens), self.channels, height, width)
+
+    def decode(self, latents: torch.Tensor, height: int, width: int) -> list[Image.Image]:
+        """See `TrainablePainter.decode`."""
+        latents = self.unpack(latents, height // self.scale_factor, width // self.scale_factor)
+        return super().decode(latents, height, width)
 
     def paint(self, conditioning: dict[str, torch.Tensor], *args: Any, **options: Any) -> list[Any]:
         """See `Painter.paint`; latents are packed on the way in and unpacked on the way out."""

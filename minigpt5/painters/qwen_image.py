@@ -18,6 +18,9 @@ class QwenImagePainter(PackedPainter):
         """Mean and log variance of a film of one picture, as of a picture."""
         return super().encode(pixels.unsqueeze(2)).squeeze(2)
 
+    def _decoded(self, latents: torch.Tensor) -> torch.Tensor:
+        return self.pipeline.vae.decode(latents.unsqueeze(2), return_dict=False)[0].squeeze(2)
+
     def inputs(self, conditioning: dict[str, torch.Tensor]) -> dict[str, Any]:
         """Features, and the mask of a caption's."""
         return super().inputs(conditioning) | {"encoder_hidden_states_mask": conditioning.get("mask")}

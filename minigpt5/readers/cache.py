@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 
 @dataclass
@@ -55,3 +59,57 @@ class ReaderCache:
         """Forget everything."""
         self.states = self.ids = self.mask = self.positions = self.source = None
         self.pictures = []
+
+    # Rows that come and go
+
+    @property
+    def joins(self) -> bool:
+        """Whether rows can be taken out and others put beside them: of every token keys and values are here."""
+        layers = getattr(self.states, "layers", [])
+        return bool(layers) and all(type(layer) is DynamicLayer and layer.is_initialized for layer in layers)
+
+    @property
+    def _ahead(self) -> int:
+        """Keys of a prefix, that are of no token."""
+        return self.states.get_seq_length() - len(self)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that keys and values take."""
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.states.layers)
+
+    def select(self, rows: Sequence[int]) -> ReaderCache:
+        """A copy that holds some rows alone, without the places on the left at which none of them has a token."""
+        rows = list(rows)
+        mask, ahead = self.mask[rows], self._ahead
+        empty = int((mask.cumsum(1) == 0).sum(1).min())
+        keep = [*range(ahead), *range(ahead + empty, ahead + len(self))]
+        states = DynamicCache()
+        for number, layer in enumerate(self.states.layers):
+            states.update(layer.keys[rows][:, :, keep], layer.values[rows][:, :, keep], number)
+        positions = self.positions[..., rows, :][..., empty:]
+        return ReaderCache(states, self.ids[rows][:, empty:], mask[:, empty:], positions)
+
+    @classmethod
+    def joined(cls, caches: Sequence[ReaderCache]) -> ReaderCache:
+        """All rows of several caches of one model, the shorter ones padded on the left."""
+        length = max(map(len, caches))
+        states = DynamicCache()
+        for number in range(len(caches[0].states.layers)):
+            layers = [(cache.states.layers[number], cache._ahead, length - len(cache)) for cache in caches]
+            keys = torch.cat([_padded(layer.keys, ahead, missing) for layer, ahead, missing in layers])
+            values = torch.cat([_padded(layer.values, ahead, missing) for layer, ahead, missing in layers])
+            states.update(keys, values, number)
+
+        def of_tokens(name: str, axis: int) -> torch.Tensor:
+            return torch.cat([pad(getattr(cache, name), (length - len(cache), 0)) for cache in caches], axis)
+
+        return cls(states, of_tokens("ids", 0), of_tokens("mask", 0), of_tokens("positions", -2))
+
+
+def _padded(states: torch.Tensor, ahead: int, missing: int) -> torch.Tensor:
+    """Keys or values `(batch, heads, length, width)` with places for more tokens, which are masked, behind a prefix."""
+    if not missing:
+        return states
+    nothing = states.new_zeros(*states.shape[:2], missing, states.shape[3])
+    return torch.cat([states[:, :, :ahead], nothing, states[:, :, ahead:]], dim=2)

@@ -221,9 +221,18 @@ class Reader(PromptEncoder):
             )
         (prompt,), (images,) = as_batch([prompt], [images])
         inputs, pictures = self.encode([prompt], [images]), conversation(prompt, images)[1]
-        keys = self._picture_keys(inputs, pictures)
+        return self.behind(cache, inputs, pictures, self.picture_keys(inputs, pictures), device)
+
+    def behind(
+        self, cache: ReaderCache, inputs: BatchFeature, pictures: list[Any], keys: list[bytes], device: torch.device
+    ) -> BatchFeature:
+        """`unread` of a prompt that is encoded already.
+
+        Args:
+            pictures, keys: the prompt's pictures, and their `picture_keys`.
+        """
         known, rest = len(cache.pictures), None
-        if keys[:known] == cache.pictures and (shared := self._shared(inputs["input_ids"], cache)):
+        if shared := self.held(cache, inputs, keys):
             rest = self._rest(inputs, shared, pictures[known:])
         if rest is None:
             cache.clear()
@@ -232,6 +241,14 @@ class Reader(PromptEncoder):
             cache.crop(shared)
         cache.pictures = keys
         return inputs if rest is None else rest
+
+    def held(self, cache: ReaderCache, inputs: BatchFeature, keys: list[bytes]) -> int:
+        """How many of a prompt's first tokens a cache holds, where it can be cut back to them.
+
+        Args:
+            keys: the `picture_keys` of the prompt's pictures.
+        """
+        return self._shared(inputs["input_ids"], cache) if keys[: len(cache.pictures)] == cache.pictures else 0
 
     def knows(self, cache: ReaderCache, device: torch.device) -> bool:
         """Whether a cache is empty, or was filled by this very model, as it is now, on such a device."""
@@ -269,7 +286,7 @@ class Reader(PromptEncoder):
             rest.update({name: alone[name] for name in alone if name in self._takes and name != "input_ids"})
         return rest
 
-    def _picture_keys(self, inputs: BatchFeature, pictures: list[Any]) -> list[bytes]:
+    def picture_keys(self, inputs: BatchFeature, pictures: list[Any]) -> list[bytes]:
         """What tells each picture of a prompt, and how it was read, from others."""
         rgb = [to_rgb(picture) for picture in pictures]
         return [hashlib.sha256(repr(image.size).encode() + image.tobytes()).digest() for image in rgb]

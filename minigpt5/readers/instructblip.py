@@ -40,11 +40,12 @@ class InstructBlipReader(MiniGPT4Reader):
     def _takes(self) -> set[str]:
         return {"pixel_values"}
 
-    def _picture_keys(self, inputs: BatchFeature, pictures: list[Any]) -> list[bytes]:
+    def picture_keys(self, inputs: BatchFeature, pictures: list[Any]) -> list[bytes]:
+        """Of a picture and what is asked of it."""
         if not pictures:
             return []
         asked = zip(inputs["qformer_input_ids"], inputs["qformer_attention_mask"].bool(), strict=True)
-        plain = super()._picture_keys(inputs, pictures)
+        plain = super().picture_keys(inputs, pictures)
         return [key + ids[there].numpy().tobytes() for key, (ids, there) in zip(plain, asked, strict=True)]
 
     def _rest(self, inputs: BatchFeature, shared: int, pictures: list[Any]) -> BatchFeature:

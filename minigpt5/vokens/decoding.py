@@ -4,17 +4,18 @@ When a row chooses `[IMG0]`, its other vokens are known: all of them go through 
 states that predict the vokens (the one that chose `[IMG0]`, then those at all vokens but the last) are the picture's
 features. Then the row goes on with text. A row of T text tokens and B pictures takes T + B forwards.
 
-All rows of a batch read equally many tokens in a step, so that nothing but a row's end is ever padded, and every row
+All rows of a batch read equally many tokens in a step, so that nothing but a row's ends is ever padded, and every row
 decodes as if it were alone, whatever its language model remembers by. While one row speaks, the blocks of others
-therefore go through voken by voken, in the same forwards as its words; what they give is the same.
+therefore go through voken by voken, in the same forwards as its words; what they give is the same. Where the model
+remembers keys and values of every token, rows may come and go between steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import cast
+from typing import Any, cast
 
 import torch
 from transformers import (
@@ -27,6 +28,7 @@ from transformers import (
 )
 
 from minigpt5.readers import Reader, ReaderCache
+from minigpt5.readers.generic import States
 from minigpt5.utils.checks import one_of, real_number, some_text, whole_number, yes_or_no
 from minigpt5.utils.offload import bring_to_device, take_off_device
 
@@ -107,6 +109,7 @@ class VokenEvent:
 class _Row:
     """One reply in the making."""
 
+    decoder: InterleavedDecoder
     index: int
     length: int
     pending: list[int] = field(default_factory=list)
@@ -181,36 +184,10 @@ class InterleavedDecoder:
             take_off_device(model)
 
     def _decode(self, inputs: BatchFeature, cache: ReaderCache) -> Iterator[TextEvent | VokenEvent]:
-        reader = self.reader
-        states = reader.prefill(inputs, cache)
-        rows = [_Row(i, length) for i, length in enumerate(cache.mask.sum(1).tolist())]
-
-        while True:
-            tokens = self._choose(reader.logits(states.last[:, -1]), rows)
-            for row, token in zip(rows, tokens, strict=True):
-                if row.done or row.pending:
-                    continue
-                yield from self._take(row, token)
-                if row.pending == reader.voken_ids:
-                    row.states = [states.features[row.index, -1:]]
-            feeding = [row for row in rows if row.pending]
-            if not feeding:
-                return
-            width = min(len(row.pending) for row in feeding)
-            ids, mask = self._next(rows, width, inputs["attention_mask"])
-            states = reader.extend(ids, mask, cache)
-            for row in feeding:
-                row.pending = row.pending[width:]
-                if not row.states:
-                    continue
-                row.states.append(states.features[row.index])
-                if not row.pending:
-                    yield VokenEvent(row.index, torch.cat(row.states)[:-1])
-                    row.run, row.said, row.states = [], "", []
-                    row.done = row.done or self._spent(row)
-            # A reply may end with a picture whose block still goes through voken by voken, beside the words of another.
-            if all(row.done and not row.pending for row in rows):
-                return
+        batch = DecodingBatch(self.reader)
+        batch.add(self, inputs, cache)
+        while batch.goes_on:
+            yield from batch.step()
 
     def _choose(self, logits: torch.Tensor, rows: list[_Row]) -> list[int]:
         """The next token of each row, `[IMG0]` only where a picture is allowed."""
@@ -219,7 +196,7 @@ class InterleavedDecoder:
         if config.image_mode == "never" or config.max_images == 0:
             logits[:, self.img0] = -torch.inf
         else:
-            full = [row.index for row in rows if row.images >= config.max_images]
+            full = [place for place, row in enumerate(rows) if row.images >= config.max_images]
             logits[full, self.img0] = -torch.inf
         if self.warp:
             longest = max(len(row.history) for row in rows)
@@ -285,11 +262,117 @@ class InterleavedDecoder:
         full = row.length + 1 + self.reader.n_vokens > self.reader.context_length
         return full or row.choices >= self.config.max_new_tokens
 
-    def _next(self, rows: list[_Row], width: int, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+
+class DecodingBatch:
+    """Rows that decode together, each as its own decoder says.
+
+    Args:
+        reader: what reads them all.
+    """
+
+    def __init__(self, reader: Reader):
+        self.reader, self.rows, self.cache = reader, [], ReaderCache()
+        # Of the last token that each row has read.
+        self.states: Any = None
+        self._count = 0
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is a row whose reply is not whole."""
+        return any(self._speaks(row) for row in self.rows)
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether a further prompt can be read beside the rows that are here."""
+        return not self.rows or self.cache.joins
+
+    def add(
+        self,
+        decoder: InterleavedDecoder,
+        inputs: BatchFeature,
+        cache: ReaderCache,
+        features: torch.Tensor | None = None,
+    ) -> list[int]:
+        """Read prompts and make rows of them; where rows are here already, see `takes_more`.
+
+        Args:
+            inputs, cache: as in `InterleavedDecoder.events`. The cache is the batch's from now on.
+            features: the `Reader.picture_features` of the prompts' pictures, where they are known.
+
+        Returns:
+            What events call these rows.
+        """
+        read = self.reader.prefill(inputs, cache, features)
+        states = States(read.last[:, -1:], read.features[:, -1:])
+        first = self._count
+        added = [_Row(decoder, i, length) for i, length in enumerate(cache.mask.sum(1).tolist(), first)]
+        if self.rows:
+            cache = ReaderCache.joined([self.cache, cache])
+            states = States(*(torch.cat(pair) for pair in zip(self.states, states, strict=True)))
+        self.rows, self.cache, self.states = [*self.rows, *added], cache, states
+        self._count += len(added)
+        return [row.index for row in added]
+
+    def remove(self, indices: Collection[int]) -> None:
+        """Forget rows, which may be in the middle of their replies."""
+        rest = [place for place, row in enumerate(self.rows) if row.index not in indices]
+        if len(rest) == len(self.rows):
+            return
+        self.rows = [self.rows[place] for place in rest]
+        if not rest:
+            self.cache, self.states = ReaderCache(), None
+        else:
+            self.cache = self.cache.select(rest)
+            self.states = States(*(states[rest] for states in self.states))
+
+    def whole(self) -> list[int]:
+        """The rows whose replies are whole."""
+        return [row.index for row in self.rows if not self._speaks(row)]
+
+    def read_by(self, index: int) -> ReaderCache:
+        """What one row has read."""
+        return self.cache.select([[row.index for row in self.rows].index(index)])
+
+    def step(self) -> Iterator[TextEvent | VokenEvent]:
+        """Choose the next token of each row that has none, and read on."""
+        tokens: list[int] = []
+        logits = self.reader.logits(self.states.last[:, -1])
+        for decoder, group in groupby(self.rows, lambda row: row.decoder):
+            rows = list(group)
+            tokens += decoder._choose(logits[len(tokens) : len(tokens) + len(rows)], rows)
+        for place, (row, token) in enumerate(zip(self.rows, tokens, strict=True)):
+            if row.done or row.pending:
+                continue
+            yield from row.decoder._take(row, token)
+            if row.pending == self.reader.voken_ids:
+                row.states = [self.states.features[place]]
+        feeding = [(place, row) for place, row in enumerate(self.rows) if row.pending]
+        if not feeding:
+            return
+        width = min(len(row.pending) for _, row in feeding)
+        states = self.reader.extend(*self._next(width), self.cache)
+        self.states = States(states.last[:, -1:], states.features[:, -1:])
+        for place, row in feeding:
+            row.pending = row.pending[width:]
+            if not row.states:
+                continue
+            row.states.append(states.features[place])
+            if not row.pending:
+                yield VokenEvent(row.index, torch.cat(row.states)[:-1])
+                row.run, row.said, row.states = [], "", []
+                row.done = row.done or row.decoder._spent(row)
+
+    @staticmethod
+    def _speaks(row: _Row) -> bool:
+        """Whether a reply is not whole; one may end with a picture whose block still goes through voken by voken."""
+        return not row.done or bool(row.pending)
+
+    def _next(self, width: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Ids and mask `(batch, width)` of what each row reads next; nothing, where its reply is over."""
         nothing = [self.reader.pad_token_id] * width
-        ids = [row.pending[:width] or nothing for row in rows]
-        mask = [[int(bool(row.pending))] * width for row in rows]
+        ids = [row.pending[:width] or nothing for row in self.rows]
+        mask = [[int(bool(row.pending))] * width for row in self.rows]
+        like = self.cache.mask
         return torch.tensor(ids, device=like.device), torch.tensor(mask, device=like.device, dtype=like.dtype)
 
 

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from diffusers import (
@@ -140,19 +141,23 @@ def test_latents_of_a_picture_are_decoded_to_it(painter):
         own = pipeline.vae.encode(pixels.unsqueeze(2)).latent_dist.mode().squeeze(2)
     else:
         own = pipeline.vae.encode(pixels).latent_dist.mode()
+    shown = painter.pack(latents) if hasattr(painter, "pack") else latents
     decode = pipeline.vae.decode
     features = {key: torch.zeros(2, *shape) for key, shape in painter.shapes().items()}
     sizes = {"height": painter.side, "width": painter.side, "num_inference_steps": 1, "output_type": "pt"}
 
     def end(owner, step, timestep, tensors):
-        return {"latents": painter.pack(latents) if hasattr(painter, "pack") else latents}
+        return {"latents": shown}
 
     pipeline.vae.decode = lambda z, *args, **kwargs: seen.append(z) or decode(z, *args, **kwargs)
     try:
-        painter.paint(features, callback_on_step_end=end, **sizes)
+        painted = painter.paint(features, callback_on_step_end=end, **sizes)
     finally:
         del pipeline.vae.decode
     torch.testing.assert_close(seen[0].reshape(own.shape), own, atol=1e-5, rtol=1e-4)
+    for picture, same in zip(painted, painter.decode(shown, painter.side, painter.side), strict=True):
+        levels = torch.from_numpy(np.asarray(same).copy()).permute(2, 0, 1) / 255
+        assert (levels - picture).abs().max() < 1 / 255
     torch.manual_seed(0)
     drawn = painter.latents(moments)
     assert torch.equal(drawn, latents) == (painter.name == "SanaPipeline")

@@ -241,7 +241,7 @@ def test_repetition_penalty_forbids_what_was_said(model, processor):
         decoder = InterleavedDecoder(reader_of(model, processor), DecodingConfig(repetition_penalty=penalty))
         logits = torch.full((1, len(processor.tokenizer)), 0.0)
         logits[0, a], logits[0, b] = 2.0, 1.5
-        return decoder._choose(logits, [_Row(0, length=1, history=[a])])
+        return decoder._choose(logits, [_Row(decoder, 0, length=1, history=[a])])
 
     assert ids(1.0) == [a] and ids(2.0) == [b]
 
