@@ -18,7 +18,7 @@ __version__ = "0.2.0"
 # Names are imported when they are first used: `import minigpt5` alone loads neither torch nor diffusers.
 _HOME = {
     "ComposedForConditionalGeneration": "minigpt5.readers.composed",
-    "ComposedProcessor": "minigpt5.readers.composed",
+    "ComposedProcessor": "minigpt5.readers.composed_processor",
     "DecodingConfig": "minigpt5.vokens.decoding",
     "ImageEvent": "minigpt5.pipeline",
     "MiniGPT4ForConditionalGeneration": "minigpt5.readers.minigpt4",
@@ -48,7 +48,8 @@ __all__ = [
 if TYPE_CHECKING:
     from minigpt5.output import MiniGPT5PipelineOutput
     from minigpt5.pipeline import ImageEvent, MiniGPT5Pipeline
-    from minigpt5.readers.composed import ComposedForConditionalGeneration, ComposedProcessor
+    from minigpt5.readers.composed import ComposedForConditionalGeneration
+    from minigpt5.readers.composed_processor import ComposedProcessor
     from minigpt5.readers.minigpt4 import MiniGPT4ForConditionalGeneration
     from minigpt5.readers.processor import MiniGPT5Processor
     from minigpt5.vokens.decoding import DecodingConfig, TextEvent

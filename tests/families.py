@@ -15,7 +15,7 @@ from transformers.utils import is_torchvision_greater_or_equal
 from minigpt5 import MiniGPT4ForConditionalGeneration, MiniGPT5Processor
 from minigpt5.readers.additions import VisualExpert
 from minigpt5.readers.cogvlm import COGVLM
-from minigpt5.readers.composed import compose
+from minigpt5.readers.compose import compose
 from minigpt5.readers.llava import LLAVA_15
 from minigpt5.readers.minigpt_v2 import MINIGPT_V2
 from minigpt5.readers.qwen_vl import QWEN_VL

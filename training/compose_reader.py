@@ -16,7 +16,7 @@ from transformers import AutoImageProcessor, AutoModel, PreTrainedModel
 
 from minigpt5.joining import open_reader
 from minigpt5.readers import add_vokens
-from minigpt5.readers.composed import compose
+from minigpt5.readers.compose import compose
 from minigpt5.readers.systems import SYSTEMS
 from minigpt5.readers.vokens import voken_ids
 from minigpt5.training.results import save_result

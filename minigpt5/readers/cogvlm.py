@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from transformers import CLIPVisionConfig, LlamaConfig
 
-from minigpt5.readers.composed import ComposedForConditionalGeneration, System
+from minigpt5.readers.compose import System
+from minigpt5.readers.composed import ComposedForConditionalGeneration
 
 # Of the published code for conversations.
 CHAT_TEMPLATE = """\

@@ -1,22 +1,17 @@
 """Vision-language models of parts: encoders of pictures, a connector and a language model, all three of transformers.
 
-LLaVA of transformers, of which everything but the connector may be another: several encoders, a Q-Former, any connector
-of `CONNECTORS`, and layers of the language model that know pictures from words. A system of the field is a `System`,
-one file each beside this one; `compose` makes a model of it from parts that are there.
+LLaVA of transformers, of which everything may be another: several encoders, a Q-Former, any connector of `CONNECTORS`,
+and layers of the language model that know pictures from words. `minigpt5.readers.compose` makes them of parts that are
+there; a system of the field is one file each beside this one.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 from huggingface_hub.dataclasses import strict
-from PIL import Image, ImageOps
 from torch import nn
 from torch.nn.functional import interpolate
 from transformers import (
@@ -33,19 +28,13 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaModel,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    ProcessorMixin,
 )
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.tokenization_utils_base import AddedToken
 
-from minigpt5.readers.additions import VisualExpert, add_post_norms, add_visual_experts
+from minigpt5.readers.additions import add_post_norms, add_visual_experts
+from minigpt5.readers.composed_processor import ComposedProcessor
 from minigpt5.readers.connectors import CONNECTORS, Connector
 from minigpt5.readers.generic import Reader
-
-# Around what a picture does not fill of a square: the mean of CLIP's pictures.
-MARGIN = (123, 117, 104)
 
 
 @strict
@@ -169,11 +158,9 @@ class ComposedModel(LlavaModel):
 
     def _seen(self, tower: Any, pixels: torch.Tensor) -> torch.Tensor:
         config, first, layer = tower.config, self.config.vision_config, self.config.vision_feature_layer
-        if getattr(config, "image_mean", None) != getattr(first, "image_mean", None):
-            (mean, std), (own_mean, own_std) = (
-                [pixels.new_tensor(getattr(each, name)).view(3, 1, 1) for name in ("image_mean", "image_std")]
-                for each in (first, config)
-            )
+        norms = [getattr(each, name, None) for each in (first, config) for name in ("image_mean", "image_std")]
+        if None not in norms and norms[:2] != norms[2:]:
+            mean, std, own_mean, own_std = (pixels.new_tensor(norm).view(3, 1, 1) for norm in norms)
             pixels = (pixels * std + mean - own_mean) / own_std
         # Encoders of patches whose positions can be stretched see as many as the first one does.
         side = _grid(first) * config.patch_size if config.model_type == "dinov2" else config.image_size
@@ -255,72 +242,6 @@ class ComposedForConditionalGeneration(LlavaForConditionalGeneration):
         return self.model.positions(ids, model_kwargs.get("attention_mask"))
 
 
-class ComposedProcessor(ProcessorMixin):
-    """An image processor and a tokenizer; a picture's mark is repeated as often as the connector makes tokens.
-
-    Args:
-        image_processor: that makes squares of one size, the first encoder's.
-        tokenizer: with `image_token` among its special tokens.
-        image_seq_length: tokens of a picture, the model's.
-        sub_pictures: whether a picture is read as five: the whole one padded to a square, and its four quarters
-            (SPHINX, arXiv 2311.07575, section 3.4).
-        image_token: what stands for a picture in a text.
-        chat_template: how conversations are written.
-    """
-
-    def __init__(
-        self,
-        image_processor,
-        tokenizer,
-        image_seq_length: int = 576,
-        sub_pictures: bool = False,
-        image_token: str = "<image>",
-        chat_template: str | None = None,
-    ):
-        self.image_seq_length, self.sub_pictures, self.image_token = image_seq_length, sub_pictures, image_token
-        self.image_token_id = tokenizer.convert_tokens_to_ids(image_token)
-        super().__init__(image_processor, tokenizer, chat_template=chat_template)
-
-    @property
-    def model_input_names(self) -> list[str]:
-        """What a model is given of its output."""
-        return ["input_ids", "attention_mask", "pixel_values"]
-
-    def __call__(
-        self, images: Any = None, text: str | Sequence[str] = (), return_tensors: str | None = None, **kwargs: Any
-    ) -> BatchFeature:
-        """Texts and the pictures of their marks, a list or a list of lists, as the model's inputs.
-
-        Args:
-            kwargs: of the tokenizer.
-
-        Raises:
-            ValueError: if there are fewer or more pictures than marks.
-        """
-        texts = [text] if isinstance(text, str) else list(text)
-        rows = images if isinstance(images, (list, tuple)) else [] if images is None else [images]
-        pictures = [one for row in rows for one in (row if isinstance(row, (list, tuple)) else [row])]
-        marks = sum(each.count(self.image_token) for each in texts)
-        if marks != len(pictures):
-            raise ValueError(f"the text has {marks} mark(s) {self.image_token} but {len(pictures)} picture(s) came")
-        views = [view for picture in pictures for view in self.views(picture)]
-        every = self.image_token * self.image_seq_length * (5 if self.sub_pictures else 1)
-        made = dict(self.tokenizer([each.replace(self.image_token, every) for each in texts], **kwargs))
-        if views:
-            made["pixel_values"] = self.image_processor(views, return_tensors=return_tensors)["pixel_values"]
-        return BatchFeature(made, tensor_type=return_tensors)
-
-    def views(self, picture: Image.Image) -> list[Image.Image]:
-        """The pictures that one is read as."""
-        if not self.sub_pictures:
-            return [picture]
-        size: Any = self.image_processor.size
-        side = size["height"] if "height" in size else size["shortest_edge"]
-        square = ImageOps.pad(picture, (2 * side, 2 * side), Image.Resampling.BICUBIC, color=MARGIN)
-        corners = [(0, 0), (side, 0), (0, side), (side, side)]
-        return [square, *(square.crop((x, y, x + side, y + side)) for x, y in corners)]
-
-
 class ComposedReader(Reader):
     """Knows where a model with visual experts has the patches of a picture stand."""
 
@@ -332,154 +253,3 @@ class ComposedReader(Reader):
 AutoConfig.register(ComposedConfig.model_type, ComposedConfig)
 AutoModelForImageTextToText.register(ComposedConfig, ComposedForConditionalGeneration)
 AutoProcessor.register(ComposedConfig, ComposedProcessor)
-
-
-@dataclass(frozen=True)
-class System:
-    """What a system of the field is, whatever sizes its parts have.
-
-    Args:
-        name: what it is called.
-        chat_template: how its conversations are written, `<image>` for a picture; `None` is MiniGPT-4's dialogue.
-        settings: of `ComposedConfig`, besides the parts' configurations.
-        encoders: how many it has.
-        text_settings: what the language model's configuration has to say.
-        sub_pictures: whether a picture is read as five, see `ComposedProcessor`.
-        special_tokens: of its conversations, which the tokenizer is to have.
-    """
-
-    name: str
-    chat_template: str | None
-    settings: Mapping[str, Any]
-    encoders: int = 1
-    text_settings: Mapping[str, Any] = field(default_factory=dict)
-    sub_pictures: bool = False
-    special_tokens: tuple[str, ...] = ()
-
-    def config(self, text: Any, *encoders: Any, **settings: Any) -> ComposedConfig:
-        """The configuration of a model with such parts.
-
-        Args:
-            text, encoders: configurations of transformers; one encoder beside the first is told by its dictionary.
-            settings: in the place of the system's own.
-
-        Raises:
-            ValueError: for another number of encoders, or what `ComposedConfig` does not take.
-        """
-        if len(encoders) != self.encoders:
-            raise ValueError(f"{self.name} has {self.encoders} encoder(s) of pictures, got {len(encoders)}")
-        first, *more = encoders
-        settings = {**self.settings, **settings}
-        text = copy.deepcopy(text)
-        for name, value in self.text_settings.items():
-            setattr(text, name, value)
-        return ComposedConfig(
-            text_config=text,
-            vision_config=first,
-            more_vision_configs=[each.to_dict() for each in more] or None,
-            tie_word_embeddings=text.tie_word_embeddings,
-            **settings,
-        )
-
-    def empty(self, text: Any, *encoders: Any, **settings: Any) -> ComposedForConditionalGeneration:
-        """A model of such parts on the meta device, to be counted."""
-        with init_empty_weights(include_buffers=False):
-            return ComposedForConditionalGeneration(self.config(text, *encoders, **settings))
-
-    def processor(
-        self, config: ComposedConfig, image_processor: Any, tokenizer: PreTrainedTokenizerBase
-    ) -> ComposedProcessor:
-        """The processor of a model."""
-        return ComposedProcessor(
-            image_processor, tokenizer, config.image_seq_length, self.sub_pictures, chat_template=self.chat_template
-        )
-
-
-@torch.no_grad()
-def compose(
-    system: System,
-    language_model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    encoders: Sequence[PreTrainedModel],
-    image_processor: Any,
-    blip2: Any = None,
-    seed: int = 0,
-    **settings: Any,
-) -> tuple[ComposedForConditionalGeneration, ComposedProcessor]:
-    """A model of a system from parts that are there, and its processor; only what stands between them is new.
-
-    The parts' weights are used, not copied. Visual experts begin as the language model's own matrices.
-
-    Args:
-        language_model: a causal language model.
-        tokenizer: its tokenizer, to which the picture's mark is added.
-        encoders: of pictures, without the one that a Q-Former reads.
-        image_processor: of the first encoder.
-        blip2: a BLIP-2 or MiniGPT-4, whose encoder, Q-Former and, where it fits, projection are taken.
-        seed: of what is new.
-        settings: of `ComposedConfig`, in the place of the system's own.
-
-    Raises:
-        ValueError: for too few or too many encoders, or a Q-Former that is missing or has no use.
-    """
-    needs = system.settings["connector"] in ("two_projections", "mixed")
-    if needs != (blip2 is not None):
-        raise ValueError(f"{system.name} {'needs a BLIP-2 for its Q-Former' if needs else 'has no Q-Former'}")
-    if needs:
-        encoders = [*encoders, blip2.vision_model]
-        settings |= {"qformer_config": blip2.config.qformer_config.to_dict()}
-        settings |= {"num_query_tokens": blip2.config.num_query_tokens}
-    marks = ["<image>", *system.special_tokens]
-    tokenizer.add_tokens([AddedToken(mark, special=True, normalized=False) for mark in marks])
-    head: Any = language_model.get_output_embeddings()
-    config = system.config(
-        language_model.config,
-        *(each.config for each in encoders),
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        lm_head_bias=head.bias is not None,
-        **settings,
-    )
-    with init_empty_weights(include_buffers=False):
-        model = ComposedForConditionalGeneration(config)
-    body = model.model
-    _take(model.lm_head, head)
-    _take(body.language_model, language_model.base_model)
-    for own, given in zip([body.vision_tower, *body.more_vision_towers], encoders, strict=True):
-        _take(own, given)
-    if needs:
-        _take(body.qformer, blip2.qformer)
-        body.query_tokens = blip2.query_tokens
-        first = getattr(body.multi_modal_projector, "first", None)
-        if first is not None and first.weight.shape == blip2.language_projection.weight.shape:
-            _take(first, blip2.language_projection)
-    dtype, device = head.weight.dtype, head.weight.device
-    new = [each for each in model.modules() if any(one.is_meta for one in each.parameters(recurse=False))]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for module in new:
-            module.to_empty(device="cpu", recurse=False)
-        for module in new:
-            model._init_weights(module)
-    for module in new:
-        module.to(device, dtype)
-    for module in model.modules():
-        if isinstance(module, VisualExpert):
-            module.vision.load_state_dict(module.language.state_dict())
-    model.tie_weights()
-    table: Any = model.get_input_embeddings()
-    if len(tokenizer) > len(table.weight):
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    if language_model.generation_config is not None:
-        model.generation_config = copy.deepcopy(language_model.generation_config)
-    return model.eval(), system.processor(config, image_processor, tokenizer)
-
-
-def _take(own: nn.Module, given: nn.Module) -> None:
-    """Put a part's weights into a module without memory, which may have more."""
-    state = given.state_dict()
-    for name, module in own.named_modules():
-        if isinstance(module, VisualExpert):
-            for kind in ("weight", "bias"):
-                if f"{name}.{kind}" in state:
-                    state[f"{name}.language.{kind}"] = state.pop(f"{name}.{kind}")
-    own.load_state_dict(state, strict=False, assign=True)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from transformers import LlamaConfig
 
-from minigpt5.readers.composed import ComposedForConditionalGeneration, System
+from minigpt5.readers.compose import System
+from minigpt5.readers.composed import ComposedForConditionalGeneration
 from minigpt5.readers.shapes import clip_large
 
 # `USER: … ASSISTANT: …`, pictures first and on a line of their own (published code, conversation "vicuna_v1").

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from transformers import LlamaConfig
 
-from minigpt5.readers.composed import ComposedForConditionalGeneration, System
+from minigpt5.readers.compose import System
+from minigpt5.readers.composed import ComposedForConditionalGeneration
 from minigpt5.readers.shapes import eva_clip_giant
 from minigpt5.utils.checks import one_of
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from transformers import CLIPVisionConfig, Qwen2Config
 
-from minigpt5.readers.composed import ComposedForConditionalGeneration, System
+from minigpt5.readers.compose import System
+from minigpt5.readers.composed import ComposedForConditionalGeneration
 
 # ChatML, with pictures between `<img>` and `</img>` (section 3.3, and appendix B).
 CHAT_TEMPLATE = """\

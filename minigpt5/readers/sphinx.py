@@ -13,7 +13,8 @@ from collections.abc import Mapping
 import torch
 from transformers import ConvNextConfig, Dinov2Config, LlamaConfig
 
-from minigpt5.readers.composed import ComposedForConditionalGeneration, System
+from minigpt5.readers.compose import System
+from minigpt5.readers.composed import ComposedForConditionalGeneration
 from minigpt5.readers.shapes import blip2_qformer, clip_large, eva_clip_giant
 from minigpt5.utils.checks import real_number
 from minigpt5.utils.integrity import few

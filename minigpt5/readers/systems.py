@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minigpt5.readers.cogvlm import COGVLM
-from minigpt5.readers.composed import System
+from minigpt5.readers.compose import System
 from minigpt5.readers.llava import LLAVA, LLAVA_15
 from minigpt5.readers.minigpt_v2 import MINIGPT_V2
 from minigpt5.readers.qwen_vl import QWEN_VL

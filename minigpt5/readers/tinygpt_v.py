@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from transformers import PhiConfig
 
-from minigpt5.readers.composed import ComposedForConditionalGeneration, System
+from minigpt5.readers.compose import System
+from minigpt5.readers.composed import ComposedForConditionalGeneration
 from minigpt5.readers.shapes import blip2_qformer, eva_clip_giant
 
 TINYGPT_V = System(

@@ -7,7 +7,8 @@ from families import LOOK, Families, clip_pictures
 
 from minigpt5 import MiniGPT5Pipeline
 from minigpt5.joining import open_reader
-from minigpt5.readers.composed import ComposedConfig, ComposedForConditionalGeneration, compose
+from minigpt5.readers.compose import compose
+from minigpt5.readers.composed import ComposedConfig, ComposedForConditionalGeneration
 from minigpt5.readers.llava import LLAVA, LLAVA_15, published_llava
 
 TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 99}

@@ -1,0 +1,169 @@
+"""Systems of the field as what they are made of, and models of them composed of parts that are there."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.tokenization_utils_base import AddedToken
+
+from minigpt5.readers.additions import VisualExpert
+from minigpt5.readers.composed import ComposedConfig, ComposedForConditionalGeneration
+from minigpt5.readers.composed_processor import ComposedProcessor
+
+
+@dataclass(frozen=True)
+class System:
+    """What a system of the field is, whatever sizes its parts have.
+
+    Args:
+        name: what it is called.
+        chat_template: how its conversations are written, `<image>` for a picture; `None` is MiniGPT-4's dialogue.
+        settings: of `ComposedConfig`, besides the parts' configurations.
+        encoders: how many it has.
+        text_settings: what the language model's configuration has to say.
+        sub_pictures: whether a picture is read as five, see `ComposedProcessor`.
+        special_tokens: of its conversations, which the tokenizer is to have.
+    """
+
+    name: str
+    chat_template: str | None
+    settings: Mapping[str, Any]
+    encoders: int = 1
+    text_settings: Mapping[str, Any] = field(default_factory=dict)
+    sub_pictures: bool = False
+    special_tokens: tuple[str, ...] = ()
+
+    def config(self, text: Any, *encoders: Any, **settings: Any) -> ComposedConfig:
+        """The configuration of a model with such parts.
+
+        Args:
+            text, encoders: configurations of transformers; one encoder beside the first is told by its dictionary.
+            settings: in the place of the system's own.
+
+        Raises:
+            ValueError: for another number of encoders, or what `ComposedConfig` does not take.
+        """
+        if len(encoders) != self.encoders:
+            raise ValueError(f"{self.name} has {self.encoders} encoder(s) of pictures, got {len(encoders)}")
+        first, *more = encoders
+        settings = {**self.settings, **settings}
+        text = copy.deepcopy(text)
+        for name, value in self.text_settings.items():
+            setattr(text, name, value)
+        return ComposedConfig(
+            text_config=text,
+            vision_config=first,
+            more_vision_configs=[each.to_dict() for each in more] or None,
+            tie_word_embeddings=text.tie_word_embeddings,
+            **settings,
+        )
+
+    def empty(self, text: Any, *encoders: Any, **settings: Any) -> ComposedForConditionalGeneration:
+        """A model of such parts on the meta device, to be counted."""
+        with init_empty_weights(include_buffers=False):
+            return ComposedForConditionalGeneration(self.config(text, *encoders, **settings))
+
+    def processor(
+        self, config: ComposedConfig, image_processor: Any, tokenizer: PreTrainedTokenizerBase
+    ) -> ComposedProcessor:
+        """The processor of a model."""
+        return ComposedProcessor(
+            image_processor, tokenizer, config.image_seq_length, self.sub_pictures, chat_template=self.chat_template
+        )
+
+
+@torch.no_grad()
+def compose(
+    system: System,
+    language_model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    encoders: Sequence[PreTrainedModel],
+    image_processor: Any,
+    blip2: Any = None,
+    seed: int = 0,
+    **settings: Any,
+) -> tuple[ComposedForConditionalGeneration, ComposedProcessor]:
+    """A model of a system from parts that are there, and its processor; only what stands between them is new.
+
+    The parts' weights are used, not copied. Visual experts begin as the language model's own matrices.
+
+    Args:
+        language_model: a causal language model.
+        tokenizer: its tokenizer, to which the picture's mark is added.
+        encoders: of pictures, without the one that a Q-Former reads.
+        image_processor: of the first encoder.
+        blip2: a BLIP-2 or MiniGPT-4, whose encoder, Q-Former and, where it fits, projection are taken.
+        seed: of what is new.
+        settings: of `ComposedConfig`, in the place of the system's own.
+
+    Raises:
+        ValueError: for too few or too many encoders, or a Q-Former that is missing or has no use.
+    """
+    needs = system.settings["connector"] in ("two_projections", "mixed")
+    if needs != (blip2 is not None):
+        raise ValueError(f"{system.name} {'needs a BLIP-2 for its Q-Former' if needs else 'has no Q-Former'}")
+    if needs:
+        encoders = [*encoders, blip2.vision_model]
+        settings |= {"qformer_config": blip2.config.qformer_config.to_dict()}
+        settings |= {"num_query_tokens": blip2.config.num_query_tokens}
+    marks = ["<image>", *system.special_tokens]
+    tokenizer.add_tokens([AddedToken(mark, special=True, normalized=False) for mark in marks])
+    head: Any = language_model.get_output_embeddings()
+    config = system.config(
+        language_model.config,
+        *(each.config for each in encoders),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        lm_head_bias=head.bias is not None,
+        **settings,
+    )
+    with init_empty_weights(include_buffers=False):
+        model = ComposedForConditionalGeneration(config)
+    body = model.model
+    _take(model.lm_head, head)
+    _take(body.language_model, language_model.base_model)
+    for own, given in zip([body.vision_tower, *body.more_vision_towers], encoders, strict=True):
+        _take(own, given)
+    if needs:
+        _take(body.qformer, blip2.qformer)
+        body.query_tokens = blip2.query_tokens
+        first = getattr(body.multi_modal_projector, "first", None)
+        if first is not None and first.weight.shape == blip2.language_projection.weight.shape:
+            _take(first, blip2.language_projection)
+    dtype, device = head.weight.dtype, head.weight.device
+    new = [each for each in model.modules() if any(one.is_meta for one in each.parameters(recurse=False))]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module in new:
+            module.to_empty(device="cpu", recurse=False)
+        for module in new:
+            model._init_weights(module)
+    for module in new:
+        module.to(device, dtype)
+    for module in model.modules():
+        if isinstance(module, VisualExpert):
+            module.vision.load_state_dict(module.language.state_dict())
+    model.tie_weights()
+    table: Any = model.get_input_embeddings()
+    if len(tokenizer) > len(table.weight):
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    if language_model.generation_config is not None:
+        model.generation_config = copy.deepcopy(language_model.generation_config)
+    return model.eval(), system.processor(config, image_processor, tokenizer)
+
+
+def _take(own: nn.Module, given: nn.Module) -> None:
+    """Put a part's weights into a module without memory, which may have more."""
+    state = given.state_dict()
+    for name, module in own.named_modules():
+        if isinstance(module, VisualExpert):
+            for kind in ("weight", "bias"):
+                if f"{name}.{kind}" in state:
+                    state[f"{name}.language.{kind}"] = state.pop(f"{name}.{kind}")
+    own.load_state_dict(state, strict=False, assign=True)
