@@ -403,10 +403,10 @@ class Families:
         return compose(MINIGPT_V2, *parts, [encoder], clip_pictures(56))
 
     def tinygpt_v(self, tied):
-        blip2, processor = self.minigpt4(tied)
+        blip2, _ = self.minigpt4(tied)
         parts = self.language_model("Phi", tied, self.tokenizer(), partial_rotary_factor=0.5)
         options = {"connector_options": {"width": 32}}
-        return compose(TINYGPT_V, *parts, [], processor.image_processor, blip2, **options)
+        return compose(TINYGPT_V, *parts, [], clip_pictures(64), blip2, **options)
 
     def sphinx(self, tied):
         encoders = [
