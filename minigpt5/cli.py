@@ -1,4 +1,4 @@
-"""The command line: `minigpt5 story` tells a story in pictures, `minigpt5 reply` answers one prompt.
+"""The command line: `minigpt5 story` tells a story in pictures, `reply` answers one prompt, `serve` many over HTTP.
 
 Arguments and files are checked before torch is imported, so that help and errors come at once.
 """
@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -27,6 +28,7 @@ from minigpt5.utils.programs import ProgramError, one_line, opening
 
 MINIATURE = "storyworld-mini"
 REPLY_RECORD, ADAPTER_RECORD = "reply.json", "adapter.json"
+API_KEY = "MINIGPT5_API_KEY"
 
 
 class Parser(argparse.ArgumentParser):
@@ -231,6 +233,7 @@ def build_parser() -> Parser:
         )
     add_import(commands)
     add_join(commands)
+    add_serve(commands)
     return parser
 
 
@@ -296,6 +299,86 @@ def run_join(arguments: argparse.Namespace) -> None:
         source = getattr(arguments, kind)
         say(f"licence of {source}: {licence(source)}")
     say(arguments.out)
+
+
+def add_serve(commands) -> None:
+    """`minigpt5 serve`."""
+    serving = commands.add_parser(
+        "serve",
+        help="answer requests over HTTP",
+        description="Answer requests over HTTP in OpenAI's shapes: /v1/chat/completions, /v1/responses, "
+        "/v1/images/generations. Requests that come together are answered together. The environment variable "
+        f"{API_KEY} sets a key that they must show. SIGTERM ends it once all are answered.",
+        epilog="example: minigpt5 serve storyworld-mini --port 8000",
+    )
+    serving.set_defaults(run=run_serve)
+    serving.add_argument(
+        "model", metavar="MODEL", type=model_name, help="a shipped model, a pipeline's folder or a hub repository"
+    )
+    serving.add_argument(
+        "--adapter", type=adapter_folder, metavar="FOLDER", help="what training made beside that model"
+    )
+    serving.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="of all weights (default: float32)",
+    )
+    serving.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="to listen at (default: 127.0.0.1)")
+    serving.add_argument(
+        "--port", type=whole_number(0, 65535), default=8000, metavar="N", help="to listen at (default: 8000)"
+    )
+    limits = {
+        "batch-size": (1, 8, "replies that are decoded together, and pictures that are painted together"),
+        "queue-size": (1, 64, "requests that may wait; more are told to come again"),
+        "timeout": (1, 300, "seconds that a reply may take"),
+        "max-new-tokens": (1, None, "tokens of a reply"),
+        "max-images": (0, 4, "pictures of a reply"),
+        "cache-mb": (0, 256, "memory for what was read before"),
+    }
+    for name, (least, value, text) in limits.items():
+        told = "what the model holds" if value is None else value
+        serving.add_argument(
+            f"--{name}", type=whole_number(least), default=value, metavar="N", help=f"{text} (default: {told})"
+        )
+    serving.add_argument(
+        "--allow-urls", action="store_true", help="fetch pictures from public http and https addresses"
+    )
+    serving.add_argument("--log-prompts", action="store_true", help="write what is asked and answered to the log")
+
+
+def run_serve(arguments: argparse.Namespace) -> None:
+    """Open the model and answer requests until SIGTERM."""
+    import socket
+
+    missing = [name for name in ("fastapi", "uvicorn", "prometheus_client") if find_spec(name) is None]
+    if missing:
+        raise ProgramError(f"serving needs {', '.join(missing)}: pip install 'minigpt5[service]'")
+    names = ("batch_size", "queue_size", "timeout", "max_new_tokens", "max_images", "cache_mb")
+    address = (arguments.host, arguments.port)
+    # Before the model is opened, which takes longer.
+    with as_program_error(OSError, f"cannot listen at {arguments.host}, port {arguments.port}: "):
+        family = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0][0]
+        listening = socket.create_server(address, family=family, backlog=2048)
+    with listening:
+        import torch
+
+        from minigpt5.loading import open_model
+        from minigpt5.service.app import ServiceSettings, serve
+        from minigpt5.service.engine import Limits
+        from minigpt5.service.pictures import PictureLimits
+
+        quiet_libraries()
+        pipe = open_model(arguments.model, arguments.adapter, getattr(torch, arguments.dtype))
+        settings = ServiceSettings(
+            model=Path(arguments.model).name,
+            api_key=os.environ.get(API_KEY) or None,
+            pictures=PictureLimits(allow_urls=arguments.allow_urls),
+            log_prompts=arguments.log_prompts,
+        )
+        host, port = listening.getsockname()[:2]
+        say(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+        serve(pipe, listening, Limits(**{name: getattr(arguments, name) for name in names}), settings)
 
 
 def add_import(commands) -> None:
@@ -462,7 +545,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = build_parser().parse_args(argv)
         # A question about a picture need not name anything itself.
         if (
-            arguments.model == MINIATURE
+            "prompt" in arguments
+            and arguments.model == MINIATURE
             and not arguments.adapter
             and (arguments.run is run_story or not arguments.image)
         ):

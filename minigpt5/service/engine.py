@@ -147,6 +147,7 @@ class Reply:
     features: list[torch.Tensor] = field(default_factory=list)
     behind: list[str | None] = field(default_factory=list)
     source: Any = None
+    admitted: float = 0.0
     spoken: float = 0.0
     over: bool = False
     cancelled: bool = False
@@ -196,7 +197,7 @@ class Engine:
     Args:
         pipe: is not to be used elsewhere or changed while the engine runs.
         limits: what it takes on.
-        measure: is told what happens, a name of `minigpt5.service.metrics.MEASURES` and a number.
+        measure: is told what happens, a name of `minigpt5.service.metrics` and a number.
     """
 
     def __init__(
@@ -379,7 +380,8 @@ class Engine:
         while self._waiting and len(self._speaking) < most and len(self._painting) < most and self._batch.takes_more:
             with self._changed:
                 reply = self._waiting.popleft()
-            self.measure("queue_seconds", time.monotonic() - reply.began)
+            reply.admitted = time.monotonic()
+            self.measure("queue_seconds", reply.admitted - reply.began)
             try:
                 self._read(reply)
             except Exception:
@@ -426,6 +428,7 @@ class Engine:
             if row.choices >= reply.decoder.config.max_new_tokens:
                 reply.finish_reason = "length"
             self.measure("new_tokens", row.choices)
+            self.measure("tokens_per_second", row.choices / (reply.spoken - reply.admitted))
             if self._batch.cache.joins and self.memory.conversations.limit:
                 kept = self._batch.read_by(index)
                 kept.pictures, kept.source = reply.keys, reply.source
@@ -470,7 +473,7 @@ class Engine:
             for reply in group:
                 self._end(reply, FailedError("the model failed to paint"))
         else:
-            self.measure("painting_seconds", time.monotonic() - began)
+            self.measure("pictures_per_second", len(features) / (time.monotonic() - began))
             self._hand_out(group, iter(images))
         finally:
             self.pipe.maybe_free_model_hooks()

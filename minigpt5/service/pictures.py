@@ -1,0 +1,170 @@
+"""Pictures that requests bring along: data URLs, and addresses where these are allowed.
+
+A service that fetches what strangers name must not be led to machines that only it can reach. Each address that a name
+stands for, of redirects too, must be of the public internet, and the connection goes to the very address that was
+checked, so that a name which answers otherwise the second time gains nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import http.client
+import io
+import ipaddress
+import socket
+import ssl
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote_to_bytes, urljoin, urlsplit
+
+from PIL import Image
+
+from minigpt5.utils.images import ImageError, open_image
+
+MOST_REDIRECTS = 3
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+@dataclass(frozen=True)
+class PictureLimits:
+    """What is opened.
+
+    Args:
+        max_bytes: of a picture's file.
+        max_pixels: of a picture.
+        allow_urls: whether http and https addresses are fetched.
+        timeout: seconds for a picture that is fetched.
+    """
+
+    max_bytes: int = 10 * 2**20
+    max_pixels: int = 2**24
+    allow_urls: bool = False
+    timeout: float = 10.0
+
+
+def open_picture(url: Any, limits: PictureLimits) -> Image.Image:
+    """The picture of a data URL or an address, RGB.
+
+    Raises:
+        ImageError: if it is none, is too large, or may not be fetched.
+    """
+    if not isinstance(url, str):
+        raise ImageError(f"a picture's url is a string, got {type(url).__name__}")
+    scheme = url[:5].lower()
+    if scheme == "data:":
+        data = _of_data_url(url, limits.max_bytes)
+    elif scheme.startswith("http"):
+        if not limits.allow_urls:
+            raise ImageError("pictures are not fetched from addresses here; send a data URL")
+        data = _fetched(url, limits)
+    else:
+        raise ImageError("a picture's url begins with data:, http: or https:")
+    size = (0, 0)
+    # What cannot be opened is told why below.
+    with suppress(Exception), Image.open(io.BytesIO(data)) as image:
+        size = image.size
+    if size[0] * size[1] > limits.max_pixels:
+        raise _too_large(f"{size[0]} × {size[1]}, over {limits.max_pixels:,} pixels")
+    return open_image(data, "a picture")
+
+
+def _too_large(what: str) -> ImageError:
+    return ImageError(f"too large a picture ({what})")
+
+
+def _of_data_url(url: str, max_bytes: int) -> bytes:
+    head, comma, body = url.partition(",")
+    if not comma:
+        raise ImageError("a data URL has a comma in front of its data")
+    if len(body) > 4 * max_bytes:
+        raise _too_large(f"over {max_bytes:,} bytes")
+    try:
+        raw = unquote_to_bytes(body)
+        data = base64.b64decode(raw, validate=True) if head.lower().endswith(";base64") else raw
+    except (binascii.Error, ValueError) as error:
+        raise ImageError(f"a data URL that is not base64 ({error})") from None
+    if len(data) > max_bytes:
+        raise _too_large(f"over {max_bytes:,} bytes")
+    return data
+
+
+def is_public(address: str) -> bool:
+    """Whether an address is of the public internet, and so is the one that it may carry within."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        carried = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if ip in _NAT64 else ip.ipv4_mapped or ip.sixtofour
+        if carried is not None:
+            return is_public(str(carried))
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved)
+
+
+def public_addresses(host: str, port: int) -> Sequence[str]:
+    """The addresses of a name.
+
+    Raises:
+        ImageError: if it has none, or one that is not public.
+    """
+    try:
+        found = [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    except (OSError, UnicodeError):
+        raise ImageError(f"a picture's address cannot be found: {host}") from None
+    if not found or not all(map(is_public, found)):
+        raise ImageError(f"a picture's address is not of the public internet: {host}")
+    return found
+
+
+def _fetched(url: str, limits: PictureLimits) -> bytes:
+    ends = time.monotonic() + limits.timeout
+    for _ in range(MOST_REDIRECTS + 1):
+        try:
+            parts = urlsplit(url)
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+        except ValueError:
+            raise ImageError("a picture's address is none") from None
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+            raise ImageError("a picture's address is http:// or https:// and a host, without a user's name")
+        address = public_addresses(parts.hostname, port)[0]
+        connection = _connection(parts.scheme, parts.hostname, port, address, limits.timeout)
+        try:
+            target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+            connection.request("GET", target, headers={"User-Agent": "minigpt5", "Accept": "image/*"})
+            response = connection.getresponse()
+            if response.status in (301, 302, 303, 307, 308) and response.headers["Location"]:
+                url = urljoin(url, response.headers["Location"])
+                continue
+            if response.status != 200:
+                raise ImageError(f"a picture's address answers {response.status}: {parts.hostname}")
+            data = b""
+            while chunk := response.read1(2**16):
+                data += chunk
+                if len(data) > limits.max_bytes:
+                    raise _too_large(f"over {limits.max_bytes:,} bytes")
+                if time.monotonic() > ends:
+                    raise ImageError(f"a picture does not come in {limits.timeout:g} seconds: {parts.hostname}")
+            return data
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            if isinstance(error, ImageError):
+                raise
+            raise ImageError(f"a picture cannot be fetched from {parts.hostname}: {type(error).__name__}") from None
+        finally:
+            connection.close()
+    raise ImageError(f"a picture's address leads on more than {MOST_REDIRECTS} times")
+
+
+def _connection(scheme: str, host: str, port: int, address: str, timeout: float) -> http.client.HTTPConnection:
+    """A connection to an address that was checked, in the name of a host."""
+    connection: Any = http.client.HTTPConnection(host, port, timeout=timeout)
+    try:
+        connection.sock = socket.create_connection((address, port), timeout)
+        if scheme == "https":
+            connection.sock = ssl.create_default_context().wrap_socket(connection.sock, server_hostname=host)
+            # What is left out of the Host header.
+            connection.default_port = 443
+    except OSError as error:
+        connection.close()
+        raise ImageError(f"a picture cannot be fetched from {host}: {type(error).__name__}") from None
+    return connection

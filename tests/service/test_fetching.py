@@ -1,0 +1,136 @@
+"""Pictures from addresses: never from machines that only the service can reach."""
+
+import io
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from PIL import Image
+
+from minigpt5.service import pictures
+from minigpt5.service.pictures import PictureLimits, is_public, open_picture
+from minigpt5.utils.images import ImageError
+
+OPEN = PictureLimits(allow_urls=True, max_bytes=5000, timeout=5)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1",
+        "10.1.2.3",
+        "172.16.0.1",
+        "192.168.1.1",
+        "169.254.169.254",
+        "100.64.0.1",
+        "0.0.0.0",
+        "224.0.0.1",
+        "255.255.255.255",
+        "::1",
+        "::",
+        "fe80::1%eth0",
+        "fd00::1",
+        "ff02::1",
+        "::ffff:127.0.0.1",
+        "::ffff:10.0.0.1",
+        "2002:7f00:1::1",
+        "64:ff9b::7f00:1",
+    ],
+)
+def test_addresses_that_are_not_public(address):
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"])
+def test_addresses_that_are_public(address):
+    assert is_public(address)
+
+
+@pytest.fixture
+def site(monkeypatch):
+    """A web server at 127.0.0.1, which counts as public under the name `picture.example`."""
+    file = io.BytesIO()
+    Image.new("RGB", (8, 6), "red").save(file, "PNG")
+
+    class Site(BaseHTTPRequestHandler):
+        def do_GET(self):
+            seen.append((self.path, self.headers["Host"]))
+            leads = {"/moved": "/fox.png", "/inside": "http://inner.example/", "/loop": "/loop"}
+            if self.path in leads:
+                self.send_response(302)
+                self.send_header("Location", leads[self.path])
+                self.end_headers()
+            elif self.path == "/none":
+                self.send_error(404)
+            else:
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(b"x" * 6000 if self.path == "/large" else file.getvalue())
+
+        def log_message(self, *arguments):
+            pass
+
+    seen, server = [], HTTPServer(("127.0.0.1", 0), Site)
+    names = {"picture.example": ["127.0.0.1"], "inner.example": ["10.0.0.1"], "both.example": ["8.8.8.8", "10.0.0.1"]}
+
+    def look_up(host, port, *rest, **options):
+        asked.append(host)
+        found = names.get(host, [host.strip("[]")])
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in found]
+
+    genuine, asked = pictures.is_public, []
+    monkeypatch.setattr(pictures, "is_public", lambda address: address == "127.0.0.1" or genuine(address))
+    monkeypatch.setattr(pictures.socket, "getaddrinfo", look_up)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://picture.example:{server.server_address[1]}", seen, asked
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_picture_is_fetched_in_its_host_s_name(site):
+    url, seen, _ = site
+    assert open_picture(f"{url}/moved", OPEN).size == (8, 6)
+    host = url.removeprefix("http://")
+    assert seen == [("/moved", host), ("/fox.png", host)]
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/inside", "not of the public internet: inner.example"),
+        ("/loop", "leads on more than 3 times"),
+        ("/none", "answers 404"),
+        ("/large", "over 5,000 bytes"),
+    ],
+)
+def test_what_is_no_picture_is_told(site, path, told):
+    with pytest.raises(ImageError, match=told):
+        open_picture(site[0] + path, OPEN)
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("http://inner.example/fox.png", "not of the public internet"),
+        ("http://both.example/fox.png", "not of the public internet"),
+        ("http://[::1]/fox.png", "not of the public internet"),
+        ("http://169.254.169.254/latest", "not of the public internet"),
+        ("http://me:secret@picture.example/", "without a user's name"),
+        ("http:///fox.png", "and a host"),
+        ("http://picture.example:99999/", "address is none"),
+        ("httpx://picture.example/", "is http:// or https://"),
+    ],
+)
+def test_addresses_that_may_not_be_fetched(site, url, told):
+    with pytest.raises(ImageError, match=told):
+        open_picture(url, OPEN)
+    assert site[1] == []
+
+
+def test_a_name_is_looked_up_once(site):
+    """What it stands for the second time is of no account: the connection goes to the address that was checked."""
+    url, _, asked = site
+    assert open_picture(f"{url}/fox.png", OPEN).size == (8, 6)
+    assert asked == ["picture.example", "127.0.0.1"]

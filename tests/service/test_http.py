@@ -1,0 +1,372 @@
+"""The service, asked by OpenAI's own client."""
+
+import base64
+import io
+import json
+import logging
+import socket
+import threading
+import time
+from contextlib import contextmanager
+
+import numpy as np
+import openai
+import pytest
+import requests
+import torch
+from PIL import Image
+from uvicorn import Config, Server
+
+from minigpt5 import MiniGPT5Pipeline
+from minigpt5.service.app import JSONLines, ServiceSettings, create_app
+from minigpt5.service.engine import Engine, Limits
+from minigpt5.service.metrics import Metrics
+from minigpt5.service.pictures import PictureLimits
+from minigpt5.service.shapes import base64_png
+from minigpt5.vokens.decoding import DecodingBatch
+
+ASKED = [{"role": "user", "content": "tell me of a red fox"}]
+
+
+@contextmanager
+def service(pipe, limits=None, **settings):
+    """A service on a port of its own; gives its address, its engine and its server."""
+    metrics = Metrics()
+    engine = Engine(pipe, limits or Limits(), metrics.measure)
+    app = create_app(engine, ServiceSettings(model="tiny", **settings), metrics)
+    server = Server(Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=60))
+    listening = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}", engine, server
+    finally:
+        server.should_exit = True
+        thread.join(90)
+        assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def own_pipe(tiny_pipe):
+    return MiniGPT5Pipeline.from_pipe(tiny_pipe)
+
+
+@pytest.fixture(scope="module")
+def running(own_pipe):
+    pictures = PictureLimits(max_bytes=20_000, max_pixels=10_000)
+    limits = Limits(max_images=2, max_new_tokens=40)
+    with service(own_pipe, limits, pictures=pictures, api_key="secret", max_body_mb=1) as (url, engine, _):
+        yield url, engine
+
+
+@pytest.fixture
+def client(running):
+    with openai.OpenAI(base_url=f"{running[0]}/v1", api_key="secret", max_retries=0, timeout=120) as client:
+        yield client
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """Steps of decoding wait for `held.set()`."""
+    gate, genuine = threading.Event(), DecodingBatch.step
+
+    def step(batch):
+        assert gate.wait(60)
+        return genuine(batch)
+
+    monkeypatch.setattr(DecodingBatch, "step", step)
+    yield gate
+    gate.set()
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def opened(data):
+    return Image.open(io.BytesIO(base64.b64decode(data.removeprefix("data:image/png;base64,"))))
+
+
+def alike(one, other):
+    difference = np.abs(np.asarray(one).astype(int) - np.asarray(other))
+    assert difference.max() <= 1 and difference.mean() < 0.01
+
+
+def url_of(picture):
+    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{base64_png(picture)}"}}
+
+
+# Chats
+
+
+def test_a_chat_is_the_pipeline_s_reply(client, own_pipe):
+    options = {"max_tokens": 6, "seed": 1, "extra_body": {"image_mode": "never"}}
+    made = client.chat.completions.create(model="tiny", messages=ASKED, **options)
+    alone = own_pipe(ASKED, max_new_tokens=6, image_mode="never")
+    (choice,) = made.choices
+    assert choice.message.content == alone.text[0] and choice.finish_reason == "length"
+    length = own_pipe.encode_prompt([ASKED])["input_ids"].shape[1]
+    assert (made.usage.prompt_tokens, made.usage.completion_tokens) == (length, 6)
+
+
+def test_pictures_go_in_and_come_out_in_their_places(client, own_pipe, pictures):
+    told = [{"type": "text", "text": "what is"}, url_of(pictures[0])]
+    options = {"max_completion_tokens": 4, "temperature": 1.2, "top_p": 0.9, "seed": 5}
+    made = client.chat.completions.create(
+        model="tiny", messages=[{"role": "user", "content": told}], extra_body={"image_mode": "always"}, **options
+    )
+    decoding = {"do_sample": True, "temperature": 1.2, "top_p": 0.9, "max_new_tokens": 4, "image_mode": "always"}
+    asked = [{"type": "text", "text": "what is"}, {"type": "image", "image": pictures[0]}]
+    (alone,) = own_pipe([{"role": "user", "content": asked}], generator=seeded(5), **decoding).segments
+    content = made.choices[0].message.content
+    assert [part["type"] for part in content] == ["text" if isinstance(part, str) else "image_url" for part in alone]
+    assert [part["text"] for part in content if part["type"] == "text"] == [p for p in alone if isinstance(p, str)]
+    alike(opened(content[-1]["image_url"]["url"]), alone[-1])
+    # What the service said, it reads.
+    more = [
+        {"role": "user", "content": told},
+        {"role": "assistant", "content": content},
+        {"role": "user", "content": "and then?"},
+    ]
+    again = client.chat.completions.create(
+        model="tiny", messages=more, max_tokens=3, temperature=0, extra_body={"image_mode": "never"}
+    )
+    said = [{"type": "text", "text": p} if isinstance(p, str) else {"type": "image", "image": p} for p in alone]
+    turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": said}, more[2]]
+    assert again.choices[0].message.content == own_pipe(turns, max_new_tokens=3, image_mode="never").text[0]
+    assert again.usage.prompt_tokens_details.cached_tokens > 0
+
+
+def test_a_streamed_chat_is_the_same_in_pieces(client):
+    options = {"model": "tiny", "messages": ASKED, "seed": 2, "max_tokens": 5, "extra_body": {"image_mode": "always"}}
+    whole = client.chat.completions.create(**options)
+    chunks = list(client.chat.completions.create(**options, stream=True, stream_options={"include_usage": True}))
+    *pieces, last = chunks
+    deltas = [chunk.choices[0].delta for chunk in pieces]
+    text = "".join(delta.content for delta in deltas if isinstance(delta.content, str))
+    (picture,) = [delta.content[0] for delta in deltas if isinstance(delta.content, list)]
+    content = whole.choices[0].message.content
+    assert text.strip() == "".join(part["text"] for part in content[:-1])
+    assert picture == content[-1] and deltas[0].role == "assistant"
+    assert pieces[-1].choices[0].finish_reason == whole.choices[0].finish_reason
+    assert last.usage.total_tokens == whole.usage.total_tokens and not last.choices
+
+
+# Responses
+
+
+def test_a_response_paints_by_the_tool_alone(client, own_pipe):
+    plain = client.responses.create(model="tiny", input="go on", max_output_tokens=5)
+    assert plain.output_text == own_pipe("go on", max_new_tokens=5, image_mode="never").text[0]
+    assert plain.status == "incomplete" and plain.incomplete_details.reason == "max_output_tokens"
+    tool = {"type": "image_generation", "size": "64x64"}
+    made = client.responses.create(
+        model="tiny",
+        input="go on",
+        instructions="You are a painter.",
+        tools=[tool],
+        tool_choice={"type": "image_generation"},
+        max_output_tokens=3,
+        extra_body={"seed": 4},
+    )
+    asked = [{"role": "system", "content": "You are a painter."}, {"role": "user", "content": "go on"}]
+    (alone,) = own_pipe(asked, max_new_tokens=3, image_mode="always", generator=seeded(4)).segments
+    kinds = ["message" if isinstance(part, str) else "image_generation_call" for part in alone]
+    assert [item.type for item in made.output] == kinds
+    alike(opened(made.output[-1].result), alone[-1])
+    # As a part of the conversation that goes on.
+    said = [{"role": "user", "content": "go on"}, *(item.model_dump() for item in made.output)]
+    again = client.responses.create(
+        model="tiny", input=[*said, {"role": "user", "content": "what is it?"}], max_output_tokens=2
+    )
+    assert again.output_text
+
+
+def test_a_streamed_response_has_partial_pictures_and_ends_with_the_whole(client):
+    tool = {"type": "image_generation", "partial_images": 2}
+    asked = {
+        "model": "tiny",
+        "input": "go on",
+        "tools": [tool],
+        "tool_choice": "required",
+        "max_output_tokens": 3,
+        "extra_body": {"seed": 4, "num_inference_steps": 6},
+    }
+    events = list(client.responses.create(**asked, stream=True))
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    kinds = [event.type for event in events]
+    assert kinds[:2] == ["response.created", "response.in_progress"] and kinds[-1] == "response.incomplete"
+    partial = [event for event in events if event.type == "response.image_generation_call.partial_image"]
+    assert [event.partial_image_index for event in partial] == [0, 1]
+    assert [opened(event.partial_image_b64).size for event in partial] == [(64, 64)] * 2
+    whole, last = client.responses.create(**asked), events[-1].response
+    assert last.output_text == whole.output_text == "".join(e.delta for e in events if e.type.endswith("text.delta"))
+    assert last.output[-1].result == whole.output[-1].result
+    done = [event.item for event in events if event.type == "response.output_item.done"]
+    assert [item.id for item in done] == [item.id for item in last.output]
+
+
+# Pictures
+
+
+def test_pictures_are_generated(client, own_pipe):
+    made = client.images.generate(
+        model="tiny", prompt="a red fox", n=2, size="64x64", response_format="b64_json", extra_body={"seed": 7}
+    )
+    for seed, one in zip((7, 8), made.data, strict=True):
+        alone = own_pipe("a red fox", image_mode="always", max_images=1, generator=seeded(seed)).images[0][0]
+        alike(opened(one.b64_json), alone)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"messages": []}, "messages must be a list"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "item 1: role must be one of"),
+        ({"messages": [{"role": "user", "content": [{"type": "audio"}]}]}, "parts are of type"),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "must be a string"),
+        ({"temperature": -1}, "temperature must be at least 0"),
+        ({"max_tokens": 41}, "max_new_tokens must be at most 40"),
+        ({"n": 2}, "n can only be 1"),
+        ({"tools": [{"type": "function"}]}, "tools is not supported"),
+        ({"response_format": {"type": "json_object"}}, "response_format can only be text"),
+        ({"stop": ""}, "holds an empty string"),
+        ({"stream": "yes"}, "stream must be True or False"),
+    ],
+)
+def test_what_cannot_be_done_is_told(client, wrong, told):
+    asked = {"model": "tiny", "messages": ASKED} | wrong
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.chat.completions.create(**asked)
+    assert told in refused.value.body["message"] and refused.value.body["type"] == "invalid_request_error"
+
+
+def test_large_and_unknown_pictures_are_refused(client, pictures):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (99, 99, 3), dtype=np.uint8))
+    wrong = {
+        "over 20,000 bytes": url_of(noise),
+        "over 10,000 pixels": url_of(Image.new("RGB", (200, 100))),
+        "not a picture": {"type": "image_url", "image_url": {"url": "data:text/plain;base64,aGVsbG8="}},
+        "not base64": {"type": "image_url", "image_url": {"url": "data:image/png;base64,$$$"}},
+        "not fetched from addresses": {"type": "image_url", "image_url": {"url": "https://example.org/fox.png"}},
+        "begins with data": {"type": "image_url", "image_url": {"url": "file:///etc/passwd"}},
+        "is a string": {"type": "image_url"},
+    }
+    for told, part in wrong.items():
+        with pytest.raises(openai.BadRequestError, match=told):
+            client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": [part]}])
+
+
+def test_a_key_is_asked_for(running):
+    url, _ = running
+    with (
+        openai.OpenAI(base_url=f"{url}/v1", api_key="guessed", max_retries=0) as stranger,
+        pytest.raises(openai.AuthenticationError),
+    ):
+        stranger.models.list()
+    assert requests.post(f"{url}/v1/responses", json={"input": "go on"}).status_code == 401
+    assert requests.get(f"{url}/health").json() == {"status": "ok"}
+
+
+def test_bodies_are_json_objects_of_a_bounded_size(running):
+    url, head = f"{running[0]}/v1/responses", {"Authorization": "Bearer secret"}
+    assert requests.post(url, data=b"{", headers=head).status_code == 400
+    assert requests.post(url, data=b"[]", headers=head).status_code == 400
+    assert requests.post(url, data=b" " * (2**20 + 1), headers=head).status_code == 413
+
+
+def test_models_are_listed(client):
+    assert [model.id for model in client.models.list()] == ["tiny"]
+
+
+def test_measures_are_told(running, client):
+    client.chat.completions.create(model="tiny", messages=ASKED, max_tokens=2, extra_body={"image_mode": "always"})
+    text = requests.get(f"{running[0]}/metrics").text
+    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    for name in ("request_seconds", "queue_seconds", "tokens_per_second", "pictures_per_second", "painting_batch"):
+        assert float(values[f"minigpt5_{name}_count"]) > 0
+    assert float(values["minigpt5_pictures_total"]) > 0 and float(values["minigpt5_prompt_tokens_cached_total"]) > 0
+    assert float(values['minigpt5_responses_total{route="/v1/chat/completions",status="200"}']) > 0
+    assert float(values["minigpt5_queue_length"]) == 0 and float(values["minigpt5_conversations_bytes"]) > 0
+
+
+# Waiting
+
+
+def test_a_full_queue_and_a_deadline_have_their_own_answers(own_pipe, held):
+    with service(own_pipe, Limits(batch_size=1, queue_size=1)) as (url, engine, _):
+        asked = {"messages": ASKED, "max_tokens": 2}
+        answers = []
+
+        def ask(**more):
+            answers.append(requests.post(f"{url}/v1/chat/completions", json=asked | more, timeout=90))
+
+        threads = [threading.Thread(target=ask), threading.Thread(target=ask, kwargs={"timeout": 0.5})]
+        for number, thread in enumerate(threads):
+            thread.start()
+            while len(engine._speaking) + engine.queue_length < number + 1 or not engine._speaking:
+                time.sleep(0.01)
+        full = requests.post(f"{url}/v1/chat/completions", json=asked)
+        assert full.status_code == 429 and full.headers["Retry-After"] == "1"
+        assert full.json()["error"]["type"] == "rate_limit_error"
+        time.sleep(0.6)
+        held.set()
+        for thread in threads:
+            thread.join()
+        assert sorted(answer.status_code for answer in answers) == [200, 504]
+
+
+def test_a_client_that_goes_is_no_longer_answered(own_pipe, count_calls):
+    steps = count_calls(own_pipe.unet)
+    with service(own_pipe) as (url, engine, _):
+        for stream in (True, False):
+            # Seconds without a byte.
+            asked = {"input": "go on", "tools": [{"type": "image_generation"}], "stream": stream}
+            asked |= {"tool_choice": "required", "num_inference_steps": 500, "max_output_tokens": 1}
+            with pytest.raises((requests.ReadTimeout, requests.ConnectionError)):
+                requests.post(f"{url}/v1/responses", json=asked, timeout=3)
+            while engine._replies():
+                time.sleep(0.02)
+    assert 0 < len(steps) < 1000
+
+
+def test_a_service_that_ends_answers_whom_it_has_taken(own_pipe, held):
+    with service(own_pipe) as (url, engine, server):
+        answers = []
+        body = {"messages": ASKED, "max_tokens": 2}
+        ask = lambda: answers.append(requests.post(f"{url}/v1/chat/completions", json=body, timeout=90))  # noqa: E731
+        thread = threading.Thread(target=ask)
+        thread.start()
+        while not engine._speaking:
+            time.sleep(0.01)
+        # What SIGTERM does.
+        server.should_exit = True
+        time.sleep(0.3)
+        held.set()
+        thread.join()
+        assert answers[0].status_code == 200
+    assert not engine.running
+    with pytest.raises(requests.ConnectionError):
+        requests.get(f"{url}/health")
+
+
+# The log
+
+
+@pytest.mark.parametrize("log_prompts", [False, True])
+def test_the_log_tells_prompts_only_if_it_is_asked_to(own_pipe, log_prompts, caplog):
+    caplog.set_level(logging.INFO, "minigpt5.service")
+    with service(own_pipe, log_prompts=log_prompts) as (url, _, _):
+        body = {"messages": ASKED, "max_tokens": 3, "seed": 9, "image_mode": "never"}
+        assert requests.post(f"{url}/v1/chat/completions", json=body, timeout=90).status_code == 200
+        assert requests.post(f"{url}/v1/chat/completions", json={}, timeout=90).status_code == 400
+    records = [record for record in caplog.records if record.name == "minigpt5.service"]
+    good, bad = [json.loads(JSONLines().format(record)) for record in records]
+    assert (good["event"], good["status"], good["new_tokens"], good["seeds"]) == ("request", 200, 3, [9])
+    assert bad["status"] == 400 and good["route"] == bad["route"] == "/v1/chat/completions"
+    assert ("red fox" in json.dumps(good)) == log_prompts == ("replies" in good)
