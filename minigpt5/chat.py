@@ -14,7 +14,7 @@ from minigpt5.output import MiniGPT5PipelineOutput
 from minigpt5.readers import ReaderCache
 from minigpt5.readers.conversation import conversation
 from minigpt5.readers.prompts import Message, PromptTooLongError, as_batch
-from minigpt5.vokens.decoding import LAYOUT, TextEvent
+from minigpt5.vokens.decoding import TextEvent, as_segments
 
 if TYPE_CHECKING:
     from minigpt5.pipeline import ImageEvent, MiniGPT5Pipeline
@@ -53,16 +53,11 @@ class Chat:
     def stream(self, prompt: str | list[dict], images: Any = None, **options: Any) -> Iterator[TextEvent | ImageEvent]:
         """The reply as it comes; it is remembered once it is whole. Arguments as for `reply`."""
         messages = self._next(prompt, images, options)
-        segments: list[Any] = []
+        pieces: list[Any] = []
         for event in self.pipe.stream(messages, prompt_cache=self.cache, **options):
             yield event
-            if not isinstance(event, TextEvent):
-                segments.append(event.image)
-            elif segments and isinstance(segments[-1], str):
-                segments[-1] += event.text
-            else:
-                segments.append(event.text)
-        self._said(messages, segments)
+            pieces.append(event.text if isinstance(event, TextEvent) else event.image)
+        self._said(messages, as_segments(pieces))
 
     def _next(self, prompt: str | list[dict], images: Any, options: dict[str, Any]) -> list[Message]:
         """What was said and a user's turn, the oldest turns left out until it fits the context."""
@@ -90,9 +85,8 @@ class Chat:
 
     def _said(self, messages: list[Message], segments: Sequence[Any]) -> None:
         content = [
-            {"type": "text", "text": part.strip(LAYOUT)} if isinstance(part, str) else {"type": "image", "image": part}
+            {"type": "text", "text": part} if isinstance(part, str) else {"type": "image", "image": part}
             for part in segments
-            if not isinstance(part, str) or part.strip(LAYOUT)
         ]
         self.messages = [*messages, _message("assistant", content)]
 

@@ -15,9 +15,7 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 from huggingface_hub import ModelCard
-from transformers import (
-    PreTrainedModel,
-)
+from transformers import PreTrainedModel
 
 from minigpt5.painters import painter_of, take_apart, trainable
 from minigpt5.pipeline import MiniGPT5Pipeline

@@ -31,7 +31,14 @@ from minigpt5.utils.model_card import model_card
 from minigpt5.vokens.adapter_folder import load_adapter
 from minigpt5.vokens.adapters import fuse_adapter, is_adapted
 from minigpt5.vokens.connector import Connector
-from minigpt5.vokens.decoding import LAYOUT, DecodingConfig, Generators, InterleavedDecoder, TextEvent, VokenEvent
+from minigpt5.vokens.decoding import (
+    DecodingConfig,
+    Generators,
+    InterleavedDecoder,
+    TextEvent,
+    VokenEvent,
+    as_segments,
+)
 from minigpt5.vokens.modality import Modality
 from minigpt5.weights import shipped_model
 
@@ -562,10 +569,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         decoder = InterleavedDecoder(self.reader, config, generator)
         replies: list[list[Segment]] = [[] for _ in prompts]
         for event in decoder.events(inputs, prompt_cache):
-            if isinstance(event, VokenEvent):
-                replies[event.row].append(event)
-            else:
-                _append_text(replies[event.row], event.text)
+            replies[event.row].append(event if isinstance(event, VokenEvent) else event.text)
 
         # In the order of the prompts, so that latents and generators do not depend on who finished first.
         blocks = [part for reply in replies for part in reply if isinstance(part, VokenEvent)]
@@ -585,8 +589,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
             replies = [[next(painted) if isinstance(part, VokenEvent) else part for part in reply] for reply in replies]
         self.maybe_free_model_hooks()
 
-        segments = [[part.strip(LAYOUT) if isinstance(part, str) else part for part in reply] for reply in replies]
-        segments = [[part for part in reply if not isinstance(part, str) or part] for reply in segments]
+        segments = [as_segments(reply) for reply in replies]
         text = [" ".join(part for part in reply if isinstance(part, str)) for reply in segments]
         painted = [[part for part in reply if not isinstance(part, str)] for reply in segments]
         if not return_dict:
@@ -681,13 +684,6 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         steps = whole_number("num_inference_steps", steps, 1, most)
         self.picture.painter.check_steps(steps)
         return steps
-
-
-def _append_text(reply: list[Segment], text: str) -> None:
-    if reply and isinstance(reply[-1], str):
-        reply[-1] += text
-    else:
-        reply.append(text)
 
 
 def _own_generators(generator: Generators, blocks: Sequence[VokenEvent]) -> Generators:

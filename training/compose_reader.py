@@ -15,10 +15,9 @@ import torch
 from transformers import AutoImageProcessor, AutoModel, PreTrainedModel
 
 from minigpt5.joining import open_reader
-from minigpt5.readers import add_vokens
 from minigpt5.readers.compose import compose
 from minigpt5.readers.systems import SYSTEMS
-from minigpt5.readers.vokens import voken_ids
+from minigpt5.readers.vokens import with_vokens
 from minigpt5.training.results import save_result
 from minigpt5.utils.integrity import load_whole
 from minigpt5.utils.programs import ProgramError, opening, run_program
@@ -86,8 +85,7 @@ def main(config: ComposeConfig):
         )
     except (KeyError, ValueError) as error:
         raise ProgramError(f"{config.system} cannot be composed of these parts: {error}") from error
-    if not voken_ids(tokenizer):
-        processor = add_vokens(model, processor, config.n_vokens, config.seed)
+    processor = with_vokens(model, processor, config.n_vokens, config.seed)
     save_result(model, config.out, processor)
     print(f"{config.out}: {SYSTEMS[config.system].name}, {model.config.image_seq_length} tokens a picture")
 

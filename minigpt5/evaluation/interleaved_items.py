@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from minigpt5.data.layouts import chat_lines, existing
-from minigpt5.evaluation.items import Criterion, Item, checked, text_part, user_message
+from minigpt5.evaluation.items import Criterion, Item, checked, pieces_of, text_part, user_message
 from minigpt5.readers.prompts import Message
 from minigpt5.utils.json_files import field, read_json, read_json_lines, shortened
 
@@ -112,9 +112,8 @@ def _item(
     text: str | None = None,
     picture: str | None = None,
 ) -> Item:
-    context = tuple((part.get("text"), part.get("image")) for message in prompt for part in message["content"])
     name = f"{number:06}"
-    return Item(name, name, "reply", context, None, text, picture, "auto", prompt, criteria=criteria)
+    return Item(name, name, "reply", pieces_of(prompt), None, text, picture, "auto", prompt, criteria=criteria)
 
 
 # How the items of each layout are made.

@@ -100,6 +100,11 @@ def user_message(content: list[dict]) -> list[Message]:
     return [{"role": "user", "content": content}]
 
 
+def pieces_of(prompt: Sequence[Message]) -> tuple[tuple[str | None, str | None], ...]:
+    """What messages with paths for pictures say and show, each piece a text or a path, as an item's context."""
+    return tuple((part.get("text"), part.get("image")) for message in prompt for part in message["content"])
+
+
 def alignment_items(root: str | Path, split: str, count: int | None = None, prompts: str = "chat") -> list[Item]:
     """A picture for each caption of CC3M.
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from minigpt5.data.layouts import caption_rows, chat_lines, existing, find_picture, llava_chats
 from minigpt5.data.tasks import LOOK
-from minigpt5.evaluation.items import Item, checked, text_part, user_message
+from minigpt5.evaluation.items import Item, checked, pieces_of, text_part, user_message
 from minigpt5.readers.prompts import Message
 from minigpt5.utils.boxes import parse_box
 from minigpt5.utils.checks import real_number
@@ -204,6 +204,6 @@ def _about(picture: str, text: str) -> list[Message]:
 
 def _item(number: int, task: str, prompt: list[Message], text: str | None = None, **truth: Any) -> Item:
     """An item; those of one picture hang together."""
-    context = tuple((part.get("text"), part.get("image")) for message in prompt for part in message["content"])
+    context = pieces_of(prompt)
     group = next((path for _, path in context if path is not None), f"{number:06}")
     return Item(f"{number:06}", group, task, context, None, text, None, "never", prompt, **truth)

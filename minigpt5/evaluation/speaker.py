@@ -12,10 +12,10 @@ import torch
 from minigpt5.evaluation.systems import cached_file, revision
 from minigpt5.loading import open_model as open_pipeline
 from minigpt5.output import MiniGPT5PipelineOutput
-from minigpt5.readers import Reader, add_vokens, reader_of
+from minigpt5.readers import Reader, reader_of
 from minigpt5.readers.opening import open_model
 from minigpt5.readers.prompts import Prompt
-from minigpt5.readers.vokens import voken_ids
+from minigpt5.readers.vokens import with_vokens
 from minigpt5.utils.processes import pick_device
 from minigpt5.utils.programs import opening
 from minigpt5.utils.settings import DTYPES, Settings, setting
@@ -67,9 +67,8 @@ def load_reader(config: ReaderSettings) -> Speaker:
         return Speaker(open_pipeline(config.model, config.adapter, dtype).reader)
     with opening(f"the model {config.model}"):
         model, processor = open_model(config.model, dtype)
-        if not voken_ids(getattr(processor, "tokenizer", processor)):
-            # Replies without pictures never say it; readers have one by their making.
-            processor = add_vokens(model, processor, n_vokens=1)
+        # Replies without pictures never say it; readers have one by their making.
+        processor = with_vokens(model, processor, n_vokens=1)
         return Speaker(reader_of(model.to(pick_device()), processor))  # pyright: ignore[reportArgumentType]
 
 

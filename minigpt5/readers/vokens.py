@@ -56,6 +56,14 @@ def add_vokens(
     return processor
 
 
+def with_vokens(
+    model: PreTrainedModel, processor: ProcessorMixin | PreTrainedTokenizerBase, n_vokens: int, seed: int = 0
+) -> ProcessorMixin | PreTrainedTokenizerBase:
+    """The processor to go on with, of a model that has vokens; one that has none is given some, see `add_vokens`."""
+    there = voken_ids(getattr(processor, "tokenizer", processor))
+    return processor if there else add_vokens(model, processor, n_vokens, seed)
+
+
 @torch.no_grad()
 def add_more_vokens(
     model: PreTrainedModel, processor: ProcessorMixin | PreTrainedTokenizerBase, n_vokens: int, seed: int = 0

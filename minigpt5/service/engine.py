@@ -34,7 +34,7 @@ from minigpt5.readers.prompts import Prompt, as_batch
 from minigpt5.service.store import Memory
 from minigpt5.utils.checks import real_number, whole_number
 from minigpt5.utils.offload import bring_to_device, take_off_device
-from minigpt5.vokens.decoding import LAYOUT, DecodingBatch, InterleavedDecoder, TextEvent, VokenEvent
+from minigpt5.vokens.decoding import DecodingBatch, InterleavedDecoder, TextEvent, VokenEvent, as_segments
 
 # Seconds that a picture waits for others to be denoised with, while replies are being decoded.
 PICTURE_WAIT = 0.25
@@ -125,13 +125,14 @@ class Reply:
         seed: of its random numbers; the request, made again with it, gets the same reply.
         previews: of each picture.
         deadline: by `time.monotonic`.
-        listener: is told each event, from the engine's thread; then `None`, or the error that ended it.
+        listener: is told each event, from the engine's thread; then `None`, or the error that ended it. By default
+            the events are kept for who iterates.
     """
 
     seed: int
     previews: int
     deadline: float
-    listener: Callable[[Event | Exception | None], None]
+    listener: Callable[[Event | Exception | None], None] | None
     decoder: InterleavedDecoder
     generator: torch.Generator
     look: Look
@@ -152,6 +153,10 @@ class Reply:
     over: bool = False
     cancelled: bool = False
     events: SimpleQueue = field(default_factory=SimpleQueue)
+
+    def tell(self, event: Event | Exception | None) -> None:
+        """Hand an event on."""
+        (self.listener or self.events.put)(event)
 
     def __iter__(self) -> Iterator[Event]:
         """The events as they come, once.
@@ -175,16 +180,8 @@ class Reply:
 
 def segments(events: Any) -> list[Segment]:
     """Events as strings and pictures, as `MiniGPT5PipelineOutput.segments` has them."""
-    parts: list[Segment] = []
-    for event in events:
-        if isinstance(event, ImageEvent):
-            parts.append(event.image)
-        elif isinstance(event, TextEvent) and parts and isinstance(parts[-1], str):
-            parts[-1] += event.text
-        elif isinstance(event, TextEvent):
-            parts.append(event.text)
-    parts = [part.strip(LAYOUT) if isinstance(part, str) else part for part in parts]
-    return [part for part in parts if not isinstance(part, str) or part]
+    told = (event for event in events if not isinstance(event, PreviewEvent))
+    return as_segments(event.text if isinstance(event, TextEvent) else event.image for event in told)
 
 
 def _unmeasured(name: str, value: float) -> None:
@@ -277,7 +274,7 @@ class Engine:
             seed=seed,
             previews=whole_number("previews", previews, 0, MOST_PREVIEWS),
             deadline=time.monotonic() + timeout,
-            listener=_unheard,
+            listener=listener,
             decoder=InterleavedDecoder(pipe.reader, config, [generator]),
             generator=generator,
             look=look,
@@ -285,7 +282,6 @@ class Engine:
             pictures=pictures,
             keys=pipe.reader.picture_keys(inputs, pictures),
         )
-        reply.listener = reply.events.put if listener is None else listener
         with self._changed:
             self._check_room()
             self._waiting.append(reply)
@@ -400,14 +396,11 @@ class Engine:
         features, seen = self.memory.picture_features(rest, keys)
         (index,) = self._batch.add(reply.decoder, rest, cache, features)
         self._speaking[index] = reply
-        reply.prompt_tokens = self._row(index).length
+        reply.prompt_tokens = self._batch.rows[self._batch.place(index)].length
         self.measure("prompt_tokens", reply.prompt_tokens)
         self.measure("prompt_tokens_cached", reply.cached_tokens)
         self.measure("pictures_read", len(reply.keys))
         self.measure("pictures_cached", len(reply.keys) - len(keys) + seen)
-
-    def _row(self, index: int) -> Any:
-        return next(row for row in self._batch.rows if row.index == index)
 
     def _step(self) -> None:
         self.measure("decoding_batch", len(self._speaking))
@@ -423,7 +416,7 @@ class Engine:
                 self._tell(reply, TextEvent(0, event.text))
         whole = self._batch.whole()
         for index in whole:
-            reply, row = self._speaking.pop(index), self._row(index)
+            reply, row = self._speaking.pop(index), self._batch.rows[self._batch.place(index)]
             reply.new_tokens, reply.spoken = row.choices, time.monotonic()
             if row.choices >= reply.decoder.config.max_new_tokens:
                 reply.finish_reason = "length"
@@ -517,18 +510,14 @@ class Engine:
 
     def _tell(self, reply: Reply, event: Event) -> None:
         if not reply.over:
-            reply.listener(event)
+            reply.tell(event)
 
     def _end(self, reply: Reply, error: Exception | None) -> None:
         if reply.over:
             return
         reply.over = True
         self.measure("request_seconds", time.monotonic() - reply.began)
-        reply.listener(error)
-
-
-def _unheard(event: Event | Exception | None) -> None:
-    pass
+        reply.tell(error)
 
 
 def _stays_on_device(pipe: MiniGPT5Pipeline) -> bool:

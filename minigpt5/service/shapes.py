@@ -240,11 +240,9 @@ def chat_usage(reply: Reply) -> dict[str, Any]:
 
 def chat_completion(number: str, model: str, reply: Reply, parts: Sequence[Segment]) -> dict[str, Any]:
     """A whole reply; its content is a string, or a list of parts where it has pictures."""
-    content = [content_part(part) for part in parts]
-    text = " ".join(part for part in parts if isinstance(part, str))
-    message = {"role": "assistant", "content": content if len(content) > 1 or content[:1] != [_part(text)] else text}
-    if not content:
-        message["content"] = ""
+    only_words = all(isinstance(part, str) for part in parts)
+    content = " ".join(parts) if only_words else [content_part(part) for part in parts]
+    message = {"role": "assistant", "content": content}
     return {
         "id": number,
         "object": "chat.completion",
@@ -253,10 +251,6 @@ def chat_completion(number: str, model: str, reply: Reply, parts: Sequence[Segme
         "choices": [{"index": 0, "message": message, "finish_reason": reply.finish_reason, "logprobs": None}],
         "usage": chat_usage(reply),
     }
-
-
-def _part(text: str) -> dict[str, Any]:
-    return {"type": "text", "text": text}
 
 
 def chat_chunk(number: str, model: str, delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
@@ -286,12 +280,10 @@ def picture_item(number: str, result: str | None, status: str = "completed") -> 
     return {"id": number, "type": "image_generation_call", "status": status, "result": result}
 
 
-def response(
-    number: str, model: str, output: list[dict[str, Any]], reply: Reply | None = None, error: Any = None
-) -> dict[str, Any]:
-    """A response: in progress without a reply, failed with an error."""
-    status = "failed" if error else "in_progress" if reply is None else "completed"
-    cut = reply is not None and not error and reply.finish_reason == "length"
+def response(number: str, model: str, output: list[dict[str, Any]], reply: Reply | None = None) -> dict[str, Any]:
+    """A response: in progress without a reply."""
+    status = "in_progress" if reply is None else "completed"
+    cut = reply is not None and reply.finish_reason == "length"
     usage = None
     if reply is not None:
         usage = {
@@ -308,7 +300,7 @@ def response(
         "model": model,
         "status": "incomplete" if cut else status,
         "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
-        "error": error,
+        "error": None,
         "output": output,
         "usage": usage,
         "parallel_tool_calls": False,
@@ -360,12 +352,11 @@ class ResponseEvents:
         events.append(self._of_item("response.image_generation_call.completed", item_id=item["id"]))
         return [*events, *self._done(item)]
 
-    def end(self, reply: Reply, error: Any = None) -> list[dict[str, Any]]:
+    def end(self, reply: Reply) -> list[dict[str, Any]]:
         """What is told last."""
         events = self._end_text()
-        whole = response(self.number, self.model, self.output, reply, error)
-        kind = {"failed": "response.failed", "incomplete": "response.incomplete"}
-        return [*events, self._event(kind.get(whole["status"], "response.completed"), response=whole)]
+        whole = response(self.number, self.model, self.output, reply)
+        return [*events, self._event(f"response.{whole['status']}", response=whole)]
 
     def _event(self, kind: str, **told: Any) -> dict[str, Any]:
         self._sent += 1

@@ -17,13 +17,13 @@ from torch.nn.functional import cross_entropy
 from transformers import BatchFeature
 
 from minigpt5.pipeline import MiniGPT5Pipeline
-from minigpt5.readers import Reader, add_vokens, reader_of
+from minigpt5.readers import Reader, reader_of
 from minigpt5.readers.connectors import Connector
 from minigpt5.readers.generic import language_model_name
 from minigpt5.readers.lora import fuse_lora
 from minigpt5.readers.opening import open_model
 from minigpt5.readers.processor import IGNORE_INDEX
-from minigpt5.readers.vokens import voken_ids
+from minigpt5.readers.vokens import with_vokens
 from minigpt5.training.fit import best_of, end_dry_run, fit
 from minigpt5.training.mixture import MixtureConfig, check_splits, open_mixture
 from minigpt5.training.objective import validation_loss
@@ -178,8 +178,7 @@ def open_reader_to_train(source: Path, dtype: torch.dtype) -> tuple[Reader, tupl
         pipe = MiniGPT5Pipeline.from_pretrained(source, dtype=dtype)
         return pipe.reader, (pipe,)
     model, processor = open_model(source, dtype)
-    if not voken_ids(getattr(processor, "tokenizer", processor)):
-        processor = add_vokens(model, processor, N_VOKENS)
+    processor = with_vokens(model, processor, N_VOKENS)
     return reader_of(model, processor), (model, processor)
 
 

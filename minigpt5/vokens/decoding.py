@@ -12,7 +12,7 @@ remembers keys and values of every token, rows may come and go between steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, cast
@@ -120,6 +120,18 @@ class _Row:
     choices: int = 0
     images: int = 0
     done: bool = False
+
+
+def as_segments(pieces: Iterable[Any]) -> list[Any]:
+    """Pieces of a reply, strings and what stands for pictures, as its segments.
+
+    Texts that follow one another become one, without layout at its ends; empty ones are left out.
+    """
+    segments: list[Any] = []
+    for is_text, group in groupby(pieces, lambda piece: isinstance(piece, str)):
+        run = list(group)
+        segments += ["".join(run).strip(LAYOUT)] if is_text else run
+    return [part for part in segments if not isinstance(part, str) or part]
 
 
 def logits_processors(config: DecodingConfig) -> LogitsProcessorList:
@@ -329,9 +341,13 @@ class DecodingBatch:
         """The rows whose replies are whole."""
         return [row.index for row in self.rows if not self._speaks(row)]
 
+    def place(self, index: int) -> int:
+        """Where a row stands in the batch."""
+        return [row.index for row in self.rows].index(index)
+
     def read_by(self, index: int) -> ReaderCache:
         """What one row has read."""
-        return self.cache.select([[row.index for row in self.rows].index(index)])
+        return self.cache.select([self.place(index)])
 
     def step(self) -> Iterator[TextEvent | VokenEvent]:
         """Choose the next token of each row that has none, and read on."""

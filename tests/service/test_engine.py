@@ -45,20 +45,6 @@ def start(pipe, measured):
         engine.close(drain=False)
 
 
-@pytest.fixture
-def held(monkeypatch):
-    """Steps of decoding wait for `held.set()`."""
-    gate, genuine = threading.Event(), DecodingBatch.step
-
-    def step(batch):
-        assert gate.wait(60)
-        return genuine(batch)
-
-    monkeypatch.setattr(DecodingBatch, "step", step)
-    yield gate
-    gate.set()
-
-
 def same(segments, expected):
     assert [part for part in segments if isinstance(part, str)] == [part for part in expected if isinstance(part, str)]
     assert list(map(type, segments)) == list(map(type, expected))

@@ -23,7 +23,6 @@ from minigpt5.service.engine import Engine, Limits
 from minigpt5.service.metrics import Metrics
 from minigpt5.service.pictures import PictureLimits
 from minigpt5.service.shapes import base64_png
-from minigpt5.vokens.decoding import DecodingBatch
 
 ASKED = [{"role": "user", "content": "tell me of a red fox"}]
 
@@ -65,20 +64,6 @@ def running(own_pipe):
 def client(running):
     with openai.OpenAI(base_url=f"{running[0]}/v1", api_key="secret", max_retries=0, timeout=120) as client:
         yield client
-
-
-@pytest.fixture
-def held(monkeypatch):
-    """Steps of decoding wait for `held.set()`."""
-    gate, genuine = threading.Event(), DecodingBatch.step
-
-    def step(batch):
-        assert gate.wait(60)
-        return genuine(batch)
-
-    monkeypatch.setattr(DecodingBatch, "step", step)
-    yield gate
-    gate.set()
 
 
 def seeded(seed):
