@@ -94,8 +94,15 @@ def sana_vae(**settings):
     )
 
 
+# Lumina-Next's, and the experts' of Nucleus.
+UNSET = ("pad_token", "gate_up_proj", "down_proj")
+
+
 def randomise(module):
-    """No weights of zero: many transformers start as the identity, which would hide a wrong input."""
-    for parameter in module.parameters():
-        if not parameter.any():
+    """No weights of zero: many transformers start as the identity, which would hide a wrong input.
+
+    Nor what happened to be in memory, which is what diffusers leaves in some parameters (`UNSET`).
+    """
+    for name, parameter in module.named_parameters():
+        if name.rpartition(".")[2] in UNSET or not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1)
