@@ -66,6 +66,8 @@ def by_hand(name, pipeline, latents, noise, times, features):
         options = {"encoder_attention_mask": mask, "timestep": times, "added_cond_kwargs": size}
         return pipeline.transformer(noisy, embeds, **options).sample.chunk(2, dim=1)[0], noise
     if name == "stable_diffusion_3":
+        places = pipeline.encode_prompt("a fox", None, None, max_sequence_length=77)[0].shape[1]
+        embeds = torch.cat([embeds, embeds.new_zeros(COUNT, places - embeds.shape[1], embeds.shape[2])], dim=1)
         return pipeline.transformer(line, embeds, pooled, 1000 * times).sample, velocity
     if name == "sana":
         return pipeline.transformer(line, embeds, 1000 * times, encoder_attention_mask=mask).sample, velocity

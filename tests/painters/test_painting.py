@@ -104,7 +104,9 @@ def test_text_encoders_have_no_part_in_it(painter, paint):
     finally:
         for name in encoders:
             getattr(pipeline, name).to(torch.float32)
-    own = [name for name in encoders + list(pipeline.components) if name.startswith(("text_encoder", "tokenizer"))]
+    # Stable Diffusion 3's tokenizers tell it how many features text has.
+    parts = ("text_encoder",) if painter.name == "StableDiffusion3Pipeline" else ("text_encoder", "tokenizer")
+    own = [name for name in pipeline.components if name.startswith(parts)]
     lone = painter_of(type(pipeline)(**pipeline.components | dict.fromkeys(own)))
     lone.pipeline.set_progress_bar_config(disable=True)
     lone.side = painter.side
@@ -122,6 +124,27 @@ def test_half_precision_parts_may_differ(painter, paint_by):
     own.side = painter.side
     picture = paint_by(own, output_type="pt")[0]
     assert picture.dtype == torch.float32 and picture.isfinite().all()
+
+
+@pytest.mark.parametrize("painter", ["stable_diffusion_3"], indirect=True)
+def test_fewer_features_than_text_has_are_followed_by_the_zeros_of_a_missing_t5(painter, random_conditioning):
+    few, null = random_conditioning(painter, 2), random_conditioning(painter, 1, seed=7)
+    places = painter.pipeline.encode_prompt("a fox", None, None, max_sequence_length=77)[0].shape[1]
+
+    def followed(conditioning):
+        features = conditioning["prompt_embeds"]
+        zeros = features.new_zeros(len(features), places - features.shape[1], features.shape[2])
+        return conditioning | {"prompt_embeds": torch.cat([features, zeros], dim=1)}
+
+    options = {"height": painter.side, "width": painter.side, "num_inference_steps": STEPS, "output_type": "latent"}
+    short, whole = (
+        painter.paint(*pair, 3.0, generator=seeds(0, 1), **options)
+        for pair in ((few, null), (followed(few), followed(null)))
+    )
+    assert all(map(torch.equal, short, whole))
+    guider = ClassifierFreeGuidance(guidance_scale=3.0)
+    guided = painter.paint(few, null, guider=guider, generator=seeds(0, 1), **options)
+    torch.testing.assert_close(guided, whole, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("scale", [1.0, 3.0])
