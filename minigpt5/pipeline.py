@@ -523,8 +523,8 @@ class MiniGPT5Pipeline(DiffusionPipeline):
             prompt: a string with `<ImageHere>` where a picture stands, chat messages, or an `Example`, of which only
                 the source is read; or a list of these.
             images: the prompt's pictures (PIL, array or tensor), one or a list; for a batch a list of such lists.
-            max_new_tokens, do_sample, temperature, top_k, top_p, repetition_penalty, image_mode, max_images,
-                suppress_marks: see `DecodingConfig`.
+            max_new_tokens, do_sample, temperature, top_k, top_p, repetition_penalty: see `DecodingConfig`.
+            image_mode, max_images, suppress_marks: see `DecodingConfig`.
             num_inference_steps, guidance_scale: of the diffusion; guidance of 1 or less runs without the negative half.
             height, width: of the pictures, in pixels.
             generator: one for all prompts, or a list with one a prompt, which makes the replies independent.

@@ -1,9 +1,11 @@
 """What paints: diffusers pipelines that are given features in the place of a prompt, a file a family.
 
-painter = painter_of(pipeline)               any pipeline whose call takes prompt_embeds
-painter.shapes()                             what it is conditioned on
-painter.paint(conditioning, null, 4.5)       pictures, through the pipeline's own call
-trainable(painter).loss(latents, conditioning)
+All that a painter does:
+
+    painter = painter_of(pipeline)               # any pipeline whose call takes prompt_embeds
+    painter.shapes()                             # what it is conditioned on
+    painter.paint(conditioning, null, 4.5)       # pictures, through the pipeline's own call
+    trainable(painter).loss(latents, conditioning)
 """
 
 from __future__ import annotations

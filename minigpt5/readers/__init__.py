@@ -1,7 +1,9 @@
 """What reads: a model of transformers and its processor, behind one seam.
 
-processor = add_vokens(model, processor, n_vokens=64)
-reader = reader_of(model, processor)
+What stands between reading and painting needs no more than
+
+    processor = add_vokens(model, processor, n_vokens=64)
+    reader = reader_of(model, processor)
 """
 
 from __future__ import annotations
