@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ def markdown(record: dict[str, Any]) -> str:
     names = list(dict.fromkeys(name for task in tasks.values() for name in task["figures"]))
     rows = [[name, *(str(task[name]) for task in tasks.values())] for name in ("items", "pictures")]
     rows += [[name, *(_cell(task["figures"].get(name)) for task in tasks.values())] for name in names]
-    parts = [f"# {record['title']}", _table(["", *tasks], rows)]
+    parts = [f"# {record['title']}", markdown_table(["", *tasks], rows)]
     if any("low" in entry for task in tasks.values() for entry in task["figures"].values()):
         parts.append(
             "In brackets: 95 % bootstrap intervals, drawn over captions, stories, talks or the pictures that are asked "
@@ -95,7 +95,7 @@ def markdown(record: dict[str, Any]) -> str:
         figures = list(bounds["floor"])
         rows = [[figure, *(f"{column[figure]:.3f}" for column in bounds.values())] for figure in figures]
         columns = [column.replace("_", " ") for column in bounds]
-        parts += [f"## Bounds of the judge's figures: {name}", _table(["", *columns], rows)]
+        parts += [f"## Bounds of the judge's figures: {name}", markdown_table(["", *columns], rows)]
     if record["bounds"]:
         parts.append(
             "Floor: the same pictures judged for scenes shuffled among them. Ceiling: true pictures of the same "
@@ -115,7 +115,7 @@ def markdown(record: dict[str, Any]) -> str:
     if record["notes"]:
         parts += ["## Notes", "\n".join(f"- {note}" for note in record["notes"])]
     settings = [[name, f"`{value}`"] for name, value in _flat(record["settings"]).items() if value is not None]
-    parts += ["## Settings", _table(["setting", "value"], settings)]
+    parts += ["## Settings", markdown_table(["setting", "value"], settings)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -133,6 +133,7 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of Markdown."""
+    lines = [[*header], ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -15,7 +15,14 @@ from minigpt5.metrics.registry import METRICS
 # Names are imported when they are first used: their libraries are heavy, and some are in the extra `eval` alone.
 _MODULES = {
     "encoders": ("ClipEncoder", "OpenClipEncoder", "TransformersClipEncoder", "load_clip_encoder"),
-    "intervals": ("Interval", "bootstrap_interval", "bootstrap_intervals", "paired_difference", "wilson_interval"),
+    "intervals": (
+        "Interval",
+        "bootstrap_interval",
+        "bootstrap_intervals",
+        "crossed_interval",
+        "paired_difference",
+        "wilson_interval",
+    ),
     "items": ("ItemMetric",),
     "published": ("character_bleu_as_published", "story_fid_as_published"),
     "storyworld": ("shuffled", "storyworld_bounds"),

@@ -40,6 +40,11 @@ class System:
     sub_pictures: bool = False
     special_tokens: tuple[str, ...] = ()
 
+    @property
+    def has_qformer(self) -> bool:
+        """Whether a Q-Former is among its parts, which reads the last of its encoders."""
+        return self.settings["connector"] in ("two_projections", "mixed")
+
     def config(self, text: Any, *encoders: Any, **settings: Any) -> ComposedConfig:
         """The configuration of a model with such parts.
 
@@ -106,7 +111,7 @@ def compose(
     Raises:
         ValueError: for too few or too many encoders, or a Q-Former that is missing or has no use.
     """
-    needs = system.settings["connector"] in ("two_projections", "mixed")
+    needs = system.has_qformer
     if needs != (blip2 is not None):
         raise ValueError(f"{system.name} {'needs a BLIP-2 for its Q-Former' if needs else 'has no Q-Former'}")
     if needs:

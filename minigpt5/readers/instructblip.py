@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
-from transformers import BatchFeature
+from transformers import (
+    BatchFeature,
+    InstructBlipConfig,
+    InstructBlipForConditionalGeneration,
+    InstructBlipProcessor,
+)
 
 from minigpt5.readers.generic import Reader
 from minigpt5.readers.minigpt4 import MiniGPT4Reader
@@ -158,3 +164,39 @@ DATA_SETS = {
     "LLaVA reasoning": DataSet("instructions", False, ()),
 }
 """The 26 data sets with the templates of their prompts (arXiv 2305.06500, appendices B, C and E)."""
+
+
+@torch.no_grad()
+def instructblip_of(
+    minigpt4: Any, image_processor: Any, tokenizer: Any
+) -> tuple[InstructBlipForConditionalGeneration, InstructBlipProcessor]:
+    """InstructBLIP of MiniGPT-4's parts, whose Q-Former learns to read instructions; the parts' weights are copied.
+
+    New is what the Q-Former has for text, its embeddings and feed-forward layers, published ones of which begin as
+    BERT's. It reads by the language model's tokenizer.
+
+    Args:
+        minigpt4: a MiniGPT-4 or another BLIP-2 with a decoder.
+        image_processor, tokenizer: of its processor; the tokenizer gets the mark of a picture.
+    """
+    words = copy.deepcopy(tokenizer)
+    processor = InstructBlipProcessor(image_processor, tokenizer, words, minigpt4.config.num_query_tokens)
+    vision, qformer = (getattr(minigpt4.config, f"{name}_config").to_dict() for name in ("vision", "qformer"))
+    for own in (vision, qformer):
+        del own["model_type"]
+    config = InstructBlipConfig(
+        vision_config=vision,
+        qformer_config=qformer | {"vocab_size": len(words)},
+        text_config=minigpt4.config.text_config.to_dict(),
+        num_query_tokens=minigpt4.config.num_query_tokens,
+        image_token_index=tokenizer.convert_tokens_to_ids(str(processor.image_token)),
+    )
+    model = InstructBlipForConditionalGeneration(config)
+    state = minigpt4.state_dict()
+    for kind in ("weight", "bias"):
+        state[f"qformer.embeddings.layernorm.{kind}"] = state.pop(f"qformer.layernorm.{kind}")
+    model.load_state_dict(state, strict=False)
+    table: Any = model.get_input_embeddings()
+    if len(tokenizer) > len(table.weight):
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    return model.eval(), processor

@@ -184,12 +184,15 @@ def open_reader_to_train(source: Path, dtype: torch.dtype) -> tuple[Reader, tupl
 
 def train_reading(
     config: ReadingConfig, fresh: bool = False, tell: Callable[[Reader, Any], None] = lambda reader, held_back: None
-) -> None:
+) -> int:
     """Train parts of a reader on what its replies say, from the settings to the saved result.
 
     Args:
         fresh: whether the connector begins anew.
         tell: called at each evaluation with the reader and the mixture to judge by.
+
+    Returns:
+        How many numbers were trained, those of adapters among them.
     """
     check_splits(config)
     with opening(f"the model {config.model}"):
@@ -199,6 +202,7 @@ def train_reading(
     if fresh:
         model.reset_connector()
     end_dry_run(model, config)
+    trained = sum(each.numel() for each in model.parameters() if each.requires_grad)
     draw, held_back = (open_mixture(config, role, reader) for role in ("train", "validation"))
 
     def batches(index: int, source: Any = draw) -> BatchFeature:
@@ -217,3 +221,4 @@ def train_reading(
     if is_main_process():
         fuse_lora(reader.model)
         save_result(result[0], config.out / "model", *result[1:])
+    return trained
