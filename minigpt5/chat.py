@@ -7,8 +7,8 @@ reply = chat.reply("What is in front of it? <ImageHere>", photo)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from minigpt5.output import MiniGPT5PipelineOutput
 from minigpt5.readers import ReaderCache
@@ -18,6 +18,8 @@ from minigpt5.vokens.decoding import TextEvent, as_segments
 
 if TYPE_CHECKING:
     from minigpt5.pipeline import ImageEvent, MiniGPT5Pipeline
+
+T = TypeVar("T")
 
 
 class Chat:
@@ -63,33 +65,66 @@ class Chat:
         """What was said and a user's turn, the oldest turns left out until it fits the context."""
         if options.get("output_type") == "latent":
             raise ValueError("a chat reads the pictures that it painted, so output_type cannot be 'latent'")
-        asked = prompt if isinstance(prompt, str) else [_message("user", prompt)]
-        (asked,), (images,) = as_batch(asked, images)
-        turn, pictures = conversation(asked, images)
-        rest = iter(pictures)
-        content = [{**part, "image": next(rest)} if part["type"] == "image" else part for part in turn[0]["content"]]
+        asked = [*self.messages, user_turn(prompt, images)]
         if not self.pipe.reader.knows(self.cache, self.pipe._execution_device):
             self.cache.clear()
-        system = [message for message in self.messages[:1] if message["role"] == "system"]
-        said = self.messages[len(system) :]
-        while True:
-            messages = [*system, *said, _message("user", content)]
-            try:
-                self.pipe.encode_prompt([messages])
-            except PromptTooLongError:
-                if not said:
-                    raise
-                said = said[2:]
-            else:
-                return messages
+        return fitting(asked, lambda messages: self.pipe.encode_prompt([messages]))[0]
 
     def _said(self, messages: list[Message], segments: Sequence[Any]) -> None:
-        content = [
-            {"type": "text", "text": part} if isinstance(part, str) else {"type": "image", "image": part}
-            for part in segments
-        ]
-        self.messages = [*messages, _message("assistant", content)]
+        self.messages = [*messages, assistant_turn(segments)]
+
+
+def user_turn(prompt: str | list[dict], images: Any = None) -> Message:
+    """What a user says, as a message that brings its pictures.
+
+    Args:
+        prompt, images: as for `Chat.reply`.
+
+    Raises:
+        TypeError, ValueError: for what is no prompt, and where pictures and marks do not match.
+    """
+    asked = prompt if isinstance(prompt, str) else [_message("user", prompt)]
+    (asked,), (images,) = as_batch(asked, images)
+    turn, pictures = conversation(asked, images)
+    rest = iter(pictures)
+    content = [{**part, "image": next(rest)} if part["type"] == "image" else part for part in turn[0]["content"]]
+    return _message("user", content)
+
+
+def assistant_turn(segments: Sequence[Any]) -> Message:
+    """A reply's strings and pictures as a message."""
+    parts = [{"type": "text", "text": part} if isinstance(part, str) else _picture(part) for part in segments]
+    return _message("assistant", parts)
+
+
+def fitting(messages: Sequence[Message], read: Callable[[list[Message]], T]) -> tuple[list[Message], T]:
+    """Read a conversation, its oldest turns left out until it fits the context; a system message stays.
+
+    Args:
+        messages: the last is a user's turn.
+        read: reads them, or raises `PromptTooLongError`.
+
+    Returns:
+        What was read, and what came of it.
+
+    Raises:
+        PromptTooLongError: if the last turn alone does not fit.
+    """
+    system = [message for message in messages[:1] if message["role"] == "system"]
+    said = list(messages[len(system) : -1])
+    while True:
+        kept = [*system, *said, messages[-1]]
+        try:
+            return kept, read(kept)
+        except PromptTooLongError:
+            if not said:
+                raise
+            said = said[2:]
 
 
 def _message(role: str, content: list[dict]) -> Message:
     return {"role": role, "content": content}
+
+
+def _picture(image: Any) -> dict:
+    return {"type": "image", "image": image}

@@ -1,4 +1,4 @@
-"""The command line: `minigpt5 story` tells a story in pictures, `reply` answers one prompt, `serve` many over HTTP.
+"""The command line: `minigpt5 story`, `reply`, `serve`, `studio` and what makes pipelines.
 
 Arguments and files are checked before torch is imported, so that help and errors come at once.
 """
@@ -234,6 +234,7 @@ def build_parser() -> Parser:
     add_import(commands)
     add_join(commands)
     add_serve(commands)
+    add_studio(commands)
     return parser
 
 
@@ -301,6 +302,47 @@ def run_join(arguments: argparse.Namespace) -> None:
     say(arguments.out)
 
 
+def add_server_options(command: argparse.ArgumentParser, port: int) -> None:
+    """What every command that opens a model and listens is told."""
+    command.add_argument(
+        "--adapter", type=adapter_folder, metavar="FOLDER", help="what training made beside that model"
+    )
+    command.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="of all weights (default: float32)",
+    )
+    command.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="to listen at (default: 127.0.0.1)")
+    command.add_argument(
+        "--port", type=whole_number(0, 65535), default=port, metavar="N", help=f"to listen at (default: {port})"
+    )
+
+
+@contextmanager
+def listening_at(arguments: argparse.Namespace, extra: str, packages: Sequence[str]) -> Iterator[tuple[Any, str]]:
+    """A socket that is bound, and its address for browsers; before the model is opened, which takes longer.
+
+    Args:
+        extra, packages: what is needed besides, and the extra that brings it.
+
+    Raises:
+        ProgramError: if it is not there, or the address cannot be listened at.
+    """
+    import socket
+
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        raise ProgramError(f"this needs {', '.join(missing)}: pip install 'minigpt5[{extra}]'")
+    address = (arguments.host, arguments.port)
+    with as_program_error(OSError, f"cannot listen at {arguments.host}, port {arguments.port}: "):
+        family = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0][0]
+        listening = socket.create_server(address, family=family, backlog=2048)
+    with listening:
+        host, port = listening.getsockname()[:2]
+        yield listening, f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
 def add_serve(commands) -> None:
     """`minigpt5 serve`."""
     serving = commands.add_parser(
@@ -315,19 +357,7 @@ def add_serve(commands) -> None:
     serving.add_argument(
         "model", metavar="MODEL", type=model_name, help="a shipped model, a pipeline's folder or a hub repository"
     )
-    serving.add_argument(
-        "--adapter", type=adapter_folder, metavar="FOLDER", help="what training made beside that model"
-    )
-    serving.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16", "float16"),
-        default="float32",
-        help="of all weights (default: float32)",
-    )
-    serving.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="to listen at (default: 127.0.0.1)")
-    serving.add_argument(
-        "--port", type=whole_number(0, 65535), default=8000, metavar="N", help="to listen at (default: 8000)"
-    )
+    add_server_options(serving, port=8000)
     limits = {
         "batch-size": (1, 8, "replies that are decoded together, and pictures that are painted together"),
         "queue-size": (1, 64, "requests that may wait; more are told to come again"),
@@ -349,18 +379,8 @@ def add_serve(commands) -> None:
 
 def run_serve(arguments: argparse.Namespace) -> None:
     """Open the model and answer requests until SIGTERM."""
-    import socket
-
-    missing = [name for name in ("fastapi", "uvicorn", "prometheus_client") if find_spec(name) is None]
-    if missing:
-        raise ProgramError(f"serving needs {', '.join(missing)}: pip install 'minigpt5[service]'")
     names = ("batch_size", "queue_size", "timeout", "max_new_tokens", "max_images", "cache_mb")
-    address = (arguments.host, arguments.port)
-    # Before the model is opened, which takes longer.
-    with as_program_error(OSError, f"cannot listen at {arguments.host}, port {arguments.port}: "):
-        family = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0][0]
-        listening = socket.create_server(address, family=family, backlog=2048)
-    with listening:
+    with listening_at(arguments, "service", ("fastapi", "uvicorn", "prometheus_client")) as (listening, address):
         import torch
 
         from minigpt5.loading import open_model
@@ -376,9 +396,44 @@ def run_serve(arguments: argparse.Namespace) -> None:
             pictures=PictureLimits(allow_urls=arguments.allow_urls),
             log_prompts=arguments.log_prompts,
         )
-        host, port = listening.getsockname()[:2]
-        say(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+        say(address)
         serve(pipe, listening, Limits(**{name: getattr(arguments, name) for name in names}), settings)
+
+
+def add_studio(commands) -> None:
+    """`minigpt5 studio`."""
+    studio = commands.add_parser(
+        "studio",
+        help="open a page to chat on",
+        description="Open the Studio in this machine's browser: a page to chat with a model in text and pictures. "
+        "Ctrl-C or SIGTERM ends it.",
+        epilog="example: minigpt5 studio storyworld-mini",
+    )
+    studio.set_defaults(run=run_studio)
+    studio.add_argument(
+        "model",
+        metavar="MODEL",
+        nargs="?",
+        default=MINIATURE,
+        type=model_name,
+        help=f"a shipped model, a pipeline's folder or a hub repository (default: {MINIATURE})",
+    )
+    add_server_options(studio, port=7860)
+    studio.add_argument("--no-browser", action="store_true", help="open no browser, only print the address")
+
+
+def run_studio(arguments: argparse.Namespace) -> None:
+    """Open the model and show the Studio until SIGTERM."""
+    with listening_at(arguments, "studio", ("gradio",)) as (listening, address):
+        import torch
+
+        from minigpt5.loading import open_model
+        from minigpt5.studio.app import serve
+
+        quiet_libraries()
+        pipe = open_model(arguments.model, arguments.adapter, getattr(torch, arguments.dtype))
+        say(address)
+        serve(pipe, listening, Path(arguments.model).name, None if arguments.no_browser else address)
 
 
 def add_import(commands) -> None:

@@ -6,6 +6,7 @@ import os
 import random
 import runpy
 import sys
+import threading
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -25,6 +26,7 @@ from minigpt5.storyworld.draw import draw
 from minigpt5.storyworld.language import caption
 from minigpt5.storyworld.scene import sample_scene
 from minigpt5.storyworld.stories import sample_story
+from minigpt5.vokens.decoding import DecodingBatch
 
 ROOT = Path(__file__).parents[1]
 
@@ -253,3 +255,17 @@ def refused(run_program, capsys):
         return told.split("error: ", 1)[1]
 
     return run
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """Steps of decoding wait for `held.set()`."""
+    gate, genuine = threading.Event(), DecodingBatch.step
+
+    def step(batch):
+        assert gate.wait(60)
+        return genuine(batch)
+
+    monkeypatch.setattr(DecodingBatch, "step", step)
+    yield gate
+    gate.set()

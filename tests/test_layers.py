@@ -25,6 +25,7 @@ for name in ("data", "published", "joining", "loading"):
 MAY_IMPORT["published"] |= {"joining"}
 MAY_IMPORT["training"] = MAY_IMPORT["data"] | {"data"}
 MAY_IMPORT["evaluation"] = MAY_IMPORT["service"] = MAY_IMPORT["training"] | {"training", "metrics", "loading"}
+MAY_IMPORT["studio"] = MAY_IMPORT["service"] | {"service", "story"}
 # StoryWorld is a leaf: it may use anything, and only what is about it may use it. The command line is where it is asked
 # for the miniature: it warns of prompts that this does not know.
 MAY_IMPORT["storyworld"] = MAY_IMPORT["training"] | {"training"}

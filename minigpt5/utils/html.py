@@ -12,12 +12,19 @@ from PIL import Image
 # Miniature pictures are enlarged with hard pixel edges; large ones are shown smoothly.
 _PIXEL_ART = 128
 
+# What all pages are coloured by.
+LIGHT = """--ink: #2b2a33; --soft: #8b8577; --accent: #b4532f; --paper: #f4efe4; --card: #fffdf8; --line: #e7dfce;
+  --shadow: 0 1px 2px #4a3b1e14, 0 12px 32px #4a3b1e14;"""
+DARK = """--ink: #ece7dc; --soft: #969083; --accent: #eba27f; --paper: #17181d; --card: #212329; --line: #32353d;
+  --shadow: 0 12px 32px #00000040;"""
+
 # Pictures are 20rem wide, 320 pixels, so that those of 64 pixels are enlarged by a whole number.
-STYLE = """
-:root { color-scheme: light dark; --ink: #2b2a33; --soft: #8b8577; --accent: #b4532f; --paper: #f4efe4; --card: #fffdf8;
-  --line: #e7dfce; --shadow: 0 1px 2px #4a3b1e14, 0 12px 32px #4a3b1e14; }
-@media (prefers-color-scheme: dark) { :root { --ink: #ece7dc; --soft: #969083; --accent: #eba27f; --paper: #17181d;
-  --card: #212329; --line: #32353d; --shadow: 0 12px 32px #00000040; } }
+STYLE = (
+    f"""
+:root {{ color-scheme: light dark; {LIGHT} }}
+@media (prefers-color-scheme: dark) {{ :root {{ {DARK} }} }}
+"""
+    + """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 1.25rem/1.55 'Iowan Old Style', Palatino, 'Palatino Linotype', 'Book Antiqua', Georgia, serif; }
@@ -47,6 +54,7 @@ footer { margin-top: 3rem; font-size: .9rem; text-align: center; color: var(--so
   .step .picture img { width: 100%; } .step .words { padding: 0 .25rem .5rem; font-size: 1.3rem; } }
 @media print { body { background: none; } .step, .reply { break-inside: avoid; box-shadow: none; } }
 """
+)
 
 
 def image_html(image: Image.Image, alt: str = "generated picture") -> str:

@@ -45,7 +45,7 @@ def test_what_is_wrong_is_told_in_a_line(capsys, arguments, told):
 def test_an_extra_that_is_not_there_is_named(capsys, monkeypatch):
     find = cli.find_spec
     monkeypatch.setattr(cli, "find_spec", lambda name: None if name == "uvicorn" else find(name))
-    assert "serving needs uvicorn: pip install 'minigpt5[service]'" in refusal(capsys, "storyworld-mini")
+    assert "this needs uvicorn: pip install 'minigpt5[service]'" in refusal(capsys, "storyworld-mini")
 
 
 def test_the_command_s_limits_are_the_service_s(tiny_folder, monkeypatch, capsys):

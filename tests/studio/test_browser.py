@@ -1,0 +1,182 @@
+"""The Studio in a real browser: Debian's Chromium, in front of a tiny model that says anything."""
+
+import re
+import shutil
+import socket
+import threading
+import time
+
+import pytest
+
+pytest.importorskip("gradio")
+sync_api = pytest.importorskip("playwright.sync_api")
+
+from uvicorn import Config, Server  # noqa: E402
+
+from minigpt5.service.engine import Engine  # noqa: E402
+from minigpt5.studio.app import create_app  # noqa: E402
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium"),
+]
+PATIENCE = 30_000
+
+
+@pytest.fixture(scope="module")
+def studio(tiny_pipe, tmp_path_factory):
+    """An engine with a Studio in front of it, and the Studio's address."""
+    engine = Engine(tiny_pipe)
+    app = create_app(engine, "tiny", tmp_path_factory.mktemp("pictures"))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = Server(Config(app, log_level="warning", timeout_graceful_shutdown=1))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        yield engine, f"http://127.0.0.1:{listening.getsockname()[1]}"
+        server.should_exit = True
+        thread.join()
+    engine.close(drain=False)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser, studio):
+    """Opens the Studio in a browser of its own, as somebody else would."""
+    contexts = []
+
+    def visit(**look):
+        context = browser.new_context(**look)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.goto(studio[1])
+        page.wait_for_selector("#say textarea")
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+
+
+def settings(page, pictures="always", seed=0):
+    page.get_by_role("button", name="Settings").click()
+    page.get_by_label("Seed").fill(str(seed))
+    page.get_by_label(pictures, exact=True).check()
+
+
+def say(page, text):
+    page.fill("#say textarea", text)
+    page.keyboard.press("Enter")
+
+
+def whole(page, replies=1):
+    """Wait until so many replies are there and the text box takes the next turn."""
+    sync_api.expect(page.locator("#say .stop-button")).to_have_count(0, timeout=PATIENCE)
+    sync_api.expect(page.locator("#chat .bot.message").last).to_be_visible(timeout=PATIENCE)
+    sync_api.expect(page.locator("#chat .user-row")).to_have_count(replies, timeout=PATIENCE)
+
+
+def until(true, seconds=30):
+    ends = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+
+
+def test_a_picture_sharpens_and_the_reply_is_edited_taken_back_and_cleared(visit, studio, monkeypatch):
+    gate, genuine = threading.Event(), Engine._hand_out
+
+    def hand_out(engine, group, images):
+        assert gate.wait(30)
+        genuine(engine, group, images)
+
+    monkeypatch.setattr(Engine, "_hand_out", hand_out)
+    page = visit()
+    settings(page)
+    say(page, "a cat <b>sits</b>")
+    picture = page.locator("#chat .bot img")
+    preview = picture.get_attribute("src")
+    gate.set()
+    whole(page)
+    sync_api.expect(picture).to_have_count(1)
+    painted = picture.get_attribute("src")
+    assert painted != preview
+    # It is enlarged, and is there.
+    assert picture.bounding_box()["width"] > 250 and picture.evaluate("image => image.naturalWidth") == 64
+    sync_api.expect(page.locator("#chat .user").first).to_contain_text("a cat <b>sits</b>")
+
+    page.get_by_role("button", name="Retry").click()
+    until(lambda: picture.get_attribute("src") not in (painted, None))
+    whole(page)
+
+    page.get_by_role("button", name="Edit").first.click()
+    page.locator("#chat textarea").fill("a dog")
+    page.get_by_role("button", name="Submit").first.click()
+    sync_api.expect(page.locator("#chat .user").first).to_contain_text("a dog", timeout=PATIENCE)
+    whole(page)
+
+    page.get_by_role("button", name="Undo").click()
+    sync_api.expect(page.locator("#chat .user-row")).to_have_count(0)
+    sync_api.expect(page.locator("#say textarea")).to_have_value("a dog")
+    page.keyboard.press("Enter")
+    page.locator("#say textarea").press("Enter")
+    whole(page)
+    page.get_by_role("button", name="Clear").first.click()
+    sync_api.expect(page.locator("#chat .user-row")).to_have_count(0)
+
+
+def test_stop_stops_in_the_middle(visit, studio, held):
+    page = visit()
+    say(page, "a cat")
+    page.locator("#say .stop-button").click()
+    time.sleep(0.5)
+    held.set()
+    sync_api.expect(page.locator("#chat .bot").first).to_contain_text("Stopped.", timeout=PATIENCE)
+    whole(page)
+    until(lambda: not studio[0]._replies())
+
+
+def test_several_pictures_are_read_and_what_is_none_is_refused(visit, pictures, tmp_path):
+    files = [tmp_path / f"{name}.png" for name in ("one", "two", "broken")]
+    for picture, file in zip(pictures, files[:2], strict=False):
+        picture.save(file)
+    files[2].write_bytes(b"no picture")
+    page = visit(color_scheme="dark")
+    page.set_input_files("#say input[type=file]", files[2])
+    page.wait_for_selector("#say .thumbnail-item")
+    say(page, "what is this?")
+    refusal = page.get_by_text(re.compile("broken.png: not a picture"))
+    sync_api.expect(refusal.first).to_be_visible(timeout=PATIENCE)
+    page.get_by_label("Remove file").first.click()
+    page.set_input_files("#say input[type=file]", files[:2])
+    sync_api.expect(page.locator("#say .thumbnail-item")).to_have_count(2, timeout=PATIENCE)
+    say(page, "what are these?")
+    whole(page)
+    assert page.locator("#chat .user img").count() == 2
+    # Dark is dark.
+    red = page.evaluate("() => getComputedStyle(document.body).backgroundColor.match(/[0-9]+/)[0]")
+    assert int(red) < 60
+
+
+def test_an_example_is_answered_on_a_phone_and_two_people_have_replies_of_their_own(visit, studio, held):
+    phone = visit(viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True)
+    desktop = visit(viewport={"width": 1200, "height": 900})
+    phone.locator("#chat .example").nth(1).click()
+    say(desktop, "a cat at night")
+    until(lambda: len(studio[0]._replies()) == 2)
+    held.set()
+    whole(phone)
+    whole(desktop)
+    sync_api.expect(phone.locator("#chat .user").first).to_be_visible()
+    assert "a cat at night" in desktop.locator("#chat").inner_text()
+    assert "a cat at night" not in phone.locator("#chat").inner_text()
+    # Nothing sticks out.
+    assert phone.evaluate("() => document.documentElement.scrollWidth") <= 390
