@@ -23,7 +23,7 @@ for name in ("data", "published", "joining", "loading"):
     MAY_IMPORT[name] = MAY_IMPORT["pipeline"] | {"pipeline"}
 # Of what is joined too there are published shapes.
 MAY_IMPORT["published"] |= {"joining"}
-MAY_IMPORT["training"] = MAY_IMPORT["data"] | {"data"}
+MAY_IMPORT["training"] = MAY_IMPORT["tools"] = MAY_IMPORT["data"] | {"data"}
 MAY_IMPORT["evaluation"] = MAY_IMPORT["service"] = MAY_IMPORT["training"] | {"training", "metrics", "loading"}
 MAY_IMPORT["studio"] = MAY_IMPORT["service"] | {"service", "story"}
 # StoryWorld is a leaf: it may use anything, and only what is about it may use it. The command line is where it is asked
