@@ -4,6 +4,7 @@ import ast
 import contextlib
 import io
 import itertools
+import json
 import re
 import runpy
 import shlex
@@ -18,7 +19,7 @@ import minigpt5.cli
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     path
-    for pattern in ("*.md", "docs/**/*.md", "benchmarks/*.md", "minigpt5/weights/*/README.md")
+    for pattern in ("*.md", "docs/**/*.md", "docs/**/*.ipynb", "benchmarks/*.md", "minigpt5/weights/*/README.md")
     for path in ROOT.glob(pattern)
 )
 FOLDERS = ("training", "evaluation", "pipelines", "benchmarks")
@@ -27,9 +28,17 @@ CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 COMMAND = re.compile(r"(python|accelerate launch|minigpt5|make) .*")
 
 
+def written(path: Path) -> str:
+    """What a file says; of a notebook its prose."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".ipynb":
+        return text
+    return "\n\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown")
+
+
 def code(path: Path) -> list[str]:
     """The lines that a file shows as code; a backslash at the end of one continues it."""
-    text = path.read_text(encoding="utf-8")
+    text = written(path)
     if path.suffix == ".yaml":
         return [line.removeprefix("#").strip() for line in text.splitlines()]
     if path.suffix == ".py":
@@ -129,7 +138,7 @@ def test_a_configuration_begins_with_the_command_that_takes_it(config):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
-    for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
+    for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", written(page)):
         if "://" not in link and not link.startswith("mailto:"):
             target = (page.parent / link).resolve()
             assert target.exists(), link
