@@ -16,8 +16,22 @@ def _words(text: str) -> tuple[str, ...]:
 # What is asked about one picture or more. {animal} is "the fox" or "the red fox", {a_fox} "a fox" or "a red fox".
 QUESTIONS: dict[str, Wording] = {
     "animal": {
-        "train": ("Which animal is this?", "What animal do you see?", "What kind of animal is it?", "Name the animal."),
-        "fresh": ("Which animal can you see?", "Tell me what animal this is."),
+        "train": (
+            "Which animal is this?",
+            "What animal do you see?",
+            "What kind of animal is it?",
+            "Name the animal.",
+            "Can you say which animal it is?",
+            "Say what animal you see.",
+            "Tell me which animal is here.",
+            "What is this animal?",
+        ),
+        "fresh": (
+            "Which animal can you see?",
+            "Tell me what animal this is.",
+            "Can you name the animal?",
+            "Say which kind of animal this is.",
+        ),
     },
     "animals": {
         "train": (
@@ -25,12 +39,35 @@ QUESTIONS: dict[str, Wording] = {
             "What animals do you see?",
             "Which two animals are here?",
             "Name both animals.",
+            "Can you say which animals you see?",
+            "Say what animals these are.",
+            "Tell me which two animals are here.",
+            "What are these animals?",
         ),
-        "fresh": ("Which animals can you see?", "Tell me what animals these are."),
+        "fresh": (
+            "Which animals can you see?",
+            "Tell me what animals these are.",
+            "Can you name both animals?",
+            "Say which two animals you see.",
+        ),
     },
     "animal there": {
-        "train": ("Who is {side}?", "Which animal is {side}?", "What animal stands {side}?", "Who do you see {side}?"),
-        "fresh": ("What is the animal {side}?", "Tell me who is {side}."),
+        "train": (
+            "Who is {side}?",
+            "Which animal is {side}?",
+            "What animal stands {side}?",
+            "Who do you see {side}?",
+            "What is the animal {side}?",
+            "Tell me which animal stands {side}.",
+            "Name the animal {side}.",
+            "Say who stands {side}.",
+        ),
+        "fresh": (
+            "Tell me who is {side}.",
+            "Which animal do you see {side}?",
+            "Can you say who stands {side}?",
+            "Say who is {side}.",
+        ),
     },
     "colour": {
         "train": (
@@ -38,8 +75,17 @@ QUESTIONS: dict[str, Wording] = {
             "Which colour is {animal}?",
             "Name the colour of {animal}.",
             "What colour does {animal} have?",
+            "Tell me which colour {animal} is.",
+            "Say what colour {animal} has.",
+            "Can you name the colour of {animal}?",
+            "{animal} has which colour?",
         ),
-        "fresh": ("Which colour does {animal} have?", "Tell me what colour {animal} is."),
+        "fresh": (
+            "Which colour does {animal} have?",
+            "Tell me what colour {animal} is.",
+            "Can you say which colour {animal} has?",
+            "{animal} is what colour?",
+        ),
     },
     "place": {
         "train": (
@@ -47,12 +93,35 @@ QUESTIONS: dict[str, Wording] = {
             "Where was this picture made?",
             "What place is this?",
             "In which place is {animal}?",
+            "Tell me in which place this is.",
+            "Can you say where {animal} is?",
+            "Which place is this?",
+            "Say what place you see.",
         ),
-        "fresh": ("Which place do you see?", "Tell me where {animal} is."),
+        "fresh": (
+            "Which place do you see?",
+            "Tell me where {animal} is.",
+            "What place does this picture show?",
+            "Say where this was made.",
+        ),
     },
     "time": {
-        "train": ("When is this?", "Is it day or night?", "What time of day is it?", "Which time of day do you see?"),
-        "fresh": ("Tell me if it is day or night.", "At what time was this picture made?"),
+        "train": (
+            "When is this?",
+            "Is it day or night?",
+            "What time of day is it?",
+            "Which time of day do you see?",
+            "Tell me when this was made.",
+            "Can you say which time of day it is?",
+            "Say if it is day or night.",
+            "At what time is this?",
+        ),
+        "fresh": (
+            "Tell me if it is day or night.",
+            "At what time was this picture made?",
+            "Which time of day is this?",
+            "Can you say when this is?",
+        ),
     },
     "side": {
         "train": (
@@ -60,12 +129,35 @@ QUESTIONS: dict[str, Wording] = {
             "Which side is {animal} on?",
             "Is {animal} on the left, in the middle or on the right?",
             "At which side of the picture is {animal}?",
+            "Tell me which side {animal} is on.",
+            "Left, in the middle or right: where does {animal} stand?",
+            "Can you say at which side {animal} stands?",
+            "Does {animal} stand on the left, in the middle or on the right?",
         ),
-        "fresh": ("Tell me on which side {animal} is.", "Left, middle or right: where is {animal}?"),
+        "fresh": (
+            "Tell me on which side {animal} is.",
+            "Left, middle or right: where is {animal}?",
+            "On what side do you see {animal}?",
+            "Say which side {animal} stands on.",
+        ),
     },
     "is there": {
-        "train": ("Is there {a_fox}?", "Do you see {a_fox}?", "Is there {a_fox} in this picture?", "Is {a_fox} here?"),
-        "fresh": ("Can you see {a_fox}?", "Does the picture show {a_fox}?"),
+        "train": (
+            "Is there {a_fox}?",
+            "Do you see {a_fox}?",
+            "Is there {a_fox} in this picture?",
+            "Is {a_fox} here?",
+            "Does this picture have {a_fox}?",
+            "Can you find {a_fox}?",
+            "Tell me: is there {a_fox}?",
+            "Is {a_fox} to be seen?",
+        ),
+        "fresh": (
+            "Can you see {a_fox}?",
+            "Does the picture show {a_fox}?",
+            "Yes or no: is there {a_fox}?",
+            "Is {a_fox} in the picture?",
+        ),
     },
     "is it so": {
         "train": (
@@ -73,12 +165,35 @@ QUESTIONS: dict[str, Wording] = {
             "Is it true that {animal} is {so}?",
             "{animal} is {so}: yes or no?",
             "Tell me: is {animal} {so}?",
+            "Would you say {animal} is {so}?",
+            "Do you see that {animal} is {so}?",
+            "{animal} is {so}, is that true?",
+            "{animal} is {so}, do you agree?",
         ),
-        "fresh": ("Would you say that {animal} is {so}?", "Do you agree that {animal} is {so}?"),
+        "fresh": (
+            "Would you say that {animal} is {so}?",
+            "Do you agree that {animal} is {so}?",
+            "Yes or no: is {animal} {so}?",
+            "{animal} is {so}: is it true?",
+        ),
     },
     "is it now": {
-        "train": ("Is it {time}?", "Is it {time} here?", "Is this at {time}?", "Was this picture made by {time}?"),
-        "fresh": ("Would you say it is {time}?", "Does this picture show the {time}?"),
+        "train": (
+            "Is it {time}?",
+            "Is it {time} here?",
+            "Is this at {time}?",
+            "Was this picture made by {time}?",
+            "Is it true that it is {time}?",
+            "Do you see that it is {time}?",
+            "It is {time}, do you agree?",
+            "Does this show the {time}?",
+        ),
+        "fresh": (
+            "Would you say it is {time}?",
+            "Does this picture show the {time}?",
+            "Tell me: is it {time}?",
+            "It is {time}: yes or no?",
+        ),
     },
     "are there two": {
         "train": (
@@ -86,8 +201,17 @@ QUESTIONS: dict[str, Wording] = {
             "Do you see two animals?",
             "Are two animals in this picture?",
             "Is there more than one animal?",
+            "Is it true that there are two animals?",
+            "Does this picture have two animals?",
+            "There are two animals, do you agree?",
+            "Can you find two animals?",
         ),
-        "fresh": ("Can you see two animals?", "Does the picture show two animals?"),
+        "fresh": (
+            "Can you see two animals?",
+            "Does the picture show two animals?",
+            "Do you see more than one animal?",
+            "There are two animals: yes or no?",
+        ),
     },
     "count": {
         "train": (
@@ -95,8 +219,17 @@ QUESTIONS: dict[str, Wording] = {
             "How many {foxes} do you see?",
             "Count the {foxes}.",
             "How many {foxes} are in this picture?",
+            "Tell me the number of {foxes}.",
+            "Say how many {foxes} are here.",
+            "How many {foxes} does this picture have?",
+            "What is the number of {foxes}?",
         ),
-        "fresh": ("How many {foxes} can you see?", "Tell me how many {foxes} there are."),
+        "fresh": (
+            "How many {foxes} can you see?",
+            "Tell me how many {foxes} there are.",
+            "Can you count the {foxes}?",
+            "How many {foxes} does the picture show?",
+        ),
     },
     "which": {
         "train": (
@@ -104,8 +237,17 @@ QUESTIONS: dict[str, Wording] = {
             "In which picture do you see {a_fox}?",
             "Where is {a_fox}: in which picture?",
             "Which one has {a_fox}?",
+            "Tell me in which of them {a_fox} is.",
+            "Which of the pictures has {a_fox}?",
+            "Find the picture with {a_fox}.",
+            "Say which one shows {a_fox}.",
         ),
-        "fresh": ("Tell me which picture has {a_fox}.", "Which of them shows {a_fox}?"),
+        "fresh": (
+            "Tell me which picture has {a_fox}.",
+            "Which of them shows {a_fox}?",
+            "In which of the pictures is {a_fox}?",
+            "Say in which picture you see {a_fox}.",
+        ),
     },
     "compare": {
         "train": (
@@ -113,8 +255,17 @@ QUESTIONS: dict[str, Wording] = {
             "Compare the two pictures.",
             "What has changed?",
             "How are these pictures different?",
+            "Can you say what is different?",
+            "What is not the same?",
+            "Tell me what has changed.",
+            "Say how the two pictures are different.",
         ),
-        "fresh": ("Tell me what is different.", "What is not the same in both pictures?"),
+        "fresh": (
+            "Tell me what is different.",
+            "What is not the same in both pictures?",
+            "Can you compare these pictures?",
+            "Say what has changed.",
+        ),
     },
     "describe": {
         "train": (
@@ -122,8 +273,17 @@ QUESTIONS: dict[str, Wording] = {
             "What does this picture show?",
             "Say what you see in one sentence.",
             "Tell me about this picture.",
+            "Describe the picture.",
+            "Tell me what you see.",
+            "Can you describe this picture?",
+            "Say what this picture shows.",
         ),
-        "fresh": ("Describe what you see.", "What can you see in this picture?"),
+        "fresh": (
+            "Describe what you see.",
+            "What can you see in this picture?",
+            "Tell me what this picture shows.",
+            "Can you say in a sentence what you see?",
+        ),
     },
     "ground": {
         "train": (
@@ -131,8 +291,17 @@ QUESTIONS: dict[str, Wording] = {
             "Where in the picture is {thing}? Give a box.",
             "Draw a box around {thing}.",
             "Find {thing}.",
+            "Tell me the box of {thing}.",
+            "In which box is {thing}?",
+            "Can you draw the box of {thing}?",
+            "Show me {thing} by a box.",
         ),
-        "fresh": ("Give a box around {thing}.", "Find the box of {thing}."),
+        "fresh": (
+            "Give a box around {thing}.",
+            "Find the box of {thing}.",
+            "Can you give the box of {thing}?",
+            "Where is {thing}? Draw a box.",
+        ),
     },
     "refer": {
         "train": (
@@ -140,8 +309,17 @@ QUESTIONS: dict[str, Wording] = {
             "What is at {box}?",
             "Who or what is in {box}?",
             "Name what {box} shows.",
+            "Say what is at {box}.",
+            "Tell me what you see in the box {box}.",
+            "What does {box} show?",
+            "Can you name what is in the box {box}?",
         ),
-        "fresh": ("What does the box {box} show?", "Tell me what is at {box}."),
+        "fresh": (
+            "What does the box {box} show?",
+            "Tell me what is at {box}.",
+            "Who or what is at {box}?",
+            "Say what stands at {box}.",
+        ),
     },
 }
 
@@ -153,8 +331,17 @@ CHANGES: dict[str, Wording] = {
             "Paint {animal} {colour}.",
             "Now {animal} is {colour}.",
             "Show {animal} in {colour}.",
+            "Let {animal} have the colour {colour}.",
+            "I want to see {animal} in {colour}.",
+            "Can you paint {animal} {colour}?",
+            "Change {animal}: now it is {colour}.",
         ),
-        "fresh": ("Turn {animal} {colour}.", "Change the colour of {animal} to {colour}."),
+        "fresh": (
+            "Turn {animal} {colour}.",
+            "Change the colour of {animal} to {colour}.",
+            "Can you make {animal} {colour}?",
+            "I want {animal} to be {colour}.",
+        ),
     },
     "animal": {
         "train": (
@@ -162,24 +349,79 @@ CHANGES: dict[str, Wording] = {
             "Show {a_fox} in place of {animal}.",
             "Change {animal} into {a_fox}.",
             "Now {animal} is {a_fox}.",
+            "Turn {animal} to {a_fox}.",
+            "I want {a_fox} in place of {animal}.",
+            "Can you change {animal} into {a_fox}?",
+            "Put {a_fox} where {animal} is.",
         ),
-        "fresh": ("Turn {animal} into {a_fox}.", "Let {animal} be {a_fox}."),
+        "fresh": (
+            "Turn {animal} into {a_fox}.",
+            "Let {animal} be {a_fox}.",
+            "Can you make {animal} {a_fox}?",
+            "I want {animal} to be {a_fox}.",
+        ),
     },
     "place": {
-        "train": ("Show the same {place}.", "Now {place}.", "Move {it} {to}.", "Make the same picture {place}."),
-        "fresh": ("Let it be {place}.", "Take {it} {to}."),
+        "train": (
+            "Show the same {place}.",
+            "Now {place}.",
+            "Move {it} {to}.",
+            "Make the same picture {place}.",
+            "Take {it} from here {to}.",
+            "I want to see the same {place}.",
+            "Can you show {it} {place}?",
+            "Let {it} be {place}.",
+        ),
+        "fresh": ("Now let it be {place}.", "Take {it} {to}.", "Can you move {it} {to}?", "I want {it} {place}."),
     },
     "time": {
-        "train": ("Show the same {time}.", "Now {time}.", "Make it {day}.", "Make the same picture {time}."),
-        "fresh": ("Let it be {day}.", "Turn it to {day}."),
+        "train": (
+            "Show the same {time}.",
+            "Now {time}.",
+            "Make it {day}.",
+            "Make the same picture {time}.",
+            "Turn it into {day}.",
+            "I want to see the same {time}.",
+            "Can you show this {time}?",
+            "Change it: now it is {day}.",
+        ),
+        "fresh": ("Let this be {day}.", "Turn it to {day}.", "Can you make it {day}?", "I want it {time}."),
     },
     "add": {
-        "train": ("Add {friend}.", "Put {friend} beside it.", "Show it with {friend}.", "Now {friend} comes too."),
-        "fresh": ("Let {friend} join it.", "Place {friend} beside it."),
+        "train": (
+            "Add {friend}.",
+            "Put {friend} beside it.",
+            "Show it with {friend}.",
+            "Now {friend} comes too.",
+            "Let {friend} come too.",
+            "I want to see it with {friend}.",
+            "Can you add {friend}?",
+            "{friend} is with it now.",
+        ),
+        "fresh": (
+            "Let {friend} be beside it.",
+            "Show {friend} beside it.",
+            "Can you put {friend} beside it?",
+            "I want {friend} to come too.",
+        ),
     },
     "remove": {
-        "train": ("Remove {animal}.", "Take {animal} away.", "Show {it} without {animal}.", "Now {animal} is gone."),
-        "fresh": ("Let {animal} go.", "The same without {animal}."),
+        "train": (
+            "Remove {animal}.",
+            "Take {animal} away.",
+            "Show {it} without {animal}.",
+            "Now {animal} is gone.",
+            "Let {animal} be gone.",
+            "I want to see {it} without {animal}.",
+            "Can you take {animal} away?",
+            "{animal} has to go.",
+        ),
+        "fresh": (
+            "Let {animal} go.",
+            "The same without {animal}.",
+            "Can you remove {animal}?",
+            "I want {animal} to be gone.",
+        ),
     },
 }
 
@@ -192,8 +434,18 @@ WISHES: Wording = {
         "show me {scene}",
         "make a picture of {scene}",
         "I want to see {scene}",
+        "can you paint {scene}",
+        "let me have a picture of {scene}",
+        "I would like to see {scene}",
+        "create a picture of {scene}",
     ),
-    "fresh": ("I would like a picture of {scene}", "let me see {scene}", "create {scene}"),
+    "fresh": (
+        "I would like a picture of {scene}",
+        "let me see {scene}",
+        "create {scene}",
+        "can you draw {scene}",
+        "I want a picture of {scene}",
+    ),
 }
 
 # Put round what is asked, as people do who are polite.
@@ -205,8 +457,18 @@ POLITE: Wording = {
         "hello! {text}",
         "can you tell me: {text}",
         "{text} thanks",
+        "hey you, {text}",
+        "{text}, I thank you",
+        "please would you say: {text}",
+        "now please {text}",
     ),
-    "fresh": ("hey, {text}", "{text} thank you", "would you please {text}"),
+    "fresh": (
+        "hey, {text}",
+        "{text} thank you",
+        "would you please {text}",
+        "hello, {text} please",
+        "hi! {text} thanks",
+    ),
 }
 
 ENDINGS: Wording = {
@@ -219,8 +481,22 @@ ENDINGS: Wording = {
     "fresh": ("The {animals} {sleep} {place}. The end.", "So the story ends {place}."),
 }
 END_QUESTIONS: Wording = {
-    "train": ("How does it end?", "How does the story end?", "Tell me the end.", "End the story."),
-    "fresh": ("Tell me how it ends.", "Bring the story to its end."),
+    "train": (
+        "How does it end?",
+        "How does the story end?",
+        "Tell me the end.",
+        "End the story.",
+        "Say how the story ends.",
+        "What is its end?",
+        "Bring it to an end.",
+        "Can you tell me the end of it?",
+    ),
+    "fresh": (
+        "Tell me how it ends.",
+        "Bring the story to its end.",
+        "Can you end the story?",
+        "What is the end of the story?",
+    ),
 }
 
 # What is not in the world. No word is one letter away from a word that is.
