@@ -20,7 +20,7 @@ from tqdm import tqdm
 from minigpt5 import weights
 from minigpt5.story import LARGEST_SEED, MOST_STEPS, RECORD, check_folder, replace_folder, tell_story, write_story
 from minigpt5.utils.checks import some_text
-from minigpt5.utils.files import check_new_folder, to_json, whole_folder
+from minigpt5.utils.files import check_file, check_new_folder, to_json, whole_folder
 from minigpt5.utils.html import reply_html
 from minigpt5.utils.images import ImageError, open_image
 from minigpt5.utils.logs import quiet_libraries
@@ -147,6 +147,15 @@ def new_folder(name: str) -> Path:
     """A folder that is free."""
     try:
         check_new_folder(name)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot write to {name}: {error}") from None
+    return Path(name)
+
+
+def free_file(name: str) -> Path:
+    """A file that can be written to."""
+    try:
+        check_file(name)
     except OSError as error:
         raise argparse.ArgumentTypeError(f"cannot write to {name}: {error}") from None
     return Path(name)
@@ -419,6 +428,13 @@ def add_studio(commands) -> None:
         help=f"a shipped model, a pipeline's folder or a hub repository (default: {MINIATURE})",
     )
     add_server_options(studio, port=7860)
+    studio.add_argument(
+        "--feedback",
+        type=free_file,
+        default="feedback.sqlite",
+        metavar="FILE",
+        help="where thumbs and corrections go, made with the first (default: feedback.sqlite)",
+    )
     studio.add_argument("--no-browser", action="store_true", help="open no browser, only print the address")
 
 
@@ -427,13 +443,17 @@ def run_studio(arguments: argparse.Namespace) -> None:
     with listening_at(arguments, "studio", ("gradio",)) as (listening, address):
         import torch
 
-        from minigpt5.loading import open_model
+        from minigpt5.loading import identity, open_model
+        from minigpt5.service.feedback import FeedbackStore
         from minigpt5.studio.app import serve
 
         quiet_libraries()
+        with as_program_error(ValueError):
+            store = FeedbackStore(arguments.feedback)
         pipe = open_model(arguments.model, arguments.adapter, getattr(torch, arguments.dtype))
+        model = identity(arguments.model, arguments.adapter)
         say(address)
-        serve(pipe, listening, Path(arguments.model).name, None if arguments.no_browser else address)
+        serve(pipe, listening, model, store, None if arguments.no_browser else address)
 
 
 def add_import(commands) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 
 from minigpt5.pipeline import MiniGPT5Pipeline
 from minigpt5.utils.processes import pick_device
 from minigpt5.utils.programs import opening
 from minigpt5.utils.settings import Settings, setting
 from minigpt5.vokens.adapter_folder import RECORD
-from minigpt5.weights import check_model
+from minigpt5.weights import check_model, shipped_model
 
 
 @dataclass(kw_only=True)
@@ -44,3 +48,46 @@ def open_model(
             pipe.load_adapter(adapter)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(pick_device())
+
+
+def identity(model: str | Path, adapter: str | Path | None = None) -> dict[str, Any]:
+    """What a record tells of a model: `name` and `revision`, and those of its `adapter` or `None`.
+
+    Raises:
+        FileNotFoundError: see `revision`.
+    """
+    of_adapter = None if adapter is None else {"name": str(adapter), "revision": revision(adapter)}
+    return {"name": str(model), "revision": revision(model), "adapter": of_adapter}
+
+
+def revision(name: str | Path, index: str = "model_index.json") -> str:
+    """Which model it is exactly: the first digits of a folder's SHA-256, or the commit of a hub repository.
+
+    Args:
+        index: a file that every repository of its kind has.
+
+    Raises:
+        FileNotFoundError: if it is neither a folder nor in the hub's cache.
+    """
+    folder = Path(shipped_model(name))
+    if folder.is_dir():
+        digest = hashlib.sha256()
+        for file in sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".safetensors", ".bin")):
+            digest.update(str(file.relative_to(folder)).encode())
+            with open(file, "rb") as content:
+                while block := content.read(1 << 20):
+                    digest.update(block)
+        return f"sha256:{digest.hexdigest()[:16]}"
+    cached = cached_file(name, index)
+    if cached is None:
+        raise FileNotFoundError(f"{name} is no folder, no shipped model, and not in the cache of the Hugging Face hub")
+    return f"commit:{Path(cached).parent.name}"
+
+
+def cached_file(name: str | Path, file: str) -> str | None:
+    """Where a file of a repository lies in the hub's cache; `None` where it does not."""
+    try:
+        cached = try_to_load_from_cache(str(name), file)
+    except HFValidationError:  # a path, and no name of a repository
+        return None
+    return cached if isinstance(cached, str) else None

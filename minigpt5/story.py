@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from minigpt5.utils.checks import some_text, whole_number
 from minigpt5.utils.files import check_place, to_json, whole_folder
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
     from minigpt5.pipeline import MiniGPT5Pipeline
     from minigpt5.utils.images import Picture
 
+T = TypeVar("T")
 RECORD = "story.json"
+# The least width of an animation, in pixels: smaller pictures are enlarged smoothly.
+_FRAME = 480
 # Where the context is too short for all steps: the opening says whom it is about, the latest steps where things stand.
 _LATEST = 3
 MOST_STEPS, LARGEST_SEED = 1000, 2**64 - 1
@@ -78,7 +82,7 @@ def _tell(
     # Imported here, so that the command line can use this module and still answer at once.
     import torch
 
-    from minigpt5.data.tasks import illustrate
+    from minigpt5.data.tasks import continue_story, illustrate
     from minigpt5.readers import ReaderCache
 
     generation |= {"image_mode": "always", "max_images": 1, "generator": torch.Generator().manual_seed(seed)}
@@ -88,7 +92,8 @@ def _tell(
     texts, pictures = [opening], pipe(prompt, **generation).images[0]
     yield StoryStep(1, opening, pictures[0])
     for index in range(2, steps + 1):
-        reply = pipe(_fitting_prompt(pipe, texts, pictures), **generation)
+        prompt, _ = read_fitting(texts, pictures, continue_story, lambda prompt: pipe.encode_prompt([prompt]))
+        reply = pipe(prompt, **generation)
         texts.append(reply.text[0])
         pictures.append(reply.images[0][0])
         yield StoryStep(index, texts[-1], pictures[-1])
@@ -98,24 +103,72 @@ def _user_turn(content: list[dict]) -> list[dict]:
     return [{"role": "user", "content": content}]
 
 
-def _fitting_prompt(pipe: MiniGPT5Pipeline, texts: Sequence[str], pictures: Sequence[Image.Image]) -> list[dict]:
-    """The question for the next step, steps behind the opening left out, oldest first, until it fits the context."""
-    from minigpt5.data.tasks import continue_story
+def read_fitting(
+    texts: Sequence[str | None],
+    pictures: Sequence[Any],
+    question: Callable[[Sequence[Any], Sequence[Any]], list[dict]],
+    read: Callable[[list[dict]], T],
+) -> tuple[list[dict], T]:
+    """Read a question about a story so far, steps behind the opening left out, oldest first, until it fits.
+
+    Args:
+        texts, pictures: of the steps; either may be `None`.
+        question: `continue_story`, or another that is asked in their light.
+        read: reads chat messages, or raises a `PromptTooLongError`.
+
+    Returns:
+        The messages that were read, and what came of it.
+
+    Raises:
+        PromptTooLongError: if not even the opening and the latest steps fit.
+    """
+    from minigpt5.readers.prompts import PromptTooLongError
 
     furthest = max(1, len(texts) - _LATEST)
-    prompts = (
-        _user_turn(continue_story([texts[0], *texts[start:]], [pictures[0], *pictures[start:]]))
-        for start in range(1, furthest + 1)
-    )
-    prompt = next(prompts)
-    for shorter in prompts:
+    for start in range(1, furthest + 1):
+        prompt = _user_turn(question([*texts[:1], *texts[start:]], [*pictures[:1], *pictures[start:]]))
         try:
-            pipe.encode_prompt([prompt])
-        except ValueError:
-            prompt = shorter
+            return prompt, read(prompt)
+        except PromptTooLongError:
+            if start == furthest:
+                raise
+    raise AssertionError("there is a question at least")
+
+
+def story_gif(steps: Sequence[StoryStep], seconds: float = 3.0) -> bytes:
+    """A story as an animation: each picture above its sentence.
+
+    Args:
+        seconds: that each step is shown.
+    """
+    width = max(_FRAME, *(step.image.width for step in steps))
+    font = ImageFont.load_default(width / 20)
+    measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    texts = [_wrapped(step.text, width * 0.9, lambda line: measure.textlength(line, font)) for step in steps]
+    space = max(measure.multiline_textbbox((0, 0), text, font)[3] for text in texts) + width / 10
+    pictures = [step.image.resize((width, round(width * step.image.height / step.image.width))) for step in steps]
+    height = max(picture.height for picture in pictures)
+    frames = []
+    for text, picture in zip(texts, pictures, strict=True):
+        frame = Image.new("RGB", (width, round(height + space)), "#fffdf8")
+        frame.paste(picture, (0, height - picture.height))
+        place = (width / 2, height + space / 2)
+        ImageDraw.Draw(frame).multiline_text(place, text, "#2b2a33", font, anchor="mm", align="center")
+        frames.append(frame)
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=round(seconds * 1000), loop=0)
+    return buffer.getvalue()
+
+
+def _wrapped(text: str, width: float, measure: Callable[[str], float]) -> str:
+    """Lines that are no wider, where words allow it."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and measure(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
         else:
-            break
-    return prompt
+            lines.append(word)
+    return "\n".join(lines)
 
 
 def write_story(

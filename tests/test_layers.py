@@ -16,6 +16,7 @@ PROGRAMS = sorted(path for folder in ("training", "evaluation", "pipelines") for
 # Which rooms each room may import from, beside itself. Modules at the package's root are rooms of their own.
 MAY_IMPORT = {"utils": set(), "weights": set()}
 MAY_IMPORT |= {name: {"utils"} for name in ("output", "metrics", "readers", "painters")}
+MAY_IMPORT["output"] |= {"readers"}
 MAY_IMPORT["vokens"] = {"readers", "painters", "utils"}
 # A pipeline starts chats.
 MAY_IMPORT["pipeline"] = {"chat", "vokens", "readers", "painters", "utils", "weights", "output"}

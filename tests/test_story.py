@@ -1,12 +1,14 @@
 """Stories go on from what was told and painted before, and their folders are written whole or not at all."""
 
+import io
 import json
 from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
-from minigpt5.story import StoryStep, check_folder, replace_folder, tell_story, write_story
+from minigpt5.readers.prompts import PromptTooLongError
+from minigpt5.story import StoryStep, check_folder, replace_folder, story_gif, tell_story, write_story
 
 OPENING = "A red fox wakes up in the forest."
 
@@ -19,7 +21,7 @@ class Recorder:
 
     def encode_prompt(self, prompts):
         if len(prompts[0][0]["content"]) > self.parts_that_fit:
-            raise ValueError("the prompt is 600 tokens long, but the model's context holds 512; shorten it")
+            raise PromptTooLongError("the prompt is 600 tokens long, but the model's context holds 512; shorten it")
 
     def __call__(self, prompt, **settings):
         self.encode_prompt([prompt])
@@ -207,3 +209,18 @@ def test_nothing_half_written(tmp_path, interruption):
         replace_folder(out, "story.json", {"story.json": "{}", "step-1.png": Broken()})
     assert files(tmp_path) == ["story", "story/index.html", "story/step-1.png", "story/story.json"]
     assert (out / "story.json").read_bytes() == before
+
+
+def test_a_story_is_an_animation_too():
+    texts = ["A red fox wakes up.", "It sees " + "a very " * 30 + "large cat at night."]
+    steps = [StoryStep(i, text, Image.new("RGB", (64, 48), ("red", "blue")[i])) for i, text in enumerate(texts)]
+    animation = Image.open(io.BytesIO(story_gif(steps, seconds=2)))
+    assert animation.format == "GIF" and animation.n_frames == 2 and animation.width == 480
+    for number, colour in enumerate([(255, 0, 0), (0, 0, 255)]):
+        animation.seek(number)
+        frame = animation.convert("RGB")
+        # Enlarged, as wide as the frame, with room for all lines below.
+        assert frame.getpixel((0, 0)) == frame.getpixel((479, 359)) == colour
+        assert animation.info["duration"] == 2000 and frame.height > 360 + 5 * 24
+        below = frame.crop((0, 361, 480, frame.height)).convert("L")
+        assert min(below.get_flattened_data()) < 100 and below.getpixel((2, 2)) > 240

@@ -32,7 +32,7 @@ QUESTIONS = {
 }
 CHOICES = ("left", "same", "right")
 # Larger pictures are put into the page as JPEG.
-_PIXEL_ART = 128
+_SMALL = 128
 
 
 @dataclass(frozen=True)
@@ -128,12 +128,12 @@ def _segments(segments: Sequence[str | Path], pictures: dict[str, str]) -> str:
 def _picture(path: Path, pictures: dict[str, str]) -> str:
     """A picture by the name of its content, which stands in the page once."""
     image, buffer = open_image(path), io.BytesIO()
-    small = max(image.size) <= _PIXEL_ART
+    small = max(image.size) <= _SMALL
     image.save(buffer, "PNG") if small else image.save(buffer, "JPEG", quality=92)
     content = buffer.getvalue()
     name = hashlib.sha256(content).hexdigest()[:16]
     pictures[name] = f"data:image/{'png' if small else 'jpeg'};base64,{base64.b64encode(content).decode('ascii')}"
-    return f'<img data-picture="{name}" alt="picture"{" class=pixels" if small else ""}>'
+    return f'<img data-picture="{name}" alt="picture">'
 
 
 @dataclass(frozen=True)

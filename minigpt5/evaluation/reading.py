@@ -22,7 +22,8 @@ from minigpt5.evaluation.reading_items import (
 from minigpt5.evaluation.run import answer, report
 from minigpt5.evaluation.speaker import ReaderSettings, load_reader, reader_revision
 from minigpt5.evaluation.storyworld import storyworld_columns
-from minigpt5.evaluation.systems import AskingSettings, TextMetricSettings, check_paths, machine, revision
+from minigpt5.evaluation.systems import AskingSettings, TextMetricSettings, check_paths, machine
+from minigpt5.loading import revision
 from minigpt5.utils.processes import is_main_process
 from minigpt5.utils.settings import setting
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from minigpt5.evaluation.systems import cached_file, revision
+from minigpt5.loading import cached_file, revision
 from minigpt5.loading import open_model as open_pipeline
 from minigpt5.output import MiniGPT5PipelineOutput
 from minigpt5.readers import Reader, reader_of

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -11,8 +10,6 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 from diffusers import UNet2DConditionModel
-from huggingface_hub import try_to_load_from_cache
-from huggingface_hub.errors import HFValidationError
 
 from minigpt5 import __version__
 from minigpt5.data.splits import choose_split
@@ -20,7 +17,7 @@ from minigpt5.evaluation.baselines import GILL, Divter, TwoStage, ZeroShotDiffus
 from minigpt5.evaluation.generation import System
 from minigpt5.evaluation.items import PROMPTS
 from minigpt5.evaluation.measure import Weights
-from minigpt5.loading import ModelSettings, open_model
+from minigpt5.loading import ModelSettings, open_model, revision
 from minigpt5.pipeline import MiniGPT5Pipeline
 from minigpt5.utils.integrity import load_whole
 from minigpt5.utils.processes import pick_device, process_state
@@ -210,36 +207,3 @@ def machine() -> dict[str, Any]:
             **{name: version(name) for name in ("torch", "diffusers", "transformers")},
         },
     }
-
-
-def revision(name: str | Path, index: str = "model_index.json") -> str:
-    """Which model it is exactly: the first digits of a folder's SHA-256, or the commit of a hub repository.
-
-    Args:
-        index: a file that every repository of its kind has.
-
-    Raises:
-        FileNotFoundError: if it is neither a folder nor in the hub's cache.
-    """
-    folder = Path(shipped_model(name))
-    if folder.is_dir():
-        digest = hashlib.sha256()
-        for file in sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".safetensors", ".bin")):
-            digest.update(str(file.relative_to(folder)).encode())
-            with open(file, "rb") as content:
-                while block := content.read(1 << 20):
-                    digest.update(block)
-        return f"sha256:{digest.hexdigest()[:16]}"
-    cached = cached_file(name, index)
-    if cached is None:
-        raise FileNotFoundError(f"{name} is no folder, no shipped model, and not in the cache of the Hugging Face hub")
-    return f"commit:{Path(cached).parent.name}"
-
-
-def cached_file(name: str | Path, file: str) -> str | None:
-    """Where a file of a repository lies in the hub's cache; `None` where it does not."""
-    try:
-        cached = try_to_load_from_cache(str(name), file)
-    except HFValidationError:  # a path, and no name of a repository
-        return None
-    return cached if isinstance(cached, str) else None

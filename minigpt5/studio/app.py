@@ -6,7 +6,10 @@ import os
 import socket
 import tempfile
 import webbrowser
+from collections.abc import Mapping
+from html import escape
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI
@@ -14,9 +17,11 @@ from uvicorn import Config, Server
 
 from minigpt5.pipeline import MiniGPT5Pipeline
 from minigpt5.service.engine import Engine
+from minigpt5.service.feedback import FeedbackStore
 from minigpt5.studio.chat import ChatPage
 from minigpt5.studio.pictures import Pictures
-from minigpt5.utils.html import DARK, LIGHT
+from minigpt5.studio.storybook import StorybookPage
+from minigpt5.utils.html import CARDS, DARK, LIGHT
 
 LARGEST_UPLOAD = "10mb"
 # Replies that browsers wait for at the same time.
@@ -31,6 +36,8 @@ CSS = f"""
 #chat .user .image-container {{ width: 10rem; max-width: 100%; }}
 .image-frame {{ width: 100% !important; padding: 0 !important; }}
 .image-frame img {{ width: 100% !important; height: 100%; object-fit: contain !important; }}
+#chat button[aria-label="Share"] {{ display: none; }}
+#book {{ {CARDS} .coming {{ text-align: center; color: var(--soft); }} }}
 #chat .user.message {{ background: var(--paper); border-color: var(--line); }}
 """
 
@@ -48,6 +55,8 @@ def theme() -> gr.themes.Base:
         "border_color_primary": "line",
         "block_border_color": "line",
         "button_primary_background_fill": "accent",
+        "button_primary_background_fill_hover": "accent",
+        "button_primary_text_color": "card",
     }.items():
         colours |= {name: f"var(--{colour})", f"{name}_dark": f"var(--{colour})"}
     font = ("system-ui", "sans-serif")
@@ -56,29 +65,34 @@ def theme() -> gr.themes.Base:
     ).set(**colours)
 
 
-def build(engine: Engine, model: str, folder: Path) -> gr.Blocks:
+def build(engine: Engine, model: Mapping[str, Any], store: FeedbackStore, folder: Path) -> gr.Blocks:
     """The pages.
 
     Args:
-        model: its name, for people.
+        model: which it is, of `minigpt5.loading.identity`.
+        store: where feedback goes.
         folder: for pictures on their way to browsers.
     """
     with gr.Blocks(title="MiniGPT-5 Studio", analytics_enabled=False) as blocks:
-        gr.Markdown(f"## MiniGPT-5 Studio\n{model}")
+        name, pictures = Path(model["name"]).name, Pictures(folder)
+        gr.Markdown(f"## MiniGPT-5 Studio\n{escape(name)}")
         with gr.Tab("Chat"):
-            chat = ChatPage(engine, Pictures(folder))
-        blocks.unload(chat.stop)
+            chat = ChatPage(engine, model, store, pictures)
+        with gr.Tab("Storybook"):
+            storybook = StorybookPage(engine, name, pictures)
+        for page in (chat, storybook):
+            blocks.unload(page.stop)
     return blocks.queue(default_concurrency_limit=MOST_LISTENERS)
 
 
-def create_app(engine: Engine, model: str, folder: Path) -> FastAPI:
+def create_app(engine: Engine, model: Mapping[str, Any], store: FeedbackStore, folder: Path) -> FastAPI:
     """The Studio as an ASGI application; arguments as for `build`."""
     # What people upload goes where the pictures are.
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     return gr.mount_gradio_app(
         FastAPI(),
-        build(engine, model, folder),
+        build(engine, model, store, folder),
         path="/",
         allowed_paths=[str(folder)],
         max_file_size=LARGEST_UPLOAD,
@@ -90,17 +104,23 @@ def create_app(engine: Engine, model: str, folder: Path) -> FastAPI:
     )
 
 
-def serve(pipe: MiniGPT5Pipeline, listening: socket.socket, model: str, browser: str | None) -> None:
+def serve(
+    pipe: MiniGPT5Pipeline,
+    listening: socket.socket,
+    model: Mapping[str, Any],
+    store: FeedbackStore,
+    browser: str | None,
+) -> None:
     """Show the Studio until SIGTERM or SIGINT; then its pictures and uploads are gone.
 
     Args:
         listening: a socket that is bound.
-        model: its name, for people.
+        model, store: as for `build`.
         browser: the address to open in this machine's browser, if any.
     """
     engine = Engine(pipe)
     with tempfile.TemporaryDirectory(prefix="minigpt5-studio-") as folder:
-        app = create_app(engine, model, Path(folder))
+        app = create_app(engine, model, store, Path(folder))
         if browser is not None:
             webbrowser.open(browser)
         # Browsers hold connections open for as long as their pages are.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,11 @@ import gradio as gr
 
 from minigpt5.readers.prompts import IMAGE_MARK
 from minigpt5.service.engine import Engine, Reply
+from minigpt5.service.feedback import FeedbackStore
 from minigpt5.studio.pictures import Pictures
 from minigpt5.studio.settings import Controls
 from minigpt5.studio.turns import ENDS, Choices, Turn, answer, ask, read_turn
+from minigpt5.utils.images import ImageError, open_image
 
 FOX = str(Path(__file__).with_name("fox.png"))
 EXAMPLES = (
@@ -31,14 +33,18 @@ class ChatPage:
 
     Args:
         engine: what answers.
+        model: which it is, for feedback.
+        store: where feedback goes.
         pictures: where pictures are put for the browser.
     """
 
-    def __init__(self, engine: Engine, pictures: Pictures):
-        self.engine, self.pictures = engine, pictures
+    def __init__(self, engine: Engine, model: Mapping[str, Any], store: FeedbackStore, pictures: Pictures):
+        self.engine, self.model, self.store, self.pictures = engine, model, store, pictures
         # Replies that are on their way, by the browser session that waits for each.
         self.running: dict[str, Reply] = {}
         self.turns = gr.State([])
+        # Of which feedback is being given, and the rating.
+        self.judged = gr.State(None)
         self.chatbot = gr.Chatbot(
             show_label=False,
             elem_id="chat",
@@ -49,6 +55,16 @@ class ChatPage:
             examples=[{"text": text, "display_text": text, "files": [*files]} for text, files in EXAMPLES],
             placeholder="### Say something, or show a picture",
         )
+        with gr.Column(visible=False, elem_id="correction") as self.correction:
+            gr.Markdown("Thank you, it is kept. **What should it have said or shown?**")
+            with gr.Row():
+                self.words = gr.Textbox(label="Better words", scale=3, lines=4, elem_id="better-words")
+                self.better = gr.Image(
+                    type="filepath", label="Better picture", height=160, sources=["upload"], elem_id="better-picture"
+                )
+            with gr.Row():
+                self.keep = gr.Button("Keep the correction", variant="primary", size="sm", elem_id="keep")
+                self.leave = gr.Button("No, thanks", size="sm")
         self.box = gr.MultimodalTextbox(
             show_label=False,
             elem_id="say",
@@ -72,6 +88,10 @@ class ChatPage:
         self.chatbot.edit(self.edit, [self.turns, *controls], shown, **hidden)
         self.chatbot.undo(self.undo, [self.turns], shown, **hidden)
         self.chatbot.clear(self.clear, None, shown, **hidden)
+        judging = [self.judged, self.correction, self.words, self.better]
+        self.chatbot.like(self.like, [self.turns], judging, **hidden)
+        self.keep.click(self.correct, judging[:1] + judging[2:], judging, **hidden)
+        self.leave.click(self._no_correction, None, judging, queue=False, **hidden)
         self.box.stop(self.stop, None, None, queue=False, **hidden)
 
     # What the page's events do
@@ -114,6 +134,33 @@ class ChatPage:
         reply = self.running.get(str(request.session_hash))
         if reply is not None:
             reply.cancel()
+
+    def like(self, event: gr.LikeData, turns: list[Turn]) -> tuple:
+        """Keep a thumb up or down, ask what would have been better behind one that is down, or take it back."""
+        turn = turns[_turn_of(event.index)]
+        if event.liked == "":
+            self.store.remove(turn.id)
+            return self._no_correction()
+        if event.liked:
+            self.store.put(turn.feedback(self.model, "up", None))
+            gr.Info("Thank you, it is kept.")
+            return self._no_correction()
+        self.store.put(turn.feedback(self.model, "down", None))
+        text = " ".join(part for part in turn.reply if isinstance(part, str))
+        return turn, gr.Column(visible=True), text, None
+
+    def correct(self, turn: Turn, words: str, file: str | None) -> tuple:
+        """Keep what a reply should have been."""
+        try:
+            picture = None if file is None else open_image(file, file.rpartition("/")[2])
+        except ImageError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+        self.store.put(turn.feedback(self.model, "down", turn.corrected(words, picture)))
+        gr.Info("The correction is kept.")
+        return self._no_correction()
+
+    def _no_correction(self) -> tuple:
+        return None, gr.Column(visible=False), "", None
 
     # How
 

@@ -15,9 +15,13 @@ from minigpt5.vokens.decoding import IMAGE_MODES
 
 
 class Controls:
-    """Builds the settings into the `gr.Blocks` in progress; `components` are inputs of events, for `read`."""
+    """Builds the settings into the `gr.Blocks` in progress; `components` are inputs of events, for `read`.
 
-    def __init__(self, pipe: MiniGPT5Pipeline):
+    Args:
+        story: whether they are of a story, of which every step has a picture.
+    """
+
+    def __init__(self, pipe: MiniGPT5Pipeline, story: bool = False):
         own = pipe.config
         # A guider of diffusers has its scale itself.
         self.guided = pipe.guider is None
@@ -38,7 +42,13 @@ class Controls:
                     min_width=160,
                 ),
                 gr.Slider(0, 2, 0, step=0.05, label="Temperature", info="0: the likeliest words", min_width=160),
-                gr.Radio(list(IMAGE_MODES), value="auto", label="Pictures", info="auto: the model's choice"),
+                gr.Radio(
+                    list(IMAGE_MODES),
+                    value="auto",
+                    label="Pictures",
+                    info="auto: the model's choice",
+                    visible=not story,
+                ),
             ]
 
     def read(self, values: Sequence[Any]) -> Choices:

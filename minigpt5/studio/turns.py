@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from minigpt5.service.engine import (
     Reply,
     segments,
 )
+from minigpt5.service.feedback import Feedback
 from minigpt5.utils.images import open_image
 
 # What ends a reply, or lets it not begin, and is told in words of its own.
@@ -48,8 +49,8 @@ class Choices:
     image_mode: str = "auto"
 
     def options(self) -> dict[str, Any]:
-        """As `Engine.submit` takes them, but the seed."""
-        options = {name: getattr(self, name) for name in ("num_inference_steps", "guidance_scale", "image_mode")}
+        """As `Engine.submit` takes them, but the seed and whether there are pictures."""
+        options = {name: getattr(self, name) for name in ("num_inference_steps", "guidance_scale")}
         sampled = {"temperature": self.temperature} if self.temperature else {}
         return options | {"do_sample": bool(sampled)} | sampled
 
@@ -76,6 +77,16 @@ class Turn:
     read: Sequence[Message] = ()
     reply: Sequence[Segment] = ()
     note: str = ""
+
+    def feedback(self, model: Mapping[str, Any], rating: str, correction: Sequence[Segment] | None) -> Feedback:
+        """What a person thinks of the reply, with what repeats it."""
+        settings = self.choices.options() | {"image_mode": self.choices.image_mode}
+        return Feedback(self.id, model, self.read, settings, self.seed or 0, self.reply, rating, correction)
+
+    def corrected(self, text: str, picture: Image.Image | None) -> list[Segment]:
+        """The reply as it should have been: in these words, and with this picture in the place of all that it has."""
+        painted = [part for part in self.reply if not isinstance(part, str)] if picture is None else [picture]
+        return [*([text.strip()] if text.strip() else []), *painted]
 
     def again(self, text: str | None = None, choices: Choices | None = None) -> Turn:
         """The same, unanswered, perhaps in other words."""
@@ -110,11 +121,9 @@ def ask(engine: Engine, turns: Sequence[Turn]) -> Reply:
         TypeError, ValueError: for what does not fit the model.
         QueueFullError, ClosedError: where the engine takes no more.
     """
-    turn = turns[-1]
-    turn.read, reply = fitting(
-        messages(turns),
-        lambda kept: engine.submit(kept, seed=turn.choices.seed, previews=MOST_PREVIEWS, **turn.choices.options()),
-    )
+    turn, choices = turns[-1], turns[-1].choices
+    own = {"seed": choices.seed, "previews": MOST_PREVIEWS, "image_mode": choices.image_mode}
+    turn.read, reply = fitting(messages(turns), lambda kept: engine.submit(kept, **own, **choices.options()))
     turn.seed = reply.seed
     return reply
 

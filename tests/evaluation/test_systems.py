@@ -3,7 +3,8 @@
 import pytest
 
 from minigpt5.evaluation.baselines import GILL, Divter, TwoStage, ZeroShotDiffusion
-from minigpt5.evaluation.systems import EvaluationConfig, check_paths, load_system, revision, settings_of
+from minigpt5.evaluation.systems import EvaluationConfig, check_paths, load_system, settings_of
+from minigpt5.loading import revision
 from minigpt5.storyworld import miniature
 from minigpt5.utils.programs import ProgramError
 from minigpt5.weights import SHIPPED

@@ -38,6 +38,15 @@ class OutputMixin:
         assert text == output.text and torch.equal(images[0][0], output.images[0][0])
         assert len(segments) == 1 and output.to_tuple()[0] == text
 
+    def test_a_page_shows_what_was_asked(self, pipe, pictures, tmp_path):
+        output = pipe(["a <b>", "what is <ImageHere> here?"], [None, [pictures[0]]], image_mode="never")
+        output.save_html(tmp_path / "reply.html")
+        page = (tmp_path / "reply.html").read_text()
+        first, _, second = page.partition('<section class="prompt"><p>a &lt;b&gt;</p></section><section class="reply">')
+        assert first and "data:image" not in second.partition("what is")[0]
+        _, picture, behind = second.partition("data:image/png;base64,")
+        assert picture and "<p>here?</p></section><section" in behind
+
     def test_latents_cannot_be_saved_as_a_page(self, pipe, tmp_path):
         with pytest.raises(ValueError, match="latents cannot be shown"):
             paint(pipe).save_html(tmp_path / "reply.html")

@@ -14,6 +14,7 @@ sync_api = pytest.importorskip("playwright.sync_api")
 from uvicorn import Config, Server  # noqa: E402
 
 from minigpt5.service.engine import Engine  # noqa: E402
+from minigpt5.service.feedback import FeedbackStore  # noqa: E402
 from minigpt5.studio.app import create_app  # noqa: E402
 
 CHROMIUM = shutil.which("chromium")
@@ -28,12 +29,14 @@ PATIENCE = 30_000
 def studio(tiny_pipe, tmp_path_factory):
     """An engine with a Studio in front of it, and the Studio's address."""
     engine = Engine(tiny_pipe)
-    app = create_app(engine, "tiny", tmp_path_factory.mktemp("pictures"))
+    folder = tmp_path_factory.mktemp("pictures")
+    store = FeedbackStore(folder / "feedback.sqlite")
+    app = create_app(engine, {"name": "tiny"}, store, folder)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = Server(Config(app, log_level="warning", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
-        yield engine, f"http://127.0.0.1:{listening.getsockname()[1]}"
+        yield engine, f"http://127.0.0.1:{listening.getsockname()[1]}", store
         server.should_exit = True
         thread.join()
     engine.close(drain=False)
@@ -180,3 +183,54 @@ def test_an_example_is_answered_on_a_phone_and_two_people_have_replies_of_their_
     assert "a cat at night" not in phone.locator("#chat").inner_text()
     # Nothing sticks out.
     assert phone.evaluate("() => document.documentElement.scrollWidth") <= 390
+
+
+def test_thumbs_and_a_correction_are_kept_and_can_be_taken_back(visit, studio, pictures, tmp_path):
+    pictures[3].save(tmp_path / "better.png")
+    page = visit()
+    settings(page, seed=11)
+    say(page, "a cat by the sea")
+    whole(page)
+    page.get_by_label("Dislike").last.click()
+    page.locator("#better-words textarea").fill("A cat sits by the sea.")
+    page.set_input_files("#better-picture input[type=file]", tmp_path / "better.png")
+    page.wait_for_selector("#better-picture img")
+    page.click("#keep")
+    sync_api.expect(page.locator("#correction")).to_be_hidden(timeout=PATIENCE)
+    (row,) = studio[2]
+    assert row.rating == "down" and row.seed == 11 and row.model == {"name": "tiny"}
+    text, picture = row.correction
+    assert text == "A cat sits by the sea." and picture.tobytes() == pictures[3].tobytes()
+    # It repeats the reply.
+    again = studio[0].submit(row.messages, seed=row.seed, **row.settings).segments()
+    assert [part if isinstance(part, str) else part.size for part in again] == [
+        part if isinstance(part, str) else part.size for part in row.reply
+    ]
+    page.get_by_label("Like", exact=True).last.click()
+    until(lambda: [row.rating for row in studio[2]] == ["up"])
+
+
+def test_a_story_is_told_page_by_page_changed_and_taken_along(visit, studio, tmp_path):
+    page = visit()
+    page.get_by_role("tab", name="Storybook").click()
+    page.get_by_label("number input for Steps of the story").fill("3")
+    page.click("#tell")
+    steps = page.locator("#book .step")
+    sync_api.expect(steps).to_have_count(3, timeout=PATIENCE)
+    sync_api.expect(page.locator("#as-gif")).to_be_visible(timeout=PATIENCE)
+    first = steps.nth(0).locator("img").get_attribute("src")
+    assert steps.nth(2).locator("img").evaluate("image => image.naturalWidth") == 64
+    page.locator("#page input").click()
+    page.get_by_role("option", name="2").click()
+    page.locator("#words textarea").fill("A cat & a dog sit <there>.")
+    page.click("#go-on")
+    sync_api.expect(steps.nth(1)).to_contain_text("A cat & a dog sit <there>.", timeout=PATIENCE)
+    sync_api.expect(page.locator("#as-gif")).to_be_visible(timeout=PATIENCE)
+    assert steps.count() == 3 and steps.nth(0).locator("img").get_attribute("src") == first
+    for name, head in (("#as-html", b"<!DOCTYPE html>"), ("#as-gif", b"GIF89a")):
+        with page.expect_download() as download:
+            page.click(name)
+        download.value.save_as(tmp_path / "file")
+        content = (tmp_path / "file").read_bytes()
+        assert content.startswith(head)
+        assert name != "#as-html" or b"A cat &amp; a dog sit &lt;there&gt;." in content

@@ -2,11 +2,12 @@
 
 import socket
 import sys
-from types import ModuleType
+from types import SimpleNamespace
 
 import pytest
 
 from minigpt5 import cli
+from minigpt5.loading import identity
 
 
 def refusal(capsys, *arguments):
@@ -28,22 +29,26 @@ def test_the_extra_that_is_not_there_is_named(capsys, monkeypatch):
     assert "this needs gradio: pip install 'minigpt5[studio]'" in refusal(capsys)
 
 
-def test_what_is_wrong_is_told_before_a_model_is_opened(capsys, gradio):
+def test_what_is_wrong_is_told_before_a_model_is_opened(capsys, gradio, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("text " * 100)
+    monkeypatch.setitem(sys.modules, "minigpt5.studio.app", SimpleNamespace(serve=None))
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         assert f"cannot listen at 127.0.0.1, port {port}" in refusal(capsys, "--port", port)
     assert "no-such-model" in refusal(capsys, "no-such-model")
+    assert "nowhere/there" in refusal(capsys, "--feedback", tmp_path / "file" / "nowhere/there")
+    assert "file is no file of feedback" in refusal(capsys, "--port", 0, "--feedback", tmp_path / "file")
 
 
 @pytest.mark.parametrize("options", [[], ["--no-browser"]])
 def test_the_model_and_its_address_are_handed_on(tiny_folder, gradio, monkeypatch, capsys, options):
     seen = []
-    app = ModuleType("minigpt5.studio.app")
-    app.serve = lambda *given: seen.append(given)
-    monkeypatch.setitem(sys.modules, app.__name__, app)
+    app = SimpleNamespace(serve=lambda *given: seen.append(given))
+    monkeypatch.setitem(sys.modules, "minigpt5.studio.app", app)
     assert cli.main(["studio", str(tiny_folder), "--port", "0", *options]) == 0
-    ((pipe, listening, model, browser),) = seen
+    ((pipe, listening, model, store, browser),) = seen
     address = capsys.readouterr().out.strip()
-    assert type(pipe).__name__ == "MiniGPT5Pipeline" and model == tiny_folder.name
+    assert type(pipe).__name__ == "MiniGPT5Pipeline" and model == identity(tiny_folder)
+    assert store.path.name == "feedback.sqlite" and not store.path.exists()
     assert address.startswith("http://127.0.0.1:") and browser == (None if options else address)
     assert listening.fileno() == -1

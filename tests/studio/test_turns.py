@@ -117,3 +117,14 @@ def test_what_a_person_brings_is_checked(tmp_path, pictures):
     pictures[0].save(tmp_path / "fox.png")
     turn = read_turn("What is <ImageHere>?", [str(tmp_path / "fox.png")], Choices())
     assert [part["type"] for part in messages([turn])[0]["content"]] == ["text", "image", "text"]
+
+
+def test_feedback_repeats_the_reply(engine, pictures):
+    choices = Choices(num_inference_steps=3, temperature=1.5, image_mode="always")
+    turn = answered(engine, [Turn("a cat", [pictures[0]], choices)])
+    row = turn.feedback({"name": "tiny"}, "down", turn.corrected(" A dog. ", pictures[1]))
+    assert row.id == turn.id and row.correction == ["A dog.", pictures[1]]
+    again = engine.submit(row.messages, seed=row.seed, **row.settings).segments()
+    assert words(again) == words(turn.reply) == words(row.reply)
+    # Of a correction in words alone the pictures stay.
+    assert turn.corrected("A dog.", None)[1:] == [part for part in turn.reply if not isinstance(part, str)]

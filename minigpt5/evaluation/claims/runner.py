@@ -26,8 +26,7 @@ from minigpt5.evaluation.generation import System, generate
 from minigpt5.evaluation.items import Item, alignment_items, dialogue_items, story_items
 from minigpt5.evaluation.replies import ReplyFolder
 from minigpt5.evaluation.storyworld import read_truth
-from minigpt5.evaluation.systems import revision
-from minigpt5.loading import open_model
+from minigpt5.loading import open_model, revision
 from minigpt5.pipeline import MiniGPT5Pipeline
 from minigpt5.readers.vokens import replace_vokens
 from minigpt5.storyworld.export import export_cc3m, export_mmdialog, export_vist

@@ -1,0 +1,168 @@
+"""The page that tells stories: pages turn up one by one, and go on from any of them in other words."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from collections.abc import Iterator, Sequence
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from minigpt5.service.engine import CancelledError, Engine, Reply
+from minigpt5.story import StoryStep, story_gif
+from minigpt5.studio.pictures import Pictures
+from minigpt5.studio.settings import Controls
+from minigpt5.studio.telling import tell
+from minigpt5.studio.turns import ENDS
+from minigpt5.utils.html import story_html
+from minigpt5.utils.images import open_image
+
+OPENING = "A red fox wakes up in the forest."
+MOST_STEPS = 12
+
+
+class StorybookPage:
+    """Builds the page into the `gr.Blocks` in progress.
+
+    Args:
+        engine: what tells.
+        model: its name, for the story's last line.
+        pictures: where pictures and files are put for the browser.
+    """
+
+    def __init__(self, engine: Engine, model: str, pictures: Pictures):
+        self.engine, self.model, self.pictures = engine, model, pictures
+        self.running: dict[str, Reply] = {}
+        self.steps, self.seed = gr.State([]), gr.State(0)
+        with gr.Row():
+            with gr.Column(scale=3):
+                self.opening = gr.Textbox(OPENING, label="Opening", elem_id="opening", max_lines=3)
+                self.count = gr.Slider(1, MOST_STEPS, 5, step=1, label="Steps of the story")
+                with gr.Row():
+                    self.start = gr.Button("Tell", variant="primary", elem_id="tell")
+                    self.halt = gr.Button("Stop", elem_id="stop-story", visible=False)
+            self.image = gr.Image(type="filepath", label="Whom it is about (optional)", height=200, sources=["upload"])
+        self.controls = Controls(engine.pipe, story=True)
+        self.book = gr.HTML(elem_id="book")
+        with gr.Row(visible=False, equal_height=True) as self.change:
+            self.page = gr.Dropdown([], label="Page", min_width=80, scale=1, elem_id="page")
+            self.words = gr.Textbox(label="Its sentence", scale=5, elem_id="words", max_lines=3)
+            self.go_on = gr.Button("Tell on from there", scale=2, elem_id="go-on")
+        with gr.Row(visible=False) as self.downloads:
+            self.html = gr.DownloadButton("Download as a page", elem_id="as-html")
+            self.gif = gr.DownloadButton("Download as an animation", elem_id="as-gif")
+        shown = [self.book, self.steps, self.seed, self.start, self.halt, self.change, self.page, self.downloads]
+        hidden: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        told = [self.count, self.image, *self.controls.components]
+        self.start.click(self.begin, [self.opening, *told], [*shown, self.html, self.gif], **hidden)
+        again = [self.steps, self.seed, self.page, self.words, *told]
+        self.go_on.click(self.begin_at, again, [*shown, self.html, self.gif], **hidden)
+        self.page.change(self.sentence, [self.steps, self.page], self.words, queue=False, **hidden)
+        self.halt.click(self.stop, None, None, queue=False, **hidden)
+
+    def begin(
+        self, request: gr.Request, opening: str, count: int, image: str | None, *controls: Any
+    ) -> Iterator[tuple]:
+        """Tell a story."""
+        choices = self.controls.read(controls)
+        seed = secrets.randbelow(2**31) if choices.seed is None else choices.seed
+        yield from self._tell(request, [], opening, count, seed, image, choices.options())
+
+    def begin_at(
+        self,
+        request: gr.Request,
+        steps: list[StoryStep],
+        seed: int,
+        page: int,
+        words: str,
+        count: int,
+        image: str | None,
+        *controls: Any,
+    ) -> Iterator[tuple]:
+        """Tell on from a page, in these words."""
+        choices = self.controls.read(controls)
+        seed = seed if choices.seed is None else choices.seed
+        yield from self._tell(request, steps[: page - 1], words, max(count, page), seed, image, choices.options())
+
+    def sentence(self, steps: list[StoryStep], page: int | None) -> str:
+        """Of a page."""
+        return steps[page - 1].text if page and page <= len(steps) else ""
+
+    def stop(self, request: gr.Request) -> None:
+        """Give up the page that is on its way."""
+        reply = self.running.get(str(request.session_hash))
+        if reply is not None:
+            reply.cancel()
+
+    def _tell(
+        self,
+        request: gr.Request,
+        told: Sequence[StoryStep],
+        sentence: str,
+        count: int,
+        seed: int,
+        file: str | None,
+        options: dict[str, Any],
+    ) -> Iterator[tuple]:
+        session, steps, note = str(request.session_hash), list(told), ""
+        if session in self.running:
+            raise gr.Error("A story is being told; stop it first.", print_exception=False)
+
+        def began(reply: Reply) -> None:
+            self.running[session] = reply
+
+        try:
+            image = None if file is None else open_image(file, file.rpartition("/")[2])
+            pages = tell(self.engine, told, sentence, int(count), seed, image, began, **options)
+            yield self._shown(steps, seed, int(count), running=True)
+            for step in pages:
+                steps.append(step)
+                yield self._shown(steps, seed, int(count), running=True)
+        except CancelledError:
+            note = "Stopped."
+        except (*ENDS, TypeError, ValueError) as error:
+            note = str(error)
+        finally:
+            reply = self.running.pop(session, None)
+            if reply is not None:
+                reply.cancel()
+        if note:
+            gr.Warning(note)
+        yield self._shown(steps, seed, int(count), running=False)
+
+    def _shown(self, steps: list[StoryStep], seed: int, count: int, running: bool) -> tuple:
+        """What stands on the page; while the story is told there is nothing to change or download."""
+        done = bool(steps) and not running
+        files = self._files(steps, seed) if done else (gr.skip(), gr.skip())
+        numbers = [step.index for step in steps]
+        return (
+            self._book(steps, count if running else len(steps)),
+            list(steps),
+            seed,
+            gr.Button(visible=not running),
+            gr.Button(visible=running),
+            gr.Row(visible=done),
+            gr.Dropdown(numbers, value=numbers[-1] if done else None),
+            gr.Row(visible=done),
+            *files,
+        )
+
+    def _book(self, steps: Sequence[StoryStep], count: int) -> str:
+        pages = [
+            f'<section class="step"><div class="picture"><img alt="{escape(step.text)}" '
+            f'src="/gradio_api/file={self.pictures.file(step.image)}"></div>'
+            f'<div class="words"><span class="number">{step.index}</span><p>{escape(step.text)}</p></div></section>'
+            for step in steps
+        ]
+        coming = f'<p class="coming">Page {len(steps) + 1} of {count} …</p>' if len(steps) < count else ""
+        return "".join(pages) + coming
+
+    def _files(self, steps: Sequence[StoryStep], seed: int) -> tuple[str, str]:
+        folder = self.pictures.folder / uuid.uuid4().hex
+        folder.mkdir()
+        page = story_html(steps[0].text, [(step.text, step.image) for step in steps], f"{self.model}, seed {seed}")
+        (folder / "story.html").write_text(page, encoding="utf-8")
+        (folder / "story.gif").write_bytes(story_gif(steps))
+        return str(folder / "story.html"), str(folder / "story.gif")

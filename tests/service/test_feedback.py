@@ -1,0 +1,121 @@
+"""What people think of replies is kept, whole, whoever writes beside and whatever ends the process."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from minigpt5.loading import identity
+from minigpt5.service.feedback import Feedback, FeedbackStore
+
+
+@pytest.fixture
+def store(tmp_path):
+    return FeedbackStore(tmp_path / "feedback.sqlite")
+
+
+@pytest.fixture
+def feedback(pictures):
+    part = {"type": "image", "image": pictures[0]}
+    return Feedback(
+        id="one",
+        model={"name": "m", "revision": "sha256:0", "adapter": None},
+        messages=[{"role": "user", "content": [part, {"type": "text", "text": "was ist „das“?"}]}],
+        settings={"do_sample": True, "temperature": 0.5},
+        seed=2**63 - 1,
+        reply=["A fox.", pictures[1]],
+        rating="down",
+        correction=["A cat.", pictures[0]],
+    )
+
+
+def same(one, other):
+    return np.array_equal(np.asarray(one), np.asarray(other))
+
+
+def test_a_row_is_read_as_it_was_put(store, feedback, pictures):
+    assert list(store) == [] and not store.path.exists()
+    store.put(feedback)
+    (row,) = FeedbackStore(store.path)
+    plain = ("id", "model", "settings", "seed", "rating")
+    assert [getattr(row, name) for name in plain] == [getattr(feedback, name) for name in plain]
+    picture, text = row.messages[0]["content"]
+    assert text["text"] == "was ist „das“?" and same(picture["image"], pictures[0])
+    assert row.reply[0] == "A fox." and same(row.reply[1], pictures[1])
+    assert row.correction[0] == "A cat." and same(row.correction[1], pictures[0])
+    assert row.time[:2] == "20" and row.time.endswith("+00:00")
+    # A picture is kept once.
+    with sqlite3.connect(store.path) as connection:
+        assert connection.execute("SELECT count(*) FROM pictures").fetchone() == (2,)
+
+
+def test_who_thinks_again_has_one_row_and_who_takes_it_back_none(store, feedback):
+    store.put(replace(feedback, correction=None))
+    store.put(replace(feedback, id="two", rating="up", correction=None))
+    store.put(feedback)
+    assert [(row.id, row.rating, row.correction is None) for row in store] == [
+        ("two", "up", True),
+        ("one", "down", False),
+    ]
+    store.remove("two")
+    assert [row.id for row in store] == ["one"]
+
+
+def test_what_is_no_feedback_is_refused(store, feedback, tmp_path):
+    with pytest.raises(ValueError, match="rating must be one of up, down"):
+        store.put(replace(feedback, rating="sideways"))
+    (tmp_path / "text").write_text("no database, but long enough for the header of one" * 20)
+    with sqlite3.connect(tmp_path / "other") as connection:
+        connection.execute("CREATE TABLE feedback (id TEXT)")
+    for name in ("text", "other"):
+        with pytest.raises(ValueError, match=f"{name} is no file of feedback"):
+            FeedbackStore(tmp_path / name)
+
+
+def test_several_people_write_at_once(store, feedback):
+    def write(person):
+        for number in range(5):
+            FeedbackStore(store.path).put(replace(feedback, id=f"{person}-{number}"))
+
+    threads = [threading.Thread(target=write, args=(person,)) for person in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({row.id for row in store}) == 30
+
+
+def test_what_was_accepted_outlives_a_kill(store, feedback):
+    """A process that is killed while it writes; it says each row once it is accepted."""
+    program = f"""
+import itertools
+from minigpt5.service.feedback import Feedback, FeedbackStore
+store = FeedbackStore({str(store.path)!r})
+for number in itertools.count():
+    store.put(Feedback(str(number), {{}}, [], {{}}, 0, ["text"], "up"))
+    print(number, flush=True)
+"""
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if int(line) == 20:
+            os.kill(process.pid, signal.SIGKILL)
+            break
+    accepted = [*range(21), *map(int, process.stdout.read().split())]
+    process.wait()
+    assert {str(number) for number in accepted} <= {row.id for row in FeedbackStore(store.path)}
+    # And who comes next writes on.
+    store.put(feedback)
+    assert "one" in {row.id for row in store}
+
+
+def test_a_model_is_told_by_its_weights(tiny_folder, tmp_path):
+    told = identity(tiny_folder)
+    assert told["name"] == str(tiny_folder) and told["revision"].startswith("sha256:") and told["adapter"] is None
+    (tmp_path / "adapter.json").write_text("{}")
+    assert identity(tiny_folder, tmp_path)["adapter"]["revision"] != told["revision"]
