@@ -9,10 +9,12 @@ import re
 import runpy
 import shlex
 import sys
+from collections import ChainMap
 from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
 
 import minigpt5.cli
 
@@ -144,6 +146,18 @@ def test_links_lead_somewhere(page):
             assert target.exists(), link
             # The site is made of docs/ alone.
             assert ROOT / "docs" not in page.parents or target.is_relative_to(ROOT / "docs"), link
+
+
+def test_the_site_s_contents_have_every_page_once():
+    """Beside the pages of `docs/` those that `docs/pages.py` finds elsewhere."""
+    contents = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+    parts = [entry for part in contents for entry in part.values()]
+    named = [page for part in parts for page in ([part] if isinstance(part, str) else [*ChainMap(*part).values()])]
+    hook = ast.parse((ROOT / "docs/pages.py").read_text(encoding="utf-8"))
+    (elsewhere,) = [ast.literal_eval(node.value) for node in hook.body if isinstance(node, ast.Assign)]
+    assert [path for path in elsewhere.values() if not (ROOT / path).is_file()] == []
+    pages = [path.relative_to(ROOT / "docs").as_posix() for path in PAGES if path.is_relative_to(ROOT / "docs")]
+    assert sorted(named) == sorted([*pages, *(page for page in elsewhere if page.endswith(".md"))])
 
 
 def test_the_api_reference_has_every_room_that_is_imported_from():
