@@ -19,9 +19,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from transformers import BatchFeature
@@ -40,6 +41,7 @@ from minigpt5.vokens.decoding import DecodingBatch, InterleavedDecoder, TextEven
 PICTURE_WAIT = 0.25
 LARGEST_SEED = 2**63 - 1
 MOST_PREVIEWS = 3
+T = TypeVar("T")
 
 logger = logging.getLogger("minigpt5.service")
 
@@ -210,6 +212,7 @@ class Engine:
         self._waiting: deque[Reply] = deque()
         self._speaking: dict[int, Reply] = {}
         self._painting: list[Reply] = []
+        self._errands: deque[tuple[Callable[[MiniGPT5Pipeline], Any], Future]] = deque()
         # Guards the queue and whether the engine is open.
         self._changed = threading.Condition()
         self._closing = False
@@ -294,6 +297,22 @@ class Engine:
         if len(self._waiting) >= self.limits.queue_size:
             raise QueueFullError(f"{self.limits.queue_size} requests are waiting; come again later")
 
+    def use(self, errand: Callable[[MiniGPT5Pipeline], T]) -> T:
+        """Call a function with the pipeline in the engine's thread, between two steps, and wait for what it returns.
+
+        Nobody is answered meanwhile, so it is to be short.
+
+        Raises:
+            ClosedError: where nothing more is taken; and what the function raises.
+        """
+        done: Future = Future()
+        with self._changed:
+            if self._closing:
+                raise ClosedError("the engine is closed")
+            self._errands.append((errand, done))
+            self._changed.notify()
+        return done.result()
+
     def close(self, drain: bool = True) -> None:
         """Take no more requests, and wait for the end of those that are here.
 
@@ -327,7 +346,7 @@ class Engine:
     def _work(self) -> None:
         while True:
             with self._changed:
-                while not self._replies():
+                while not self._replies() and not self._errands:
                     if self._closing:
                         return
                     self._changed.wait()
@@ -336,8 +355,14 @@ class Engine:
                 self._paint()
 
     def _turn(self) -> None:
-        """Let go of whom nobody waits for, take in who waits, and take one step of all replies."""
+        """Let go of whom nobody waits for, do what is asked, take in who waits, and take one step of all replies."""
         self._drop_lost()
+        while self._errands:
+            errand, done = self._errands.popleft()
+            try:
+                done.set_result(errand(self.pipe))
+            except Exception as error:
+                done.set_exception(error)
         model = self.pipe.comprehension
         bring_to_device(model)
         try:

@@ -19,6 +19,7 @@ from minigpt5.pipeline import MiniGPT5Pipeline
 from minigpt5.service.engine import Engine
 from minigpt5.service.feedback import FeedbackStore
 from minigpt5.studio.chat import ChatPage
+from minigpt5.studio.inside import InsidePage
 from minigpt5.studio.pictures import Pictures
 from minigpt5.studio.storybook import StorybookPage
 from minigpt5.utils.html import CARDS, DARK, LIGHT
@@ -38,6 +39,12 @@ CSS = f"""
 .image-frame img {{ width: 100% !important; height: 100%; object-fit: contain !important; }}
 #chat button[aria-label="Share"] {{ display: none; }}
 #book {{ {CARDS} .coming {{ text-align: center; color: var(--soft); }} }}
+.token {{ display: inline-block; line-height: 1.3; margin: .2rem .3rem; padding: .2rem .5rem; border-radius: 8px;
+  border: 1px solid var(--line); text-align: center; }}
+.token small {{ display: block; color: var(--soft); }}
+.side-by-side {{ display: flex; flex-wrap: wrap; gap: 1.5rem; }}
+.side-by-side figure {{ margin: 0; text-align: center; }}
+.side-by-side img {{ width: 18rem; max-width: 100%; border-radius: 12px; }}
 #chat .user.message {{ background: var(--paper); border-color: var(--line); }}
 """
 
@@ -80,6 +87,8 @@ def build(engine: Engine, model: Mapping[str, Any], store: FeedbackStore, folder
             chat = ChatPage(engine, model, store, pictures)
         with gr.Tab("Storybook"):
             storybook = StorybookPage(engine, name, pictures)
+        with gr.Tab("Look inside"):
+            InsidePage(engine, pictures)
         for page in (chat, storybook):
             blocks.unload(page.stop)
     return blocks.queue(default_concurrency_limit=MOST_LISTENERS)

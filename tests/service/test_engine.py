@@ -323,3 +323,17 @@ def test_a_model_that_fails_once_answers_the_next_request(start, pipe, monkeypat
     monkeypatch.undo()
     assert engine.submit("go on", image_mode="always").segments()
     assert [record.getMessage() for record in caplog.records] == ["decoding failed", "painting failed"]
+
+
+def test_an_errand_has_the_pipeline_between_two_steps_of_others(pipe, start, held):
+    engine = start()
+    assert engine.use(lambda pipe: threading.current_thread().name) == "minigpt5-engine"
+    reply = engine.submit("go on", image_mode="never", max_new_tokens=6)
+    held.set()
+    assert engine.use(lambda pipe: pipe) is pipe
+    assert reply.segments() == pipe("go on", image_mode="never", max_new_tokens=6).segments[0]
+    with pytest.raises(ZeroDivisionError):
+        engine.use(lambda pipe: 1 / 0)
+    engine.close()
+    with pytest.raises(ClosedError):
+        engine.use(lambda pipe: pipe)

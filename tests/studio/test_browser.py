@@ -234,3 +234,26 @@ def test_a_story_is_told_page_by_page_changed_and_taken_along(visit, studio, tmp
         content = (tmp_path / "file").read_bytes()
         assert content.startswith(head)
         assert name != "#as-html" or b"A cat &amp; a dog sit &lt;there&gt;." in content
+
+
+def test_what_the_model_did_is_shown_inside(visit, studio):
+    page = visit()
+    page.get_by_role("tab", name="Look inside").click()
+    page.locator("#inside-prompt textarea").fill("a cat")
+    studio[0].pipe.comprehension.generation_config.image_mode = "always"
+    try:
+        page.click("#look")
+        pictures = page.locator("#inside img")
+        sync_api.expect(pictures).to_have_count(2, timeout=PATIENCE)
+    finally:
+        del studio[0].pipe.comprehension.generation_config.image_mode
+    sync_api.expect(page.locator("#inside figcaption")).to_have_text(["without guidance", "guidance 2.5"])
+    off, on = (
+        pictures.nth(number).evaluate("image => fetch(image.src).then(file => file.text())") for number in (0, 1)
+    )
+    assert off != on and off[1:4] == on[1:4] == "PNG"
+    vokens = page.locator("#inside .tokens").last.locator(".token")
+    sync_api.expect(vokens).to_have_count(8)
+    sync_api.expect(vokens.first).to_contain_text(re.compile(r"\[IMG0\]\d+%"))
+    # Six words, or five and what ended the reply.
+    assert 1 <= page.locator("#inside .tokens").first.locator(".token").count() <= 6
