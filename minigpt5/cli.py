@@ -1,4 +1,4 @@
-"""The command line: `minigpt5 story`, `reply`, `serve`, `studio` and what makes pipelines.
+"""The command line: `minigpt5 story`, `reply`, `serve`, `studio`, `feedback` and what makes pipelines.
 
 Arguments and files are checked before torch is imported, so that help and errors come at once.
 """
@@ -244,6 +244,7 @@ def build_parser() -> Parser:
     add_join(commands)
     add_serve(commands)
     add_studio(commands)
+    add_feedback(commands)
     return parser
 
 
@@ -454,6 +455,39 @@ def run_studio(arguments: argparse.Namespace) -> None:
         model = identity(arguments.model, arguments.adapter)
         say(address)
         serve(pipe, listening, model, store, None if arguments.no_browser else address)
+
+
+def add_feedback(commands) -> None:
+    """`minigpt5 feedback`."""
+    feedback = commands.add_parser(
+        "feedback", help="make data of what people think of replies", description="What people think of replies."
+    )
+    verbs = feedback.add_subparsers(metavar="VERB", required=True, help="see minigpt5 feedback VERB --help")
+    exporting = verbs.add_parser(
+        "export",
+        help="write data to train on",
+        description="Write corrections and thumbs up as conversations in the layout chat, and preferences beside them. "
+        "Prints how many there are.",
+        epilog="example: minigpt5 feedback export feedback.sqlite --out data/chat/",
+    )
+    exporting.set_defaults(run=run_export_feedback, model=None)
+    exporting.add_argument("store", metavar="STORE", type=Path, help="file of feedback, as the Studio makes it")
+    exporting.add_argument(
+        "--out", type=Path, metavar="DIR", required=True, help="where to write; an earlier export there is replaced"
+    )
+
+
+def run_export_feedback(arguments: argparse.Namespace) -> None:
+    """Export, and say what there is."""
+    import sqlite3
+
+    from minigpt5.service.export import export_feedback
+
+    with as_program_error((OSError, ValueError)), as_program_error(sqlite3.Error, f"{arguments.store}: "):
+        counts = export_feedback(arguments.store, arguments.out)
+    for kind, splits in counts.items():
+        say(f"{kind}: " + ", ".join(f"{count} {split}" for split, count in splits.items()))
+    say(arguments.out)
 
 
 def add_import(commands) -> None:

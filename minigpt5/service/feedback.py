@@ -75,7 +75,7 @@ class FeedbackStore:
         path: of the file.
 
     Raises:
-        ValueError: if it is another kind of file.
+        ValueError: if it is another kind of file; while iterating, if a row is broken.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -93,11 +93,8 @@ class FeedbackStore:
         """
         one_of("rating", feedback.rating, RATINGS)
         pictures: dict[str, bytes] = {}
-        correction = None if feedback.correction is None else _as_json(feedback.correction, pictures)
-        messages = [
-            {"role": message["role"], "content": [_part(part, pictures) for part in message["content"]]}
-            for message in feedback.messages
-        ]
+        correction = None if feedback.correction is None else stored_parts(feedback.correction, pictures)
+        messages = stored_messages(feedback.messages, pictures)
         row = (
             feedback.id,
             datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -105,9 +102,9 @@ class FeedbackStore:
             json.dumps(messages, ensure_ascii=False),
             json.dumps(feedback.settings, ensure_ascii=False),
             feedback.seed,
-            _as_json(feedback.reply, pictures),
+            json.dumps(stored_parts(feedback.reply, pictures), ensure_ascii=False),
             feedback.rating,
-            correction,
+            None if correction is None else json.dumps(correction, ensure_ascii=False),
         )
         with self._open() as connection, _transaction(connection):
             connection.executemany("INSERT OR IGNORE INTO pictures VALUES (?, ?)", pictures.items())
@@ -121,26 +118,14 @@ class FeedbackStore:
     def __iter__(self) -> Iterator[Feedback]:
         if not self.path.exists():
             return
+        columns = "id, model, messages, settings, seed, reply, rating, correction, time"
         with self._open() as connection:
-            columns = "id, model, messages, settings, seed, reply, rating, correction, time"
             for row in connection.execute(f"SELECT {columns} FROM feedback ORDER BY time, rowid").fetchall():
-                id, model, messages, settings, seed, reply, rating, correction, time = row
-
-                def segments(text: str | None) -> list[Segment] | None:
-                    parts = None if text is None else json.loads(text, object_hook=opened)
-                    return parts and [part.get("text", part.get("image")) for part in parts]
-
-                def opened(value: dict[str, Any]) -> dict[str, Any]:
-                    if value.get("type") != "image":
-                        return value
-                    found = connection.execute("SELECT png FROM pictures WHERE digest = ?", (value["image"],))
-                    return {"type": "image", "image": to_rgb(Image.open(io.BytesIO(found.fetchone()[0])))}
-
-                read = json.loads(messages, object_hook=opened)
-                told = segments(reply) or []
-                yield Feedback(
-                    id, json.loads(model), read, json.loads(settings), seed, told, rating, segments(correction), time
-                )
+                try:
+                    feedback = _read(row, connection)
+                except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+                    raise ValueError(f"{self.path}: the row {row[0]} is broken ({error!r})") from error
+                yield feedback
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -166,6 +151,23 @@ class FeedbackStore:
             yield connection
 
 
+def _read(row: Sequence[Any], connection: sqlite3.Connection) -> Feedback:
+    id, model, messages, settings, seed, reply, rating, correction, time = row
+
+    def opened(value: dict[str, Any]) -> dict[str, Any]:
+        if value.get("type") != "image":
+            return value
+        found = connection.execute("SELECT png FROM pictures WHERE digest = ?", (value["image"],))
+        return {"type": "image", "image": to_rgb(Image.open(io.BytesIO(found.fetchone()[0])))}
+
+    def segments(text: str | None) -> list[Segment] | None:
+        parts = None if text is None else json.loads(text, object_hook=opened)
+        return parts and [part.get("text", part.get("image")) for part in parts]
+
+    read, told = json.loads(messages, object_hook=opened), segments(reply) or []
+    return Feedback(id, json.loads(model), read, json.loads(settings), seed, told, rating, segments(correction), time)
+
+
 @contextmanager
 def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     """All of it or nothing; others who write wait."""
@@ -178,16 +180,23 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("COMMIT")
 
 
-def _as_json(segments: Sequence[Segment], pictures: dict[str, bytes]) -> str:
-    parts = [
-        {"type": "text", "text": part} if isinstance(part, str) else {"type": "image", "image": part}
+def stored_messages(messages: Sequence[Message], pictures: dict[str, bytes]) -> list[dict[str, Any]]:
+    """Messages whose pictures are PNG files in `pictures`, by their digests."""
+    return [
+        {"role": message["role"], "content": [_stored(part, pictures) for part in message["content"]]}
+        for message in messages
+    ]
+
+
+def stored_parts(segments: Sequence[Segment], pictures: dict[str, bytes]) -> list[dict[str, Any]]:
+    """Segments as a message's parts whose pictures are PNG files in `pictures`, by their digests."""
+    return [
+        _stored({"type": "text", "text": part} if isinstance(part, str) else {"type": "image", "image": part}, pictures)
         for part in segments
     ]
-    return json.dumps([_part(part, pictures) for part in parts], ensure_ascii=False)
 
 
-def _part(part: Mapping[str, Any], pictures: dict[str, bytes]) -> dict[str, Any]:
-    """A part of a message whose picture is among `pictures`, by its digest."""
+def _stored(part: Mapping[str, Any], pictures: dict[str, bytes]) -> dict[str, Any]:
     if part["type"] != "image":
         return dict(part)
     buffer = io.BytesIO()
