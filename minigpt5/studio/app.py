@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import sys
 import tempfile
 import webbrowser
 from collections.abc import Mapping
+from contextlib import closing
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -127,11 +130,12 @@ def serve(
         model, store: as for `build`.
         browser: the address to open in this machine's browser, if any.
     """
+    # The server hands the signal on to what was there before it, once it has ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     engine = Engine(pipe)
-    with tempfile.TemporaryDirectory(prefix="minigpt5-studio-") as folder:
+    with closing(engine), tempfile.TemporaryDirectory(prefix="minigpt5-studio-") as folder:
         app = create_app(engine, model, store, Path(folder))
         if browser is not None:
             webbrowser.open(browser)
         # Browsers hold connections open for as long as their pages are.
         Server(Config(app, log_level="warning", timeout_graceful_shutdown=1)).run(sockets=[listening])
-        engine.close(drain=False)

@@ -12,10 +12,9 @@ import gradio as gr
 from minigpt5.readers.prompts import IMAGE_MARK
 from minigpt5.service.engine import Engine, Reply
 from minigpt5.service.feedback import FeedbackStore
-from minigpt5.studio.pictures import Pictures
+from minigpt5.studio.pictures import Pictures, box, opened
 from minigpt5.studio.settings import Controls
-from minigpt5.studio.turns import ENDS, Choices, Turn, answer, ask, read_turn
-from minigpt5.utils.images import ImageError, open_image
+from minigpt5.studio.turns import ENDS, Turn, answer, ask
 
 FOX = str(Path(__file__).with_name("fox.png"))
 EXAMPLES = (
@@ -57,24 +56,11 @@ class ChatPage:
         )
         with gr.Column(visible=False, elem_id="correction") as self.correction:
             gr.Markdown("Thank you, it is kept. **What should it have said or shown?**")
-            with gr.Row():
-                self.words = gr.Textbox(label="Better words", scale=3, lines=4, elem_id="better-words")
-                self.better = gr.Image(
-                    type="filepath", label="Better picture", height=160, sources=["upload"], elem_id="better-picture"
-                )
+            self.better = box("better", "Better words, a better picture, or both", submit_btn=False)
             with gr.Row():
                 self.keep = gr.Button("Keep the correction", variant="primary", size="sm", elem_id="keep")
                 self.leave = gr.Button("No, thanks", size="sm")
-        self.box = gr.MultimodalTextbox(
-            show_label=False,
-            elem_id="say",
-            sources=["upload"],
-            file_types=["image"],
-            file_count="multiple",
-            placeholder=PLACEHOLDER,
-            autofocus=True,
-            max_plain_text_length=10_000,
-        )
+        self.box = box("say", PLACEHOLDER, file_count="multiple", autofocus=True)
         self.controls = Controls(engine.pipe)
         self._wire()
 
@@ -88,9 +74,9 @@ class ChatPage:
         self.chatbot.edit(self.edit, [self.turns, *controls], shown, **hidden)
         self.chatbot.undo(self.undo, [self.turns], shown, **hidden)
         self.chatbot.clear(self.clear, None, shown, **hidden)
-        judging = [self.judged, self.correction, self.words, self.better]
+        judging = [self.judged, self.correction, self.better]
         self.chatbot.like(self.like, [self.turns], judging, **hidden)
-        self.keep.click(self.correct, judging[:1] + judging[2:], judging, **hidden)
+        self.keep.click(self.correct, [self.judged, self.better], judging, **hidden)
         self.leave.click(self._no_correction, None, judging, queue=False, **hidden)
         self.box.stop(self.stop, None, None, queue=False, **hidden)
 
@@ -98,13 +84,14 @@ class ChatPage:
 
     def said(self, request: gr.Request, said: dict, turns: list[Turn], *controls: Any) -> Iterator[tuple]:
         """Answer what stands in the text box."""
-        turn = self._read(said["text"], said["files"], self.controls.read(controls))
+        turn = Turn(said["text"], opened(said), self.controls.read(controls))
         yield from self._answer([*turns, turn], request)
 
     def example(self, request: gr.Request, event: gr.SelectData, turns: list[Turn], *controls: Any) -> Iterator[tuple]:
         """Answer an example that is clicked."""
         text, files = EXAMPLES[event.index]
-        yield from self._answer([*turns, self._read(text, files, self.controls.read(controls))], request)
+        turn = Turn(text, opened({"files": files}), self.controls.read(controls))
+        yield from self._answer([*turns, turn], request)
 
     def retry(self, request: gr.Request, event: gr.RetryData, turns: list[Turn], *controls: Any) -> Iterator[tuple]:
         """Answer a turn once more, with what is set now and, if no seed is, another one."""
@@ -147,28 +134,18 @@ class ChatPage:
             return self._no_correction()
         self.store.put(turn.feedback(self.model, "down", None))
         text = " ".join(part for part in turn.reply if isinstance(part, str))
-        return turn, gr.Column(visible=True), text, None
+        return turn, gr.Column(visible=True), {"text": text, "files": []}
 
-    def correct(self, turn: Turn, words: str, file: str | None) -> tuple:
-        """Keep what a reply should have been."""
-        try:
-            picture = None if file is None else open_image(file, file.rpartition("/")[2])
-        except ImageError as error:
-            raise gr.Error(str(error), print_exception=False) from None
-        self.store.put(turn.feedback(self.model, "down", turn.corrected(words, picture)))
+    def correct(self, turn: Turn, better: dict) -> tuple:
+        """Keep what a reply should have been: in these words, with these pictures for those that it has."""
+        self.store.put(turn.feedback(self.model, "down", turn.corrected(better["text"], opened(better))))
         gr.Info("The correction is kept.")
         return self._no_correction()
 
     def _no_correction(self) -> tuple:
-        return None, gr.Column(visible=False), "", None
+        return None, gr.Column(visible=False), None
 
     # How
-
-    def _read(self, text: str, files: Sequence[str], choices: Choices) -> Turn:
-        try:
-            return read_turn(text, files, choices)
-        except ValueError as error:
-            raise gr.Error(str(error), print_exception=False) from None
 
     def _check_free(self, request: gr.Request) -> None:
         if str(request.session_hash) in self.running:

@@ -11,9 +11,8 @@ import gradio as gr
 from minigpt5.chat import user_turn
 from minigpt5.pipeline import MiniGPT5Pipeline
 from minigpt5.service.engine import Engine
-from minigpt5.studio.pictures import Pictures
+from minigpt5.studio.pictures import Pictures, box, opened
 from minigpt5.studio.turns import ENDS
-from minigpt5.utils.images import open_image
 from minigpt5.vokens.inspection import Choice, Inspection, inspect_reply
 
 PROMPT = "Draw this: a red fox in the forest."
@@ -40,20 +39,16 @@ class InsidePage:
         # A guider of diffusers has its scale itself, and is not to be turned off.
         self.scales: Sequence[float | None] = (1.0, pipe.config["guidance_scale"]) if pipe.guider is None else (None,)
         gr.Markdown(EXPLANATION)
-        with gr.Row():
-            with gr.Column(scale=3):
-                prompt = gr.Textbox(PROMPT, label="Prompt", elem_id="inside-prompt", max_lines=3)
-                seed = gr.Number(0, label="Seed of the pictures", precision=0, minimum=0)
-                look = gr.Button("Look", variant="primary", elem_id="look")
-            image = gr.Image(type="filepath", label="Its picture (optional)", height=220, sources=["upload"])
+        prompt = box("inside-prompt", "What is answered, and perhaps pictures", PROMPT, file_count="multiple")
+        seed = gr.Number(0, label="Seed of the pictures", precision=0, minimum=0)
         shown = gr.HTML(elem_id="inside")
-        look.click(self.look, [prompt, seed, image], shown, show_progress="hidden", api_visibility="private")
+        prompt.submit(self.look, [prompt, seed], shown, show_progress="hidden", api_visibility="private")
 
-    def look(self, prompt: str, seed: float | None, file: str | None) -> Iterator[str]:
+    def look(self, prompt: dict, seed: float | None) -> Iterator[str]:
         """What was said, then each picture without guidance and with it."""
+        images = opened(prompt)
         try:
-            images = [] if file is None else [open_image(file, file.rpartition("/")[2])]
-            messages = [user_turn(prompt, images)]
+            messages = [user_turn(prompt["text"], images)]
 
             def inspect(pipe: MiniGPT5Pipeline) -> Inspection:
                 inputs = pipe.encode_prompt([messages]).to(pipe.device)

@@ -1,11 +1,16 @@
-"""Pictures as files that the browser fetches."""
+"""Pictures on their way to browsers and from them."""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import gradio as gr
 from PIL import Image
+
+from minigpt5.utils.images import ImageError, open_image
 
 
 class Pictures:
@@ -26,3 +31,29 @@ class Pictures:
             image.save(path)
             told["studio_file"] = str(path)
         return told["studio_file"]
+
+
+def box(elem_id: str, placeholder: str, text: str = "", **options: Any) -> gr.MultimodalTextbox:
+    """A text box that takes pictures too. Gradio opens none of them, so what is wrong with one is told by `opened`."""
+    return gr.MultimodalTextbox(
+        {"text": text, "files": []},
+        show_label=False,
+        elem_id=elem_id,
+        placeholder=placeholder,
+        sources=["upload"],
+        file_types=["image"],
+        max_plain_text_length=10_000,
+        **options,
+    )
+
+
+def opened(said: Mapping[str, Any]) -> list[Image.Image]:
+    """The pictures of a text box.
+
+    Raises:
+        gr.Error: naming a file that is none.
+    """
+    try:
+        return [open_image(file, Path(file).name) for file in said["files"]]
+    except ImageError as error:
+        raise gr.Error(str(error), print_exception=False) from None

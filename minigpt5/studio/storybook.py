@@ -9,15 +9,15 @@ from html import escape
 from typing import Any
 
 import gradio as gr
+from PIL import Image
 
 from minigpt5.service.engine import CancelledError, Engine, Reply
 from minigpt5.story import StoryStep, story_gif
-from minigpt5.studio.pictures import Pictures
+from minigpt5.studio.pictures import Pictures, box, opened
 from minigpt5.studio.settings import Controls
 from minigpt5.studio.telling import tell
 from minigpt5.studio.turns import ENDS
 from minigpt5.utils.html import story_html
-from minigpt5.utils.images import open_image
 
 OPENING = "A red fox wakes up in the forest."
 MOST_STEPS = 12
@@ -36,14 +36,8 @@ class StorybookPage:
         self.engine, self.model, self.pictures = engine, model, pictures
         self.running: dict[str, Reply] = {}
         self.steps, self.seed = gr.State([]), gr.State(0)
-        with gr.Row():
-            with gr.Column(scale=3):
-                self.opening = gr.Textbox(OPENING, label="Opening", elem_id="opening", max_lines=3)
-                self.count = gr.Slider(1, MOST_STEPS, 5, step=1, label="Steps of the story")
-                with gr.Row():
-                    self.start = gr.Button("Tell", variant="primary", elem_id="tell")
-                    self.halt = gr.Button("Stop", elem_id="stop-story", visible=False)
-            self.image = gr.Image(type="filepath", label="Whom it is about (optional)", height=200, sources=["upload"])
+        self.opening = box("opening", "How it begins, and perhaps a picture of whom it is about", OPENING)
+        self.count = gr.Slider(1, MOST_STEPS, 5, step=1, label="Steps of the story")
         self.controls = Controls(engine.pipe, story=True)
         self.book = gr.HTML(elem_id="book")
         with gr.Row(visible=False, equal_height=True) as self.change:
@@ -53,22 +47,20 @@ class StorybookPage:
         with gr.Row(visible=False) as self.downloads:
             self.html = gr.DownloadButton("Download as a page", elem_id="as-html")
             self.gif = gr.DownloadButton("Download as an animation", elem_id="as-gif")
-        shown = [self.book, self.steps, self.seed, self.start, self.halt, self.change, self.page, self.downloads]
+        shown = [self.book, self.steps, self.seed, self.opening, self.change, self.page, self.downloads]
         hidden: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        told = [self.count, self.image, *self.controls.components]
-        self.start.click(self.begin, [self.opening, *told], [*shown, self.html, self.gif], **hidden)
+        told = [self.opening, self.count, *self.controls.components]
+        self.opening.submit(self.begin, told, [*shown, self.html, self.gif], **hidden)
         again = [self.steps, self.seed, self.page, self.words, *told]
         self.go_on.click(self.begin_at, again, [*shown, self.html, self.gif], **hidden)
         self.page.change(self.sentence, [self.steps, self.page], self.words, queue=False, **hidden)
-        self.halt.click(self.stop, None, None, queue=False, **hidden)
+        self.opening.stop(self.stop, None, None, queue=False, **hidden)
 
-    def begin(
-        self, request: gr.Request, opening: str, count: int, image: str | None, *controls: Any
-    ) -> Iterator[tuple]:
+    def begin(self, request: gr.Request, opening: dict, count: int, *controls: Any) -> Iterator[tuple]:
         """Tell a story."""
         choices = self.controls.read(controls)
         seed = secrets.randbelow(2**31) if choices.seed is None else choices.seed
-        yield from self._tell(request, [], opening, count, seed, image, choices.options())
+        yield from self._tell(request, [], opening["text"], count, seed, opened(opening), choices.options())
 
     def begin_at(
         self,
@@ -77,14 +69,15 @@ class StorybookPage:
         seed: int,
         page: int,
         words: str,
+        opening: dict,
         count: int,
-        image: str | None,
         *controls: Any,
     ) -> Iterator[tuple]:
         """Tell on from a page, in these words."""
         choices = self.controls.read(controls)
         seed = seed if choices.seed is None else choices.seed
-        yield from self._tell(request, steps[: page - 1], words, max(count, page), seed, image, choices.options())
+        told, images = steps[: page - 1], opened(opening)
+        yield from self._tell(request, told, words, max(count, page), seed, images, choices.options())
 
     def sentence(self, steps: list[StoryStep], page: int | None) -> str:
         """Of a page."""
@@ -103,7 +96,7 @@ class StorybookPage:
         sentence: str,
         count: int,
         seed: int,
-        file: str | None,
+        images: Sequence[Image.Image],
         options: dict[str, Any],
     ) -> Iterator[tuple]:
         session, steps, note = str(request.session_hash), list(told), ""
@@ -114,7 +107,7 @@ class StorybookPage:
             self.running[session] = reply
 
         try:
-            image = None if file is None else open_image(file, file.rpartition("/")[2])
+            image = next(iter(images), None)
             pages = tell(self.engine, told, sentence, int(count), seed, image, began, **options)
             yield self._shown(steps, seed, int(count), running=True)
             for step in pages:
@@ -141,8 +134,7 @@ class StorybookPage:
             self._book(steps, count if running else len(steps)),
             list(steps),
             seed,
-            gr.Button(visible=not running),
-            gr.Button(visible=running),
+            gr.MultimodalTextbox(submit_btn=not running, stop_btn=running),
             gr.Row(visible=done),
             gr.Dropdown(numbers, value=numbers[-1] if done else None),
             gr.Row(visible=done),

@@ -25,7 +25,6 @@ from minigpt5.service.engine import (
     segments,
 )
 from minigpt5.service.feedback import Feedback
-from minigpt5.utils.images import open_image
 
 # What ends a reply, or lets it not begin, and is told in words of its own.
 ENDS = (CancelledError, ClosedError, DeadlineError, FailedError, QueueFullError)
@@ -83,26 +82,14 @@ class Turn:
         settings = self.choices.options() | {"image_mode": self.choices.image_mode}
         return Feedback(self.id, model, self.read, settings, self.seed or 0, self.reply, rating, correction)
 
-    def corrected(self, text: str, picture: Image.Image | None) -> list[Segment]:
-        """The reply as it should have been: in these words, and with this picture in the place of all that it has."""
-        painted = [part for part in self.reply if not isinstance(part, str)] if picture is None else [picture]
+    def corrected(self, text: str, pictures: Sequence[Image.Image]) -> list[Segment]:
+        """The reply as it should have been: in these words, with these pictures in the place of its own."""
+        painted = pictures or [part for part in self.reply if not isinstance(part, str)]
         return [*([text.strip()] if text.strip() else []), *painted]
 
     def again(self, text: str | None = None, choices: Choices | None = None) -> Turn:
         """The same, unanswered, perhaps in other words."""
         return Turn(self.text if text is None else text, self.images, choices or self.choices)
-
-
-def read_turn(text: str, files: Sequence[str], choices: Choices) -> Turn:
-    """What a person typed and the pictures that they brought.
-
-    Raises:
-        ImageError: for a file that is no picture.
-        ValueError: where nothing is said, or pictures and marks do not match.
-    """
-    turn = Turn(text, [open_image(file, file.rpartition("/")[2]) for file in files], choices)
-    user_turn(turn.text, turn.images)
-    return turn
 
 
 def messages(turns: Sequence[Turn]) -> list[Message]:

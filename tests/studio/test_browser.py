@@ -145,6 +145,13 @@ def test_stop_stops_in_the_middle(visit, studio, held):
     sync_api.expect(page.locator("#chat .bot").first).to_contain_text("Stopped.", timeout=PATIENCE)
     whole(page)
     until(lambda: not studio[0]._replies())
+    held.clear()
+    # Who closes the page has no use for the reply either.
+    say(page, "a dog")
+    until(studio[0]._replies)
+    page.close()
+    until(lambda: all(reply.cancelled for reply in studio[0]._replies()))
+    held.set()
 
 
 def test_several_pictures_are_read_and_what_is_none_is_refused(visit, pictures, tmp_path):
@@ -192,9 +199,9 @@ def test_thumbs_and_a_correction_are_kept_and_can_be_taken_back(visit, studio, p
     say(page, "a cat by the sea")
     whole(page)
     page.get_by_label("Dislike").last.click()
-    page.locator("#better-words textarea").fill("A cat sits by the sea.")
-    page.set_input_files("#better-picture input[type=file]", tmp_path / "better.png")
-    page.wait_for_selector("#better-picture img")
+    page.locator("#better textarea").fill("A cat sits by the sea.")
+    page.set_input_files("#better input[type=file]", tmp_path / "better.png")
+    page.wait_for_selector("#better .thumbnail-item")
     page.click("#keep")
     sync_api.expect(page.locator("#correction")).to_be_hidden(timeout=PATIENCE)
     (row,) = studio[2]
@@ -208,13 +215,21 @@ def test_thumbs_and_a_correction_are_kept_and_can_be_taken_back(visit, studio, p
     ]
     page.get_by_label("Like", exact=True).last.click()
     until(lambda: [row.rating for row in studio[2]] == ["up"])
+    page.get_by_label("Liked", exact=True).last.click()
+    until(lambda: list(studio[2]) == [])
 
 
 def test_a_story_is_told_page_by_page_changed_and_taken_along(visit, studio, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
     page = visit()
     page.get_by_role("tab", name="Storybook").click()
+    page.set_input_files("#opening input[type=file]", tmp_path / "broken.png")
+    page.wait_for_selector("#opening .thumbnail-item")
+    page.locator("#opening textarea").press("Enter")
+    sync_api.expect(page.get_by_text("not a picture").first).to_be_visible(timeout=PATIENCE)
+    page.get_by_label("Remove file").first.click()
     page.get_by_label("number input for Steps of the story").fill("3")
-    page.click("#tell")
+    page.locator("#opening textarea").press("Enter")
     steps = page.locator("#book .step")
     sync_api.expect(steps).to_have_count(3, timeout=PATIENCE)
     sync_api.expect(page.locator("#as-gif")).to_be_visible(timeout=PATIENCE)
@@ -242,7 +257,7 @@ def test_what_the_model_did_is_shown_inside(visit, studio):
     page.locator("#inside-prompt textarea").fill("a cat")
     studio[0].pipe.comprehension.generation_config.image_mode = "always"
     try:
-        page.click("#look")
+        page.locator("#inside-prompt textarea").press("Enter")
         pictures = page.locator("#inside img")
         sync_api.expect(pictures).to_have_count(2, timeout=PATIENCE)
     finally:

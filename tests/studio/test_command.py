@@ -1,10 +1,14 @@
 """`minigpt5 studio`: what it is told, and what it hands on."""
 
+import os
+import signal
 import socket
+import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
+import requests
 
 from minigpt5 import cli
 from minigpt5.loading import identity
@@ -52,3 +56,17 @@ def test_the_model_and_its_address_are_handed_on(tiny_folder, gradio, monkeypatc
     assert store.path.name == "feedback.sqlite" and not store.path.exists()
     assert address.startswith("http://127.0.0.1:") and browser == (None if options else address)
     assert listening.fileno() == -1
+
+
+@pytest.mark.slow
+def test_it_is_there_until_sigterm_and_leaves_nothing_behind(tiny_folder, tmp_path):
+    pytest.importorskip("gradio")
+    command = [sys.executable, "-m", "minigpt5", "studio", str(tiny_folder), "--port", "0", "--no-browser"]
+    environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=tmp_path) as studio:
+        page = requests.get(studio.stdout.readline().strip(), timeout=120)
+        assert page.status_code == 200 and "MiniGPT-5 Studio" in page.text
+        assert len(list(tmp_path.glob("minigpt5-studio-*"))) == 1
+        studio.send_signal(signal.SIGTERM)
+        assert studio.wait(60) == 0
+    assert list(tmp_path.glob("minigpt5-studio-*")) == []

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from minigpt5.service.engine import Engine, Limits
-from minigpt5.studio.turns import Choices, Turn, answer, ask, messages, read_turn
-from minigpt5.utils.images import ImageError
+from minigpt5.studio.turns import Choices, Turn, answer, ask, messages
 
 
 @pytest.fixture
@@ -107,24 +106,21 @@ def test_the_oldest_turns_are_forgotten_where_the_context_is_full(pipe, engine):
     assert pipe.encode_prompt([list(turn.read)])["input_ids"].shape[1] < pipe.reader.context_length
 
 
-def test_what_a_person_brings_is_checked(tmp_path, pictures):
-    broken = tmp_path / "cat.png"
-    broken.write_bytes(b"no picture")
-    with pytest.raises(ImageError, match=r"^cat\.png: not a picture"):
-        read_turn("a cat", [str(broken)], Choices())
+def test_what_a_person_brings_is_checked(engine, pictures):
     with pytest.raises(ValueError, match="image mark"):
-        read_turn("<ImageHere> and <ImageHere>", [], Choices())
-    pictures[0].save(tmp_path / "fox.png")
-    turn = read_turn("What is <ImageHere>?", [str(tmp_path / "fox.png")], Choices())
+        ask(engine, [Turn("<ImageHere> and <ImageHere>")])
+    with pytest.raises(ValueError, match="empty"):
+        ask(engine, [Turn(" ")])
+    turn = Turn("What is <ImageHere>?", [pictures[0]])
     assert [part["type"] for part in messages([turn])[0]["content"]] == ["text", "image", "text"]
 
 
 def test_feedback_repeats_the_reply(engine, pictures):
     choices = Choices(num_inference_steps=3, temperature=1.5, image_mode="always")
     turn = answered(engine, [Turn("a cat", [pictures[0]], choices)])
-    row = turn.feedback({"name": "tiny"}, "down", turn.corrected(" A dog. ", pictures[1]))
+    row = turn.feedback({"name": "tiny"}, "down", turn.corrected(" A dog. ", [pictures[1]]))
     assert row.id == turn.id and row.correction == ["A dog.", pictures[1]]
     again = engine.submit(row.messages, seed=row.seed, **row.settings).segments()
     assert words(again) == words(turn.reply) == words(row.reply)
     # Of a correction in words alone the pictures stay.
-    assert turn.corrected("A dog.", None)[1:] == [part for part in turn.reply if not isinstance(part, str)]
+    assert turn.corrected("A dog.", [])[1:] == [part for part in turn.reply if not isinstance(part, str)]
