@@ -5,12 +5,10 @@ An item that cannot be asked ends nothing: it is passed over, counted and noted.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from minigpt5.data.tolerant import BadRows
@@ -20,6 +18,7 @@ from minigpt5.output import Segment
 from minigpt5.readers.processor import Prompt
 from minigpt5.utils.images import ImageError, open_image
 from minigpt5.utils.processes import process_state, shard
+from minigpt5.utils.randomness import named_generator
 
 System = Callable[..., Any]
 """Called as `MiniGPT5Pipeline` is, `(prompts, **options)`, and gives a `MiniGPT5PipelineOutput`."""
@@ -114,7 +113,7 @@ def _replies(
         replies = system(
             [prompt for _, prompt in asked],
             image_mode=items[0].image_mode,
-            generator=[item_generator(item.id, seed) for item in items],
+            generator=[named_generator(item.id, seed) for item in items],
             **options,
         ).segments
     except ValueError as error:
@@ -142,10 +141,3 @@ def _length(item: Item) -> tuple[int, int]:
     """Pictures, then characters."""
     texts = [item.sentence, *(text for text, _ in item.context)]
     return sum(path is not None for _, path in item.context), sum(len(text or "") for text in texts)
-
-
-def item_generator(item_id: str, seed: int) -> torch.Generator:
-    """A generator of an item's own."""
-    digest = hashlib.sha256(f"{seed}/{item_id}".encode()).digest()
-    # Torch takes 64 bits, of which the first would be a sign.
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -83,9 +83,14 @@ def read_json_lines(path: Path, part: tuple[int, int] = (0, 1)) -> Iterator[tupl
         ValueError: if a line is not JSON; names file and line.
     """
     with open(path, "rb") as file:
-        for number, line in islice(enumerate(file, start=1), part[0], None, part[1]):
-            if line.strip():
-                yield f"{path}, line {number}", parse_json(line.rstrip(), str(path), number)
+        yield from json_lines(file, str(path), part)
+
+
+def json_lines(file: Iterable[bytes], name: str, part: tuple[int, int] = (0, 1)) -> Iterator[tuple[str, Any]]:
+    """What `read_json_lines` gives, of a file that is open and has that name."""
+    for number, line in islice(enumerate(file, start=1), part[0], None, part[1]):
+        if line.strip():
+            yield f"{name}, line {number}", parse_json(line.rstrip(), name, number)
 
 
 def field(entry: Any, name: str, kind: type, place: str) -> Any:
