@@ -1,4 +1,4 @@
-"""The command line: `minigpt5 story`, `reply`, `serve`, `studio`, `feedback` and what makes pipelines.
+"""The command line: `minigpt5 story`, `reply`, `serve`, `studio`, `feedback`, `compare` and what makes pipelines.
 
 Arguments and files are checked before torch is imported, so that help and errors come at once.
 """
@@ -20,7 +20,7 @@ from tqdm import tqdm
 from minigpt5 import weights
 from minigpt5.story import LARGEST_SEED, MOST_STEPS, RECORD, check_folder, replace_folder, tell_story, write_story
 from minigpt5.utils.checks import some_text
-from minigpt5.utils.files import check_file, check_new_folder, to_json, whole_folder
+from minigpt5.utils.files import check_file, check_new_folder, to_json, whole_folder, write_json
 from minigpt5.utils.html import reply_html
 from minigpt5.utils.images import ImageError, open_image
 from minigpt5.utils.logs import quiet_libraries
@@ -245,6 +245,7 @@ def build_parser() -> Parser:
     add_serve(commands)
     add_studio(commands)
     add_feedback(commands)
+    add_compare(commands)
     return parser
 
 
@@ -488,6 +489,61 @@ def run_export_feedback(arguments: argparse.Namespace) -> None:
     for kind, splits in counts.items():
         say(f"{kind}: " + ", ".join(f"{count} {split}" for split, count in splits.items()))
     say(arguments.out)
+
+
+def add_compare(commands) -> None:
+    """`minigpt5 compare`."""
+    comparing = commands.add_parser(
+        "compare",
+        help="say whether one model should replace another",
+        description="Ask two models the same and print what both reach, what the second gains with its interval, and "
+        "a verdict: replace the first, keep it, or undecided. Asked are the conversations of a folder that are kept to "
+        "judge by, or StoryWorld's interview.",
+        epilog="example: minigpt5 compare storyworld-mini runs/feedback/taught/model --data runs/feedback/data/chat",
+    )
+    comparing.set_defaults(run=run_compare, model=None)
+    for name in ("a", "b"):
+        told = "shipped model, pipeline's folder or hub repository"
+        comparing.add_argument(name, metavar=name.upper(), type=model_name, help=told)
+    comparing.add_argument(
+        "--data", type=Path, metavar="DIR", help="folder in the layout chat (default: StoryWorld's interview)"
+    )
+    comparing.add_argument(
+        "--count",
+        type=whole_number(1),
+        metavar="N",
+        help="items to ask (default: all of DIR; in the interview 50 a figure)",
+    )
+    comparing.add_argument("--out", type=free_file, metavar="FILE", help="JSON file for the figures")
+
+
+def run_compare(arguments: argparse.Namespace) -> None:
+    """Ask both models, and tell what follows."""
+    from minigpt5.evaluation.compare import chat_items, chat_marks, compare
+    from minigpt5.loading import identity, open_model
+    from minigpt5.storyworld.interview import answerer, interview
+
+    quiet_libraries()
+    with as_program_error((OSError, ValueError)):
+        items = None if arguments.data is None else chat_items(arguments.data, arguments.count)
+        marks = []
+        for name in (arguments.a, arguments.b):
+            pipe = open_model(name)
+            count = arguments.count or 50
+            marks.append(interview(answerer(pipe), count) if items is None else chat_marks(pipe, items))
+        comparison = compare(*marks)
+        if arguments.out:
+            asked = {
+                "a": identity(arguments.a),
+                "b": identity(arguments.b),
+                "data": arguments.data and str(arguments.data),
+            }
+            write_json(arguments.out, asked | comparison.record())
+    width = max(map(len, comparison.figures))
+    for name, one in comparison.figures.items():
+        gain, low, high = one.difference
+        say(f"{name:{width}}  A {one.a:.3f}  B {one.b:.3f}  B - A {gain:+.3f} [{low:+.3f}, {high:+.3f}]")
+    say(comparison.verdict)
 
 
 def add_import(commands) -> None:

@@ -77,14 +77,15 @@ def help_of(program: str, *subcommand: str) -> str:
 
 
 def options_of(program: str, words: list[str]) -> set[str]:
-    """The options of a program, or of the subcommand that a command names."""
-    told = help_of(program)
-    # argparse lists subcommands in braces, or, where they are given another name, below it.
-    listed = re.findall(r"\{([\w,-]+)\}", told.partition("options:")[0])
-    choices = {*",".join(listed).split(","), *re.findall(r"^    ([a-z-]+)(?: |$)", told, re.MULTILINE)}
-    subcommand = next((word for word in words[:1] if word in choices), None)
-    if subcommand:
-        told += help_of(program, subcommand)
+    """The options of a program, and of the subcommands that a command names."""
+    told = latest = help_of(program)
+    for number, word in enumerate(words, 1):
+        # argparse lists subcommands in braces, or, where they are given another name, below it.
+        listed = re.findall(r"\{([\w,-]+)\}", latest.partition("options:")[0])
+        if word not in {*",".join(listed).split(","), *re.findall(r"^    ([a-z-]+)(?: |$)", latest, re.MULTILINE)}:
+            break
+        latest = help_of(program, *words[:number])
+        told += latest
     return set(re.findall(r"(?<![\w-])--?[\w.-]*\w", told))
 
 

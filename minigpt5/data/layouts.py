@@ -231,6 +231,28 @@ def chat_lines(table: Path, part: Part = WHOLE) -> Iterator[tuple[str, dict[str,
         yield place, content, rows
 
 
+def preference_rows(root: str | Path, split: str, part: Part = WHOLE) -> Iterator[dict[str, list[dict[str, Any]]]]:
+    """`{split}.jsonl`: a line `{"prompt": […], "chosen": […], "rejected": […]}`, each messages as of `chat_rows`.
+
+    A prompt ends with what the user says; what is chosen and what is rejected is one message of the assistant's each.
+    """
+    table = existing(Path(root) / f"{split}.jsonl")
+    for place, content in read_json_lines(table, part):
+        row = {
+            name: [
+                _message(message, f"{place}, {name}[{i}]", table.parent)
+                for i, message in enumerate(field(content, name, list, place))
+            ]
+            for name in ("prompt", "chosen", "rejected")
+        }
+        roles = {name: [message["role"] for message in messages] for name, messages in row.items()}
+        if roles["chosen"] != ["assistant"] or roles["rejected"] != ["assistant"] or roles["prompt"][-1:] != ["user"]:
+            raise ValueError(
+                f"{place}: expected a prompt that ends with the user's, and one reply of the assistant's each"
+            )
+        yield row
+
+
 def _message(message: Any, place: str, folder: Path) -> dict[str, Any]:
     role = field(message, "role", str, place)
     if isinstance(message.get("content"), str):

@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from datasets import Dataset, Features, Image, IterableDataset, List, Value, concatenate_datasets
 from datasets.exceptions import DatasetGenerationError
@@ -27,6 +27,7 @@ from minigpt5.data.layouts import (
     chat_rows,
     llava_rows,
     mmdialog_rows,
+    preference_rows,
     vist_raw_rows,
     vist_rows,
 )
@@ -37,16 +38,14 @@ PARTS = 48
 
 _PAIR = Features({"caption": Value("string"), "image": Image()})
 _SEQUENCE = Features({"texts": List(Value("string")), "images": List(Image())})
-_CHAT = Features(
+_MESSAGES = List(
     {
-        "messages": List(
-            {
-                "role": Value("string"),
-                "content": List({"type": Value("string"), "text": Value("string"), "image": Image()}),
-            }
-        )
+        "role": Value("string"),
+        "content": List({"type": Value("string"), "text": Value("string"), "image": Image()}),
     }
 )
+_CHAT = Features({"messages": _MESSAGES})
+_PREFERENCE = Features({"prompt": _MESSAGES, "chosen": _MESSAGES, "rejected": _MESSAGES})
 
 Layout = Callable[..., Iterator[Any]]
 
@@ -70,10 +69,17 @@ def _until_missing(row: Row) -> dict[str, Any]:
 
 
 def _chat(messages: list[dict]) -> dict[str, Any]:
-    rows = [
+    return {"messages": _messages(messages)}
+
+
+def _preference(row: dict[str, list[dict]]) -> dict[str, Any]:
+    return {name: _messages(messages) for name, messages in row.items()}
+
+
+def _messages(messages: list[dict]) -> list[dict]:
+    return [
         row | {"content": [part | {"image": _stored(part["image"])} for part in row["content"]]} for row in messages
     ]
-    return {"messages": rows}
 
 
 def _items(parts: list[Part], rows: Callable[..., Iterator], columns: Callable[[Any], dict]) -> Iterator[dict]:
@@ -189,6 +195,19 @@ def read_chat(root: str | Path, split: str, streaming: bool = False) -> Dataset 
         ValueError: if a line is anything else; names the file, line and field.
     """
     return _open(chat_rows, root, split, _chat, _CHAT, streaming)
+
+
+def read_preferences(root: str | Path, split: str) -> Dataset:
+    """Columns `prompt`, `chosen` and `rejected`, each messages as of `read_chat`, from `{split}.jsonl`.
+
+    A line is `{"prompt": […], "chosen": […], "rejected": […]}`: `chosen` is the better reply to the prompt, one message
+    of the assistant's, and `rejected` the worse one.
+
+    Raises:
+        FileNotFoundError: if the file is missing.
+        ValueError: if a line is anything else; names the file, line and field.
+    """
+    return cast(Dataset, _open(preference_rows, root, split, _preference, _PREFERENCE, streaming=False))
 
 
 def read_llava(root: str | Path, split: str, streaming: bool = False) -> Dataset | IterableDataset:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +109,19 @@ def save_lora(model: nn.Module, folder: str | os.PathLike) -> None:
 def base_state(model: nn.Module) -> dict[str, torch.Tensor]:
     """The model's tensors by the names that they have without an adapter."""
     return {name.replace(".base_layer.", "."): v for name, v in model.state_dict().items() if "lora_" not in name}
+
+
+@contextmanager
+def without_lora(model: nn.Module) -> Iterator[None]:
+    """The model as it is without its adapter, which is back after the block and trains."""
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
 
 
 @torch.no_grad()

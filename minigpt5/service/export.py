@@ -48,7 +48,7 @@ class _Request:
     def add(self, row: Feedback, pictures: dict[str, bytes]) -> None:
         """Take a reply and what was thought of it; what is empty teaches nothing."""
         reply = stored_parts(row.reply, pictures)
-        correction = row.correction and stored_parts(row.correction, pictures)
+        correction = stored_parts(row.correction or [], pictures)
         if correction:
             self.good.append(correction)
             self.corrected.append((correction, reply))

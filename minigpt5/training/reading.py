@@ -125,6 +125,13 @@ class ReadingModel(nn.Module):
             elif hasattr(module, "reset_parameters"):
                 module.reset_parameters()
 
+    def logits(self, batch: BatchFeature) -> torch.Tensor:
+        """Of the token after each of a training batch of the reader: `(batch, length - 1, vocabulary)`."""
+        inputs = BatchFeature({name: value for name, value in batch.items() if name not in ("labels", "targets")})
+        low = self.frozen_dtype != torch.float32
+        with torch.autocast(batch["labels"].device.type, self.frozen_dtype if low else None, enabled=low):
+            return self.reader.logits(self.reader.prefill(inputs).last[:, :-1]).float()
+
     def forward(self, batch: BatchFeature) -> dict[str, torch.Tensor]:
         """The loss of a training batch of the reader.
 
@@ -132,13 +139,9 @@ class ReadingModel(nn.Module):
             "loss": cross-entropy of the replies. In training it is scaled so that the mean over the processes is the
             mean over all their tokens.
         """
-        inputs = BatchFeature({name: value for name, value in batch.items() if name not in ("labels", "targets")})
         labels = batch["labels"][:, 1:]
-        low = self.frozen_dtype != torch.float32
-        with torch.autocast(labels.device.type, self.frozen_dtype if low else None, enabled=low):
-            hidden = self.reader.prefill(inputs).last
-            logits = self.reader.logits(hidden[:, :-1])
-        loss = cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORE_INDEX)
+        logits = self.logits(batch)
+        loss = cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE_INDEX)
         if self.training:
             loss = loss * share_of_batch(int((labels != IGNORE_INDEX).sum()))
         if not loss.requires_grad:
