@@ -33,6 +33,7 @@ def main(config: FeedbackConfig):
     items = list(fresh_items(ASKED[config.kind], config.count, "feedback", "train"))
     questions = [item.messages()[:1] for item in items]
     replies, _ = ask(pipe, [question[0]["content"] for question in questions], image_mode="never")
+    config.out.parent.mkdir(parents=True, exist_ok=True)
     store, right = FeedbackStore(config.out), 0
     for number, (item, question, reply) in enumerate(zip(items, questions, replies, strict=True)):
         good = MARKS[item.kind](reply, item.text)
