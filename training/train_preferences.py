@@ -10,5 +10,10 @@ start was.
 from minigpt5.training.preferences import PreferenceConfig, train_preferences
 from minigpt5.utils.programs import run_program
 
+
+def main(config: PreferenceConfig):
+    train_preferences(config)
+
+
 if __name__ == "__main__":
-    run_program(train_preferences, PreferenceConfig, __doc__, many_processes=True)
+    run_program(main, PreferenceConfig, __doc__, many_processes=True)
