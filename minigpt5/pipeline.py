@@ -594,7 +594,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         painted = [[part for part in reply if not isinstance(part, str)] for reply in segments]
         if not return_dict:
             return cast(Any, (text, painted, segments))
-        output = MiniGPT5PipelineOutput(text=text, images=painted, segments=segments)
+        output: Any = MiniGPT5PipelineOutput(text=text, images=painted, segments=segments)
         output.prompts = list(zip(prompts, image_lists, strict=True))
         return output
 

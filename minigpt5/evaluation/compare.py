@@ -97,7 +97,7 @@ def chat_items(folder: Path, count: int | None = None) -> list[ChatItem]:
         FileNotFoundError, ValueError: see `choose_split` and `chat_rows`; or if there is none.
     """
     file = folder / f"{choose_split(folder, 'chat', 'validation')}.jsonl"
-    items: list[Any] = []
+    items: list[ChatItem] = []
     for _, _, (*messages, reply) in chat_lines(file):
         words = " ".join(part["text"] for part in reply["content"] if part["type"] == "text")
         pictures = sum(part["type"] == "image" for part in reply["content"])

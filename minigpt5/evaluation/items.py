@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from minigpt5.data.layouts import PictureFile, cc3m_rows, mmdialog_rows, vist_rows
 from minigpt5.data.published import ANSWER, CONTINUE, ILLUSTRATE, clean_caption, story_so_far, talk_so_far
@@ -22,6 +22,8 @@ from minigpt5.utils.images import open_image
 PROMPTS = ("chat", "published")
 # What of the earlier steps is given: (texts, pictures), arXiv 2310.02239, table 1.
 CONTEXTS = {"no": (False, False), "text": (True, False), "image": (False, True), "image-text": (True, True)}
+# An item of any kind.
+Asked = TypeVar("Asked")
 STORY_TASKS = (*(f"final, {name} context" for name in CONTEXTS), "every step", "next step")
 
 
@@ -215,7 +217,7 @@ def _until_missing(texts: Sequence[str], pictures: Sequence[PictureFile | None])
         yield text, picture and picture.path
 
 
-def checked(items: list[Item], place: str) -> list[Item]:
+def checked(items: list[Asked], place: str) -> list[Asked]:
     """The items, if there are any.
 
     Raises:
