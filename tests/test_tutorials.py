@@ -50,7 +50,8 @@ def test_first_reply(run):
     assert [len(pictures) for pictures in shown["batch"].images] == [1, 0]
     assert "".join(event.text for event in shown["events"][:-1]) == shown["both"].text[0]
     assert [message["role"] for message in shown["chat"].messages] == ["user", "assistant"] * 2
-    assert Path("replies.html").read_text(encoding="utf-8").count("<img") == 1
+    # The picture that was asked about, and the one that was painted.
+    assert Path("replies.html").read_text(encoding="utf-8").count("<img") == 2
 
 
 def test_storybook(run):
