@@ -129,16 +129,12 @@ def test_previews_become_the_picture(start):
 
 
 def test_decoding_goes_on_while_pictures_are_painted(start, pipe, monkeypatch):
-    engine, painting = start(), threading.Event()
+    engine, painting, asked = start(), threading.Event(), threading.Event()
     genuine = engine._between
 
     def between(group, step, tensors):
         painting.set()
-        # Until the other request is here.
-        for _ in range(600):
-            if engine._waiting or engine._speaking:
-                break
-            time.sleep(0.05)
+        assert asked.wait(60)
         return genuine(group, step, tensors)
 
     monkeypatch.setattr(engine, "_between", between)
@@ -146,6 +142,7 @@ def test_decoding_goes_on_while_pictures_are_painted(start, pipe, monkeypatch):
     first = engine.submit("go on", image_mode="always", max_new_tokens=1, num_inference_steps=6, listener=told.append)
     assert painting.wait(60)
     second = engine.submit("a cat", image_mode="never", max_new_tokens=2, listener=told.append)
+    asked.set()
     engine.close()
     assert first.over and second.over
     ends = [event for event in told if event is None or isinstance(event, ImageEvent)]
