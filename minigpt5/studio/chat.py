@@ -122,8 +122,9 @@ class ChatPage:
         if reply is not None:
             reply.cancel()
 
-    def like(self, event: gr.LikeData, turns: list[Turn]) -> tuple:
+    def like(self, request: gr.Request, event: gr.LikeData, turns: list[Turn]) -> tuple:
         """Keep a thumb up or down, ask what would have been better behind one that is down, or take it back."""
+        self._check_free(request)
         turn = turns[_turn_of(event.index)]
         if event.liked == "":
             self.store.remove(turn.id)

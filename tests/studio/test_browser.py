@@ -82,9 +82,9 @@ def say(page, text):
 
 def whole(page, replies=1):
     """Wait until so many replies are there and the text box takes the next turn."""
-    sync_api.expect(page.locator("#say .stop-button")).to_have_count(0, timeout=PATIENCE)
-    sync_api.expect(page.locator("#chat .bot.message").last).to_be_visible(timeout=PATIENCE)
     sync_api.expect(page.locator("#chat .user-row")).to_have_count(replies, timeout=PATIENCE)
+    sync_api.expect(page.locator("#chat .bot.message").last).to_be_visible(timeout=PATIENCE)
+    sync_api.expect(page.locator("#say .stop-button")).to_have_count(0, timeout=PATIENCE)
 
 
 def until(true, seconds=30):
@@ -119,11 +119,13 @@ def test_a_picture_sharpens_and_the_reply_is_edited_taken_back_and_cleared(visit
     page.get_by_role("button", name="Retry").click()
     until(lambda: picture.get_attribute("src") not in (painted, None))
     whole(page)
+    painted = picture.get_attribute("src")
 
     page.get_by_role("button", name="Edit").first.click()
     page.locator("#chat textarea").fill("a dog")
     page.get_by_role("button", name="Submit").first.click()
     sync_api.expect(page.locator("#chat .user").first).to_contain_text("a dog", timeout=PATIENCE)
+    until(lambda: picture.count() and picture.get_attribute("src") != painted)
     whole(page)
 
     page.get_by_role("button", name="Undo").click()
