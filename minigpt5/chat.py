@@ -47,28 +47,29 @@ class Chat:
         Raises:
             ValueError: as the call does; the conversation is then as it was.
         """
-        messages = self._next(prompt, images, options)
-        output: Any = self.pipe(messages, prompt_cache=self.cache, **options)
+        asked = self._asked(prompt, images, options)
+        messages, output = fitting(asked, lambda kept: self.pipe(kept, prompt_cache=self.cache, **options))
         self._said(messages, output.segments[0])
         return output
 
     def stream(self, prompt: str | list[dict], images: Any = None, **options: Any) -> Iterator[TextEvent | ImageEvent]:
         """The reply as it comes; it is remembered once it is whole. Arguments as for `reply`."""
-        messages = self._next(prompt, images, options)
+        asked = self._asked(prompt, images, options)
+        messages, _ = fitting(asked, lambda kept: self.pipe.encode_prompt([kept]))
         pieces: list[Any] = []
         for event in self.pipe.stream(messages, prompt_cache=self.cache, **options):
             yield event
             pieces.append(event.text if isinstance(event, TextEvent) else event.image)
         self._said(messages, as_segments(pieces))
 
-    def _next(self, prompt: str | list[dict], images: Any, options: dict[str, Any]) -> list[Message]:
-        """What was said and a user's turn, the oldest turns left out until it fits the context."""
+    def _asked(self, prompt: str | list[dict], images: Any, options: dict[str, Any]) -> list[Message]:
+        """What was said and a user's turn; a cache of no use is emptied."""
         if options.get("output_type") == "latent":
             raise ValueError("a chat reads the pictures that it painted, so output_type cannot be 'latent'")
         asked = [*self.messages, user_turn(prompt, images)]
         if not self.pipe.reader.knows(self.cache, self.pipe._execution_device):
             self.cache.clear()
-        return fitting(asked, lambda messages: self.pipe.encode_prompt([messages]))[0]
+        return asked
 
     def _said(self, messages: list[Message], segments: Sequence[Any]) -> None:
         self.messages = [*messages, assistant_turn(segments)]

@@ -92,8 +92,7 @@ def _tell(
     texts, pictures = [opening], pipe(prompt, **generation).images[0]
     yield StoryStep(1, opening, pictures[0])
     for index in range(2, steps + 1):
-        prompt, _ = read_fitting(texts, pictures, continue_story, lambda prompt: pipe.encode_prompt([prompt]))
-        reply = pipe(prompt, **generation)
+        reply = read_fitting(texts, pictures, continue_story, lambda prompt: pipe(prompt, **generation))
         texts.append(reply.text[0])
         pictures.append(reply.images[0][0])
         yield StoryStep(index, texts[-1], pictures[-1])
@@ -108,7 +107,7 @@ def read_fitting(
     pictures: Sequence[Any],
     question: Callable[[Sequence[Any], Sequence[Any]], list[dict]],
     read: Callable[[list[dict]], T],
-) -> tuple[list[dict], T]:
+) -> T:
     """Read a question about a story so far, steps behind the opening left out, oldest first, until it fits.
 
     Args:
@@ -117,7 +116,7 @@ def read_fitting(
         read: reads chat messages, or raises a `PromptTooLongError`.
 
     Returns:
-        The messages that were read, and what came of it.
+        What came of reading it.
 
     Raises:
         PromptTooLongError: if not even the opening and the latest steps fit.
@@ -128,7 +127,7 @@ def read_fitting(
     for start in range(1, furthest + 1):
         prompt = _user_turn(question([*texts[:1], *texts[start:]], [*pictures[:1], *pictures[start:]]))
         try:
-            return prompt, read(prompt)
+            return read(prompt)
         except PromptTooLongError:
             if start == furthest:
                 raise

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from datasets import Features, Image, List, Value
 from fsspec.implementations.local import LocalFileSystem
 
+from minigpt5.data.tolerant import answered
 from minigpt5.output import Segment
 from minigpt5.pipeline import MiniGPT5Pipeline
 from minigpt5.utils.files import whole_file
@@ -247,22 +248,21 @@ class PartMaker:
                 asked.append((row, [_open(image) for image in row.images]))
             except ImageError as error:
                 problems.append(f"row {row.id}: {error}")
-        if not asked:
-            return []
-        try:
-            output = self.pipe(
-                [row.prompt for row, _ in asked],
-                [images for _, images in asked],
-                generator=[named_generator(row.id, self.seed) for row, _ in asked],
-                **self.options,
-            )
-        except ValueError as error:
-            if len(asked) == 1:
-                problems.append(f"row {asked[0][0].id}: {error}")
-                return []
-            # One of them is at fault: which, each says for itself.
-            return [reply for row, _ in asked for reply in self._ask([row], problems)]
-        return [(row, reply) for (row, _), reply in zip(asked, output.segments, strict=True)]
+        replies = []
+        for (row, _), reply in answered(self._replies, asked):
+            if isinstance(reply, ValueError):
+                problems.append(f"row {row.id}: {reply}")
+            else:
+                replies.append((row, reply))
+        return replies
+
+    def _replies(self, asked: Sequence[tuple[Row, list[Any]]]) -> list[list[Segment]]:
+        return self.pipe(
+            [row.prompt for row, _ in asked],
+            [images for _, images in asked],
+            generator=[named_generator(row.id, self.seed) for row, _ in asked],
+            **self.options,
+        ).segments
 
 
 def _open(image: str | bytes) -> Any:

@@ -9,11 +9,9 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-import torch
 from datasets import Dataset
 from transformers import BatchFeature
 
@@ -106,11 +104,6 @@ PAIR_TASKS = ("pair", "story_pair")
 def layout_of(kind: str, layouts: Mapping[str, str] | None = None) -> str:
     """The layout of a data set's folder: the one given for it, or its own."""
     return (layouts or {}).get(kind, "chat" if kind in CHATS else kind)
-
-
-@lru_cache(maxsize=16)
-def _order(length: int, seed: int) -> torch.Tensor:
-    return torch.randperm(length, generator=torch.Generator().manual_seed(seed))
 
 
 def _texts(row: Row) -> list[str]:
@@ -242,8 +235,7 @@ class Mixture:
         rows = self.rows[kind]
         rng = random.Random(f"{self.seed}/{task}/{number}")
         for further in range(len(rows)):
-            epoch, place = divmod(number + further, len(rows))
-            row = rows[int(_order(len(rows), self.seed * 1_000_003 + epoch)[place])]
+            row = rows.drawn(number + further)
             try:
                 yield _learnt(make, row, rng), row
             except NothingToLearn as error:

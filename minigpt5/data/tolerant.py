@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterator
-from typing import Any, cast
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any, TypeVar, cast
 
 import torch
 from datasets import Dataset, Features, Image, IterableDataset, List
@@ -18,6 +19,9 @@ from datasets import Dataset, Features, Image, IterableDataset, List
 from minigpt5.utils.images import ImageError, open_image
 
 logger = logging.getLogger(__name__)
+
+Asked = TypeVar("Asked")
+Reply = TypeVar("Reply")
 
 # Before so many rows were read, a share says little.
 FEW = 100
@@ -108,6 +112,16 @@ class TolerantDataset(torch.utils.data.Dataset):
                 self.count.add(str(error))
             index = rng.randrange(len(self.rows))
 
+    def drawn(self, number: int) -> dict[str, Any]:
+        """A row of an endless order, shuffled by the seed: every row comes once before any comes twice."""
+        epoch, place = divmod(number, len(self))
+        return self[int(_order(len(self), self.seed * 1_000_003 + epoch)[place])]
+
+
+@lru_cache(maxsize=16)
+def _order(length: int, seed: int) -> torch.Tensor:
+    return torch.randperm(length, generator=torch.Generator().manual_seed(seed))
+
 
 class TolerantStream(torch.utils.data.IterableDataset):
     """A streamed data set without the rows that cannot be read."""
@@ -144,3 +158,22 @@ def tolerate(
     if isinstance(rows, IterableDataset):
         return TolerantStream(rows, max_bad_share)
     return TolerantDataset(rows, max_bad_share, seed)
+
+
+def answered(
+    ask: Callable[[Sequence[Asked]], Sequence[Reply]], asked: Sequence[Asked]
+) -> Iterator[tuple[Asked, Reply | ValueError]]:
+    """Each of what is asked together with its reply, or with why it cannot be asked, and no other's fault."""
+    if not asked:
+        return
+    try:
+        replies = ask(asked)
+    except ValueError as error:
+        if len(asked) == 1:
+            yield asked[0], error
+            return
+        # One of them is at fault: which, each says for itself.
+        for one in asked:
+            yield from answered(ask, [one])
+        return
+    yield from zip(asked, replies, strict=True)

@@ -12,12 +12,11 @@ from PIL import Image
 
 from minigpt5.data.layouts import chat_lines
 from minigpt5.data.splits import choose_split
-from minigpt5.evaluation.items import checked
+from minigpt5.evaluation.items import checked, opened
 from minigpt5.metrics.intervals import Interval, paired_difference
 from minigpt5.metrics.reading import normalise_answer
 from minigpt5.metrics.text import RougeL
 from minigpt5.pipeline import MiniGPT5Pipeline
-from minigpt5.utils.images import open_image
 
 # Of fewer items a bootstrap is too sure.
 FEWEST_ITEMS = 10
@@ -114,7 +113,7 @@ def chat_marks(pipe: MiniGPT5Pipeline, items: Sequence[ChatItem], batch_size: in
     """
     replies: list[list[str | Image.Image]] = []
     for start in range(0, len(items), batch_size):
-        batch = [[_opened(message) for message in item.messages] for item in items[start : start + batch_size]]
+        batch = [opened(item.messages) for item in items[start : start + batch_size]]
         # What a picture shows is of no account here, so one step is enough.
         replies += pipe(batch, image_mode="auto", num_inference_steps=1).segments
     words = [" ".join(part for part in reply if isinstance(part, str)) for reply in replies]
@@ -129,11 +128,3 @@ def chat_marks(pipe: MiniGPT5Pipeline, items: Sequence[ChatItem], batch_size: in
     if spoken:
         rouge.update(*zip(*spoken, strict=True))
     return {"exact match": exact} | ({"ROUGE-L": rouge.items[:, 0].tolist()} if spoken else {})
-
-
-def _opened(message: dict[str, Any]) -> dict[str, Any]:
-    content = [
-        {"type": "image", "image": open_image(part["image"])} if part["type"] == "image" else part
-        for part in message["content"]
-    ]
-    return message | {"content": content}

@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from minigpt5.data.tolerant import BadRows
+from minigpt5.data.tolerant import BadRows, answered
 from minigpt5.evaluation.items import Item
 from minigpt5.evaluation.replies import ReplyFolder
 from minigpt5.output import Segment
@@ -100,31 +100,17 @@ def _ask(
             opened.append((item, item.prompt()))
         except ImageError as error:
             yield item, error
-    yield from _replies(system, opened, seed, options)
 
-
-def _replies(
-    system: System, asked: Sequence[tuple[Item, Prompt]], seed: int, options: dict[str, Any]
-) -> Iterator[tuple[Item, list[Segment] | ValueError]]:
-    if not asked:
-        return
-    items = [item for item, _ in asked]
-    try:
-        replies = system(
+    def replies(asked: Sequence[tuple[Item, Prompt]]) -> list[list[Segment]]:
+        return system(
             [prompt for _, prompt in asked],
-            image_mode=items[0].image_mode,
-            generator=[named_generator(item.id, seed) for item in items],
+            image_mode=asked[0][0].image_mode,
+            generator=[named_generator(item.id, seed) for item, _ in asked],
             **options,
         ).segments
-    except ValueError as error:
-        if len(asked) == 1:
-            yield items[0], error
-            return
-        # One of them is at fault: which, each says for itself.
-        for one in asked:
-            yield from _replies(system, [one], seed, options)
-        return
-    yield from zip(items, replies, strict=True)
+
+    for (item, _), reply in answered(replies, opened):
+        yield item, reply
 
 
 def batches(items: Sequence[Item], batch_size: int) -> Iterator[list[Item]]:

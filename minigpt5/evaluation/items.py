@@ -84,8 +84,12 @@ class Item:
         """The prompt with its pictures opened."""
         if isinstance(self.unopened, Example):
             return replace(self.unopened, images=[open_image(cast(str, path)) for path in self.unopened.images])
-        messages = cast(list[Message], self.unopened)
-        return [message | {"content": [_opened(part) for part in message["content"]]} for message in messages]
+        return opened(cast(list[Message], self.unopened))
+
+
+def opened(messages: Sequence[Message]) -> list[Message]:
+    """Messages with paths for pictures, with these opened."""
+    return [message | {"content": [_opened(part) for part in message["content"]]} for message in messages]
 
 
 def _opened(part: dict) -> dict:

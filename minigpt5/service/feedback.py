@@ -25,6 +25,7 @@ from typing import Any
 
 from PIL import Image
 
+from minigpt5.chat import assistant_turn
 from minigpt5.output import Segment
 from minigpt5.readers.prompts import Message
 from minigpt5.utils.checks import one_of
@@ -190,10 +191,7 @@ def stored_messages(messages: Sequence[Message], pictures: dict[str, bytes]) -> 
 
 def stored_parts(segments: Sequence[Segment], pictures: dict[str, bytes]) -> list[dict[str, Any]]:
     """Segments as a message's parts whose pictures are PNG files in `pictures`, by their digests."""
-    return [
-        _stored({"type": "text", "text": part} if isinstance(part, str) else {"type": "image", "image": part}, pictures)
-        for part in segments
-    ]
+    return stored_messages([assistant_turn(segments)], pictures)[0]["content"]
 
 
 def _stored(part: Mapping[str, Any], pictures: dict[str, bytes]) -> dict[str, Any]:

@@ -67,8 +67,7 @@ class InsidePage:
 
     def _side_by_side(self, same: Sequence[Any]) -> str:
         figures = [
-            f'<figure><img alt="painted picture" src="/gradio_api/file={self.pictures.file(image)}">'
-            f"<figcaption>{_named(scale)}</figcaption></figure>"
+            f"<figure>{self.pictures.html(image, 'painted picture')}<figcaption>{_named(scale)}</figcaption></figure>"
             for scale, image in zip(self.scales, same, strict=True)
         ]
         return f'<div class="side-by-side">{"".join(figures)}</div>'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,10 @@ class Pictures:
             image.save(path)
             told["studio_file"] = str(path)
         return told["studio_file"]
+
+    def html(self, image: Image.Image, alt: str) -> str:
+        """An `<img>` of the picture's file."""
+        return f'<img alt="{escape(alt)}" src="/gradio_api/file={self.file(image)}">'
 
 
 def box(elem_id: str, placeholder: str, text: str = "", **options: Any) -> gr.MultimodalTextbox:

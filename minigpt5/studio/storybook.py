@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import uuid
 from collections.abc import Iterator, Sequence
-from html import escape
 from typing import Any
 
 import gradio as gr
@@ -17,7 +16,7 @@ from minigpt5.studio.pictures import Pictures, box, opened
 from minigpt5.studio.settings import Controls
 from minigpt5.studio.telling import tell
 from minigpt5.studio.turns import ENDS
-from minigpt5.utils.html import story_html
+from minigpt5.utils.html import step_html, story_html
 
 OPENING = "A red fox wakes up in the forest."
 MOST_STEPS = 12
@@ -143,9 +142,7 @@ class StorybookPage:
 
     def _book(self, steps: Sequence[StoryStep], count: int) -> str:
         pages = [
-            f'<section class="step"><div class="picture"><img alt="{escape(step.text)}" '
-            f'src="/gradio_api/file={self.pictures.file(step.image)}"></div>'
-            f'<div class="words"><span class="number">{step.index}</span><p>{escape(step.text)}</p></div></section>'
+            step_html(step.index, step.text, f'<div class="picture">{self.pictures.html(step.image, step.text)}</div>')
             for step in steps
         ]
         coming = f'<p class="coming">Page {len(steps) + 1} of {count} …</p>' if len(steps) < count else ""

@@ -48,7 +48,7 @@ def tell(
         def question(texts: Sequence[str | None], pictures: Sequence[Any], words: str | None = first) -> list[dict]:
             return continue_story(texts, pictures) if words is None else illustrate(texts, pictures, words)
 
-        _, reply = read_fitting(
+        reply = read_fitting(
             texts or [None], shown, question, lambda prompt, own=own: engine.submit(prompt, **own, **options)
         )
         began(reply)

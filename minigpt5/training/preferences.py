@@ -6,7 +6,6 @@ The reference is the same model without its adapter, so no second one is loaded.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -94,16 +93,11 @@ class Pairs:
     """
 
     def __init__(self, folder: Path, split: str, reader: Reader, batch_size: int, seed: int, max_bad_share: float):
-        self.reader, self.batch_size, self.seed = reader, batch_size, seed
+        self.reader, self.batch_size = reader, batch_size
         rows = read_preferences(folder, split)
         if not len(rows):
             raise ValueError(f"{folder / split}.jsonl has no pairs of a better and a worse reply")
         self.rows = TolerantDataset(rows, max_bad_share, seed)
-        self.order = lru_cache(maxsize=2)(self._order)
-
-    def _order(self, epoch: int) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        return torch.randperm(len(self.rows), generator=generator)
 
     def batch(self, index: int) -> BatchFeature:
         """This process's share of a batch, as `PreferenceModel` takes it.
@@ -112,8 +106,7 @@ class Pairs:
             ValueError: if a conversation is longer than the model's context.
         """
         numbers = shard(range(index * self.batch_size, (index + 1) * self.batch_size))
-        places = [divmod(number, len(self.rows)) for number in numbers]
-        pairs: list[Any] = [self.rows[int(self.order(epoch)[place])] for epoch, place in places]
+        pairs = [self.rows.drawn(number) for number in numbers]
         batch = self.reader.training_batch(
             [pair["prompt"] + pair[kind] for kind in ("chosen", "rejected") for pair in pairs]
         )

@@ -74,11 +74,18 @@ def segments_html(segments: Sequence[str | Image.Image], kind: str = "reply") ->
     return f'<section class="{kind}">{"".join(parts)}</section>'
 
 
+def step_html(number: int, text: str, picture: str) -> str:
+    """A story's step as a card, its picture as HTML."""
+    return (
+        f'<section class="step">{picture}'
+        f'<div class="words"><span class="number">{number}</span><p>{escape(text)}</p></div></section>'
+    )
+
+
 def story_html(title: str, steps: Sequence[tuple[str, Image.Image | None]], footer: str) -> str:
     """A page that tells a story, a card a step."""
     cards = [
-        f'<section class="step">{image_html(image, text) if image else ""}'
-        f'<div class="words"><span class="number">{number}</span><p>{escape(text)}</p></div></section>'
+        step_html(number, text, image_html(image, text) if image else "")
         for number, (text, image) in enumerate(steps, start=1)
     ]
     return page(title, f"{_header('A story in pictures', title)}{''.join(cards)}<footer>{escape(footer)}</footer>")
