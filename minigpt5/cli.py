@@ -18,7 +18,16 @@ from PIL import Image
 from tqdm import tqdm
 
 from minigpt5 import weights
-from minigpt5.story import LARGEST_SEED, MOST_STEPS, RECORD, check_folder, replace_folder, tell_story, write_story
+from minigpt5.story import (
+    LARGEST_SEED,
+    MOST_STEPS,
+    RECORD,
+    STORY_MODES,
+    check_folder,
+    replace_folder,
+    tell_story,
+    write_story,
+)
 from minigpt5.utils.checks import some_text
 from minigpt5.utils.files import check_file, check_new_folder, to_json, whole_folder, write_json
 from minigpt5.utils.html import reply_html
@@ -173,7 +182,7 @@ def build_parser() -> Parser:
     story = commands.add_parser(
         "story",
         help="tell a story in pictures",
-        description="Tell a story in pictures: paint the opening, then go on with it step by step. "
+        description="Tell a story in pictures: paint the opening, then go on with it step by step until it ends. "
         f"Writes index.html, {RECORD} and step-1.png, step-2.png, … to a folder.",
         epilog='example: minigpt5 story "A red fox wakes up in the forest." --steps 5 --seed 0 --out story/',
     )
@@ -183,7 +192,14 @@ def build_parser() -> Parser:
         "--image", type=image_file, action=Once, metavar="FILE", help="a picture of whom the story is about"
     )
     story.add_argument(
-        "--steps", type=whole_number(1, MOST_STEPS), default=5, metavar="N", help="sentences to tell (default: 5)"
+        "--steps", type=whole_number(1, MOST_STEPS), default=5, metavar="N", help="most sentences to tell (default: 5)"
+    )
+    story.add_argument(
+        "--image-mode",
+        choices=STORY_MODES,
+        default="auto",
+        help="auto: a sentence to which the model paints no picture ends the story; always: there are N, "
+        "each with a picture (default: auto)",
     )
 
     reply = commands.add_parser(
@@ -631,6 +647,7 @@ def run_import(arguments: argparse.Namespace) -> None:
 def recorded(arguments: argparse.Namespace) -> dict[str, Any]:
     """What a record tells of the settings beside prompt, model and seed: those that are not the usual ones."""
     told = {"adapter": arguments.adapter and str(arguments.adapter), "sample": arguments.sample}
+    told["image_mode"] = arguments.image_mode if arguments.image_mode != "auto" else None
     return {name: value for name, value in told.items() if value}
 
 
@@ -642,11 +659,15 @@ def run_story(arguments: argparse.Namespace) -> None:
     pipe = open_model(arguments.model, arguments.adapter)
     options: dict[str, Any] = {"do_sample": True} if arguments.sample else {}
     with as_program_error(ValueError):
-        told = tell_story(pipe, arguments.prompt, arguments.image, arguments.steps, arguments.seed, **options)
+        told = tell_story(
+            pipe, arguments.prompt, arguments.image, arguments.steps, arguments.seed, arguments.image_mode, **options
+        )
         # Silent where stderr is no terminal, and gone when done, so that errors and logs stay one line each.
         steps = list(tqdm(told, "story", arguments.steps, leave=False, unit="step", disable=None))
     with as_program_error(OSError, f"cannot write to {arguments.out}: "):
         write_story(arguments.out, arguments.prompt, arguments.model, arguments.seed, steps, recorded(arguments))
+    if len(steps) < arguments.steps:
+        print(f"minigpt5: the story ended by itself after {len(steps)} of {arguments.steps} steps", file=sys.stderr)
     say(arguments.out / "index.html")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from PIL import Image, ImageDraw, ImageFont
 
-from minigpt5.utils.checks import some_text, whole_number
+from minigpt5.utils.checks import one_of, some_text, whole_number
 from minigpt5.utils.files import check_place, to_json, whole_folder
 from minigpt5.utils.html import story_html
 from minigpt5.utils.json_files import read_json
@@ -27,19 +27,21 @@ _FRAME = 480
 # Where the context is too short for all steps: the opening says whom it is about, the latest steps where things stand.
 _LATEST = 3
 MOST_STEPS, LARGEST_SEED = 1000, 2**64 - 1
+# The image modes of a story: a step without a picture is its last, or every step has one.
+STORY_MODES = ("auto", "always")
 # The names of its pictures, and of a reply's.
 _PICTURE = re.compile(r"(step|image)-[1-9]\d*\.png")
 # Arguments of the pipeline's call that make a story one.
-_OWN = ("image_mode", "max_images", "generator", "output_type", "return_dict")
+_OWN = ("max_images", "generator", "output_type", "return_dict")
 
 
 @dataclass(frozen=True)
 class StoryStep:
-    """A sentence of a story, counted from 1, and its picture."""
+    """A sentence of a story, counted from 1, and its picture; the sentence with which a story ends may have none."""
 
     index: int
     text: str
-    image: Image.Image
+    image: Image.Image | None
 
 
 def tell_story(
@@ -48,15 +50,20 @@ def tell_story(
     image: Picture | None = None,
     steps: int = 5,
     seed: int = 0,
+    image_mode: str = "auto",
     **generation: Any,
 ) -> Iterator[StoryStep]:
     """Paint the opening, then go on with the story; every step has read all text and pictures before it.
 
+    A model that has learnt how stories end says so by a step without a picture, which is the last.
+
     Args:
         opening: the first sentence, taken over as it is.
         image: a picture of whom the story is about.
-        steps: sentences of the story, the opening among them.
+        steps: the most sentences of the story, the opening among them.
         seed: of the one generator behind the whole story.
+        image_mode: "auto" lets the model end the story before that, "always" has a picture painted for each of the
+            steps, of which there are then as many as are asked for.
         generation: further arguments of the pipeline's call, such as `do_sample`, with which another seed tells another
             story.
 
@@ -68,16 +75,23 @@ def tell_story(
             that is longer than the context although only the opening and the latest steps are kept.
     """
     steps, seed = whole_number("steps", steps, 1, MOST_STEPS), whole_number("seed", seed, 0, LARGEST_SEED)
+    image_mode = one_of("image_mode", image_mode, STORY_MODES)
     if not some_text("opening", opening).strip():
         raise ValueError("the opening is empty; write the story's first sentence")
     for name in _OWN:
         if name in generation:
             raise ValueError(f"a story has its own {name}, so tell_story takes none")
-    return _tell(pipe, opening, image, steps, seed, generation)
+    return _tell(pipe, opening, image, steps, seed, image_mode, generation)
 
 
 def _tell(
-    pipe: MiniGPT5Pipeline, opening: str, image: Picture | None, steps: int, seed: int, generation: dict[str, Any]
+    pipe: MiniGPT5Pipeline,
+    opening: str,
+    image: Picture | None,
+    steps: int,
+    seed: int,
+    image_mode: str,
+    generation: dict[str, Any],
 ) -> Iterator[StoryStep]:
     # Imported here, so that the command line can use this module and still answer at once.
     import torch
@@ -85,17 +99,23 @@ def _tell(
     from minigpt5.data.tasks import continue_story, illustrate
     from minigpt5.readers import ReaderCache
 
-    generation |= {"image_mode": "always", "max_images": 1, "generator": torch.Generator().manual_seed(seed)}
+    generation |= {"max_images": 1, "generator": torch.Generator().manual_seed(seed)}
     # Each step begins as the one before it did, and so reads no picture that was read then.
     generation["prompt_cache"] = ReaderCache()
     prompt = _user_turn(illustrate([None], [image], opening))
-    texts, pictures = [opening], pipe(prompt, **generation).images[0]
+    texts, pictures = [opening], pipe(prompt, image_mode="always", **generation).images[0]
     yield StoryStep(1, opening, pictures[0])
     for index in range(2, steps + 1):
-        reply = read_fitting(texts, pictures, continue_story, lambda prompt: pipe(prompt, **generation))
-        texts.append(reply.text[0])
-        pictures.append(reply.images[0][0])
-        yield StoryStep(index, texts[-1], pictures[-1])
+        reply = read_fitting(
+            texts, pictures, continue_story, lambda prompt: pipe(prompt, image_mode=image_mode, **generation)
+        )
+        step = StoryStep(index, reply.text[0], next(iter(reply.images[0]), None))
+        if step.text or step.image:
+            yield step
+        if step.image is None:
+            return
+        texts.append(step.text)
+        pictures.append(step.image)
 
 
 def _user_turn(content: list[dict]) -> list[dict]:
@@ -135,23 +155,25 @@ def read_fitting(
 
 
 def story_gif(steps: Sequence[StoryStep], seconds: float = 3.0) -> bytes:
-    """A story as an animation: each picture above its sentence.
+    """A story as an animation: each picture above its sentence, which stands alone where there is none.
 
     Args:
         seconds: that each step is shown.
     """
-    width = max(_FRAME, *(step.image.width for step in steps))
+    width = max(_FRAME, *(step.image.width for step in steps if step.image))
     font = ImageFont.load_default(width / 20)
     measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     texts = [_wrapped(step.text, width * 0.9, lambda line: measure.textlength(line, font)) for step in steps]
     space = max(measure.multiline_textbbox((0, 0), text, font)[3] for text in texts) + width / 10
-    pictures = [step.image.resize((width, round(width * step.image.height / step.image.width))) for step in steps]
-    height = max(picture.height for picture in pictures)
+    images = [step.image for step in steps]
+    pictures = [image and image.resize((width, round(width * image.height / image.width))) for image in images]
+    height = max((picture.height for picture in pictures if picture), default=0)
     frames = []
     for text, picture in zip(texts, pictures, strict=True):
         frame = Image.new("RGB", (width, round(height + space)), "#fffdf8")
-        frame.paste(picture, (0, height - picture.height))
-        place = (width / 2, height + space / 2)
+        if picture:
+            frame.paste(picture, (0, height - picture.height))
+        place = (width / 2, height + space / 2 if picture else (height + space) / 2)
         ImageDraw.Draw(frame).multiline_text(place, text, "#2b2a33", font, anchor="mm", align="center")
         frames.append(frame)
     buffer = io.BytesIO()
@@ -187,11 +209,11 @@ def write_story(
         "model": model,
         "seed": seed,
         **(settings or {}),
-        "steps": [{"text": step.text, "image": f"step-{step.index}.png"} for step in steps],
+        "steps": [{"text": step.text, "image": step.image and f"step-{step.index}.png"} for step in steps],
     }
     page = story_html(prompt, [(step.text, step.image) for step in steps], f"{model}, seed {seed}")
     files: dict[str, str | Image.Image] = {"index.html": page, RECORD: to_json(record)}
-    files |= {f"step-{step.index}.png": step.image for step in steps}
+    files |= {f"step-{step.index}.png": step.image for step in steps if step.image}
     replace_folder(out, RECORD, files)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from minigpt5.loading import ModelSettings, open_model
-from minigpt5.story import MOST_STEPS, RECORD, check_folder, tell_story, write_story
+from minigpt5.story import MOST_STEPS, RECORD, STORY_MODES, check_folder, tell_story, write_story
 from minigpt5.utils.images import open_image
 from minigpt5.utils.json_files import field, read_json_lines
 from minigpt5.utils.programs import ProgramError, run_program
@@ -25,7 +25,12 @@ class StoriesConfig(ModelSettings):
 
     openings: Path = setting(help="JSON Lines file of openings")
     out: Path = setting(help="gets the folders 001, 002, …")
-    steps: int = setting(5, least=1, most=MOST_STEPS, help="sentences of a story, the opening among them")
+    steps: int = setting(5, least=1, most=MOST_STEPS, help="most sentences of a story, the opening among them")
+    image_mode: str = setting(
+        "auto",
+        choices=STORY_MODES,
+        help="auto: a sentence to which the model paints no picture ends a story; always: each has one",
+    )
     seed: int = setting(0, least=0, most=2**32 - 1, help="of the first story; each further one counts on from it")
 
 
@@ -45,10 +50,16 @@ def main(config: StoriesConfig):
         raise ProgramError(f"{config.openings} has no openings")
 
     pipe = open_model(config.model, config.adapter)
+    ended = 0
     for number, (opening, image, out) in enumerate(tqdm(stories, unit="story", disable=None)):
         seed = config.seed + number
-        steps = list(tell_story(pipe, opening, image, config.steps, seed))
-        write_story(out, opening, config.model, seed, steps, {"adapter": str(config.adapter)} if config.adapter else {})
+        steps = list(tell_story(pipe, opening, image, config.steps, seed, config.image_mode))
+        ended += len(steps) < config.steps
+        settings = {"adapter": config.adapter and str(config.adapter), "image_mode": config.image_mode}
+        unusual = {name: value for name, value in settings.items() if value not in (None, "auto")}
+        write_story(out, opening, config.model, seed, steps, unusual)
+    if ended:
+        print(f"{ended} of {len(stories)} stories ended by themselves before step {config.steps}")
 
 
 if __name__ == "__main__":

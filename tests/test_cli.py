@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from minigpt5 import cli, weights
+from minigpt5.story import StoryStep
 
 OPENING = "A red fox wakes up in the forest."
 
@@ -47,18 +48,36 @@ def fails(capsys, tmp_path):
 
 def test_story(tiny_folder, tmp_path, capsys):
     argv = ["story", OPENING, "--image", "fox.png", "--steps", "2", "--seed", "3", "--model", str(tiny_folder)]
+    argv += ["--image-mode", "always"]
     assert cli.main(argv) == 0
     output = capsys.readouterr()
     assert output.out == f"{os.path.join('story', 'index.html')}\n"
     assert "warning" not in output.err.lower()
     record = json.loads((tmp_path / "story" / "story.json").read_text())
     assert (record["prompt"], record["seed"], record["model"]) == (OPENING, 3, str(tiny_folder))
+    assert record["image_mode"] == "always"
     assert [step["image"] for step in record["steps"]] == ["step-1.png", "step-2.png"]
     assert sorted(os.listdir("story")) == ["index.html", "step-1.png", "step-2.png", "story.json"]
     pictures = [Path(f"story/step-{i}.png").read_bytes() for i in (1, 2)]
 
     assert cli.main([*argv, "--out", "again"]) == 0
     assert [Path(f"again/step-{i}.png").read_bytes() for i in (1, 2)] == pictures
+
+
+def test_a_story_that_ends_by_itself_says_so(tiny_folder, monkeypatch, capsys):
+    def told(*arguments):
+        assert arguments[-2:] == (0, "auto")
+        return iter([StoryStep(1, OPENING, Image.new("RGB", (8, 8))), StoryStep(2, "The end.", None)])
+
+    monkeypatch.setattr(cli, "tell_story", told)
+    argv = ["story", OPENING, "--steps", "4", "--model", str(tiny_folder)]
+    assert cli.main(argv) == 0
+    output = capsys.readouterr()
+    assert output.out == f"{os.path.join('story', 'index.html')}\n"
+    assert output.err.splitlines()[-1] == "minigpt5: the story ended by itself after 2 of 4 steps"
+    assert sorted(os.listdir("story")) == ["index.html", "step-1.png", "story.json"]
+    assert cli.main([*argv[:3], "2", *argv[4:]]) == 0
+    assert "ended" not in capsys.readouterr().err
 
 
 def test_reply(tiny_folder, capsys):
@@ -79,6 +98,7 @@ def test_a_sampled_story_follows_its_seed(tiny_folder):
     told = {}
     for seed in "0", "0", "1":
         argv = ["story", OPENING, "--steps", "2", "--sample", "--seed", seed, "--model", str(tiny_folder)]
+        argv += ["--image-mode", "always"]
         assert cli.main(argv) == 0
         record = json.loads(Path("story/story.json").read_text())
         assert record["sample"] is True

@@ -14,10 +14,14 @@ OPENING = "A red fox wakes up in the forest."
 
 
 class Recorder:
-    """Stands in for a pipeline: keeps the prompts, and says and paints something else on every call."""
+    """Stands in for a pipeline: keeps the prompts, and says and paints something else on every call.
 
-    def __init__(self, parts_that_fit=100):
+    From call `ends_at` on it says `ending` and paints only where it must.
+    """
+
+    def __init__(self, parts_that_fit=100, ends_at=100, ending="The end."):
         self.parts_that_fit, self.prompts, self.settings = parts_that_fit, [], []
+        self.ends_at, self.ending = ends_at, ending
 
     def encode_prompt(self, prompts):
         if len(prompts[0][0]["content"]) > self.parts_that_fit:
@@ -28,7 +32,9 @@ class Recorder:
         self.prompts.append(prompt)
         self.settings.append(settings)
         number = len(self.prompts)
-        return SimpleNamespace(text=[f"text {number}"], images=[[Image.new("L", (1, 1), number)]])
+        ends = number >= self.ends_at
+        painted = [] if ends and settings["image_mode"] == "auto" else [Image.new("L", (1, 1), number)]
+        return SimpleNamespace(text=[self.ending if ends else f"text {number}"], images=[painted])
 
 
 def parts(prompt):
@@ -55,8 +61,33 @@ def test_each_step_reads_all_before_it():
     assert parts(pipe.prompts[1]) == [OPENING, 1, "What happens next?"]
     assert parts(pipe.prompts[2]) == [OPENING, 1, "text 2", 2, "What happens next?"]
     for settings in pipe.settings:
-        assert (settings["image_mode"], settings["max_images"], settings["temperature"]) == ("always", 1, 0.5)
+        assert (settings["max_images"], settings["temperature"]) == (1, 0.5)
         assert settings["generator"] is pipe.settings[0]["generator"]
+    # An opening has its picture; whether the story goes on is the model's choice.
+    assert [settings["image_mode"] for settings in pipe.settings] == ["always", "auto", "auto"]
+
+
+def test_a_step_without_a_picture_ends_the_story_unless_pictures_are_asked_for():
+    steps = list(tell_story(Recorder(ends_at=3), OPENING, steps=5))
+    assert [(step.index, step.text) for step in steps] == [(1, OPENING), (2, "text 2"), (3, "The end.")]
+    assert [step.image is None for step in steps] == [False, False, True]
+    silent = list(tell_story(Recorder(ends_at=3, ending=""), OPENING, steps=5))
+    assert [step.text for step in silent] == [OPENING, "text 2"]
+    pipe = Recorder(ends_at=3)
+    painted = list(tell_story(pipe, OPENING, steps=5, image_mode="always"))
+    assert [step.text for step in painted] == [OPENING, "text 2", "The end.", "The end.", "The end."]
+    assert all(step.image for step in painted)
+    assert {settings["image_mode"] for settings in pipe.settings} == {"always"}
+
+
+def test_a_model_ends_its_story(pipe, script):
+    paints = pipe.processor.voken_ids[0]
+    script(["and", paints])
+    told = tell_story(pipe, OPENING, steps=4)
+    assert next(told).image is not None and next(told).image is not None
+    script(["the", "end"])
+    step = next(told)
+    assert (step.index, step.text, step.image) == (3, "the end", None) and list(told) == []
 
 
 def test_opening_and_latest_steps_are_kept_where_not_all_fit():
@@ -83,6 +114,7 @@ def test_fewer_than_opening_and_three_steps_are_not_told():
         ({"steps": 10**9}, ValueError, "steps must be at most 1000"),
         ({"seed": -1}, ValueError, "seed must be at least 0"),
         ({"seed": None}, TypeError, "seed must be a whole number"),
+        ({"image_mode": "never"}, ValueError, "image_mode must be one of auto, always"),
         ({"generator": None}, ValueError, "a story has its own generator"),
         ({"output_type": "np"}, ValueError, "a story has its own output_type"),
     ],
@@ -94,7 +126,8 @@ def test_arguments_are_checked_at_once(wrong, error, says):
 
 def test_seed_tells_the_story(tiny_pipe):
     def tell(seed):
-        told = tell_story(tiny_pipe, OPENING, Image.new("RGB", (9, 9), "red"), steps=3, seed=seed, do_sample=True)
+        fox, options = Image.new("RGB", (9, 9), "red"), {"image_mode": "always", "do_sample": True}
+        told = tell_story(tiny_pipe, OPENING, fox, steps=3, seed=seed, **options)
         return [(step.text, step.image.tobytes()) for step in told]
 
     first = tell(0)
@@ -124,6 +157,26 @@ def test_story_folder(tmp_path):
     assert page.count("data:image/png;base64,") == 2
     assert "http" not in page
     assert Image.open(out / "step-2.png").getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_the_end_of_a_story_needs_no_picture(tmp_path):
+    steps = [*steps_of(1), StoryStep(2, "The end.", None)]
+    write_story(tmp_path / "story", OPENING, "model", 0, steps)
+    record = json.loads((tmp_path / "story/story.json").read_text())
+    assert record["steps"][1] == {"text": "The end.", "image": None}
+    page = (tmp_path / "story/index.html").read_text()
+    assert "The end." in page and page.count("<img") == 1
+    # It is replaced as any other.
+    write_story(tmp_path / "story", OPENING, "model", 1, steps)
+    assert files(tmp_path) == ["story", "story/index.html", "story/step-1.png", "story/story.json"]
+
+    animation = Image.open(io.BytesIO(story_gif(steps)))
+    assert animation.n_frames == 2
+    animation.seek(1)
+    frame = animation.convert("L")
+    # Its words are in the middle, where the other frame has its picture.
+    dark = [y for y in range(frame.height) if min(frame.crop((0, y, 480, y + 1)).get_flattened_data()) < 100]
+    assert abs((dark[0] + dark[-1]) / 2 - frame.height / 2) < 12 and frame.getpixel((2, 2)) > 240
 
 
 def test_an_earlier_story_is_replaced(tmp_path):

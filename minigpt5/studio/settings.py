@@ -9,6 +9,7 @@ import gradio as gr
 
 from minigpt5.pipeline import MiniGPT5Pipeline
 from minigpt5.service.engine import LARGEST_SEED
+from minigpt5.story import STORY_MODES
 from minigpt5.studio.turns import Choices
 from minigpt5.utils.checks import whole_number
 from minigpt5.vokens.decoding import IMAGE_MODES
@@ -18,7 +19,7 @@ class Controls:
     """Builds the settings into the `gr.Blocks` in progress; `components` are inputs of events, for `read`.
 
     Args:
-        story: whether they are of a story, of which every step has a picture.
+        story: whether they are of a story, of which no step but its last is without a picture.
     """
 
     def __init__(self, pipe: MiniGPT5Pipeline, story: bool = False):
@@ -43,11 +44,10 @@ class Controls:
                 ),
                 gr.Slider(0, 2, 0, step=0.05, label="Temperature", info="0: the likeliest words", min_width=160),
                 gr.Radio(
-                    list(IMAGE_MODES),
+                    list(STORY_MODES if story else IMAGE_MODES),
                     value="auto",
                     label="Pictures",
-                    info="auto: the model's choice",
-                    visible=not story,
+                    info="auto: the story may end without one" if story else "auto: the model's choice",
                 ),
             ]
 

@@ -15,7 +15,7 @@ from minigpt5.story import StoryStep, story_gif
 from minigpt5.studio.pictures import Pictures, box, opened
 from minigpt5.studio.settings import Controls
 from minigpt5.studio.telling import tell
-from minigpt5.studio.turns import ENDS
+from minigpt5.studio.turns import ENDS, Choices
 from minigpt5.utils.html import step_html, story_html
 
 OPENING = "A red fox wakes up in the forest."
@@ -36,7 +36,7 @@ class StorybookPage:
         self.running: dict[str, Reply] = {}
         self.steps, self.seed = gr.State([]), gr.State(0)
         self.opening = box("opening", "How it begins, and perhaps a picture of whom it is about", OPENING)
-        self.count = gr.Slider(1, MOST_STEPS, 5, step=1, label="Steps of the story")
+        self.count = gr.Slider(1, MOST_STEPS, 5, step=1, label="Steps of the story", info="it may end sooner")
         self.controls = Controls(engine.pipe, story=True)
         self.book = gr.HTML(elem_id="book")
         with gr.Row(visible=False, equal_height=True) as self.change:
@@ -59,7 +59,7 @@ class StorybookPage:
         """Tell a story."""
         choices = self.controls.read(controls)
         seed = secrets.randbelow(2**31) if choices.seed is None else choices.seed
-        yield from self._tell(request, [], opening["text"], count, seed, opened(opening), choices.options())
+        yield from self._tell(request, [], opening["text"], count, seed, opened(opening), choices)
 
     def begin_at(
         self,
@@ -76,7 +76,7 @@ class StorybookPage:
         choices = self.controls.read(controls)
         seed = seed if choices.seed is None else choices.seed
         told, images = steps[: page - 1], opened(opening)
-        yield from self._tell(request, told, words, max(count, page), seed, images, choices.options())
+        yield from self._tell(request, told, words, max(count, page), seed, images, choices)
 
     def sentence(self, steps: list[StoryStep], page: int | None) -> str:
         """Of a page."""
@@ -96,7 +96,7 @@ class StorybookPage:
         count: int,
         seed: int,
         images: Sequence[Image.Image],
-        options: dict[str, Any],
+        choices: Choices,
     ) -> Iterator[tuple]:
         session, steps, note = str(request.session_hash), list(told), ""
         if session in self.running:
@@ -106,12 +106,14 @@ class StorybookPage:
             self.running[session] = reply
 
         try:
-            image = next(iter(images), None)
+            image, options = next(iter(images), None), choices.options() | {"image_mode": choices.image_mode}
             pages = tell(self.engine, told, sentence, int(count), seed, image, began, **options)
             yield self._shown(steps, seed, int(count), running=True)
             for step in pages:
                 steps.append(step)
                 yield self._shown(steps, seed, int(count), running=True)
+            if len(steps) < count:
+                gr.Info(f"The story ended by itself after {len(steps)} of {int(count)} steps.")
         except CancelledError:
             note = "Stopped."
         except (*ENDS, TypeError, ValueError) as error:
@@ -141,12 +143,13 @@ class StorybookPage:
         )
 
     def _book(self, steps: Sequence[StoryStep], count: int) -> str:
-        pages = [
-            step_html(step.index, step.text, f'<div class="picture">{self.pictures.html(step.image, step.text)}</div>')
-            for step in steps
-        ]
+        pages = [step_html(step.index, step.text, self._picture(step)) for step in steps]
         coming = f'<p class="coming">Page {len(steps) + 1} of {count} …</p>' if len(steps) < count else ""
         return "".join(pages) + coming
+
+    def _picture(self, step: StoryStep) -> str:
+        shown = self.pictures.html(step.image, step.text) if step.image else ""
+        return shown and f'<div class="picture">{shown}</div>'
 
     def _files(self, steps: Sequence[StoryStep], seed: int) -> tuple[str, str]:
         folder = self.pictures.folder / uuid.uuid4().hex

@@ -20,6 +20,7 @@ def tell(
     seed: int,
     image: Image.Image | None = None,
     began: Callable[[Reply], None] = lambda reply: None,
+    image_mode: str = "auto",
     **options: Any,
 ) -> Iterator[StoryStep]:
     """The steps of a story behind those that are told, each as soon as it is painted.
@@ -27,10 +28,11 @@ def tell(
     Args:
         told: the steps so far.
         sentence: of the next step, taken over as it is; without one the model goes on by itself.
-        count: steps of the whole story.
+        count: the most steps of the whole story.
         seed: of the first step; each step behind it has the next, so that a step can be repeated by itself.
         image: a picture of whom the story is about, for its opening.
         began: is told each reply that is on its way.
+        image_mode: as in `minigpt5.story.tell_story`; a sentence that is given has a picture painted in any case.
         options: of `Engine.submit`.
 
     Raises:
@@ -41,8 +43,9 @@ def tell(
         raise ValueError("the sentence is empty; write what happens")
     texts, pictures = [step.text for step in told], [step.image for step in told]
     for index in range(len(told), count):
-        own = {"seed": (seed + index) % LARGEST_SEED, "image_mode": "always", "max_images": 1}
         first = sentence if index == len(told) else None
+        mode = image_mode if first is None else "always"
+        own = {"seed": (seed + index) % LARGEST_SEED, "image_mode": mode, "max_images": 1}
         shown = pictures if index else [image]
 
         def question(texts: Sequence[str | None], pictures: Sequence[Any], words: str | None = first) -> list[dict]:
@@ -53,6 +56,12 @@ def tell(
         )
         began(reply)
         parts = reply.segments()
-        texts.append(first if first is not None else " ".join(part for part in parts if isinstance(part, str)))
-        pictures.append(next(part for part in parts if not isinstance(part, str)))
-        yield StoryStep(index + 1, texts[-1], pictures[-1])
+        words = " ".join(part for part in parts if isinstance(part, str))
+        painted = next((part for part in parts if not isinstance(part, str)), None)
+        step = StoryStep(index + 1, words if first is None else first, painted)
+        if step.text or step.image:
+            yield step
+        if step.image is None:
+            return
+        texts.append(step.text)
+        pictures.append(step.image)

@@ -229,6 +229,7 @@ def test_stories_are_told_for_each_opening(tmp_path, tiny_folder, pictures, run_
     run_program("pipelines/tell_stories", *given)
     records = [json.loads((tmp_path / f"out/00{number}/story.json").read_text()) for number in (1, 2)]
     assert [(record["prompt"], record["seed"]) for record in records] == [("A fox wakes up.", 3), ("It sleeps.", 4)]
+    assert "ended" not in capsys.readouterr().out
     # Again, they are replaced; what is not an earlier run's is told before any is.
     before = os.stat(tmp_path / "out/001").st_ino
     (tmp_path / "out/002/notes.txt").touch()
@@ -238,6 +239,12 @@ def test_stories_are_told_for_each_opening(tmp_path, tiny_folder, pictures, run_
     openings.write_text('{"opening": "A fox wakes up.", "image": "none.png"}\n')
     assert "none.png: no such file" in refused("pipelines/tell_stories", *given)
     assert os.stat(tmp_path / "out/001").st_ino == before
+    # The tiny model paints nothing by itself.
+    openings.write_text('{"opening": "A fox wakes up."}\n')
+    run_program("pipelines/tell_stories", *given[:4], "--steps", 3, "--out", tmp_path / "ended")
+    assert capsys.readouterr().out == "1 of 1 stories ended by themselves before step 3\n"
+    steps = json.loads((tmp_path / "ended/001/story.json").read_text())["steps"]
+    assert len(steps) == 2 and steps[0]["image"] == "step-1.png" and steps[1]["image"] is None
 
 
 def test_a_talk_in_the_terminal(tmp_path, tiny_folder, pictures, run_program, capsys, monkeypatch):

@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("gradio")
 sync_api = pytest.importorskip("playwright.sync_api")
 
+from PIL import Image  # noqa: E402
 from uvicorn import Config, Server  # noqa: E402
 
 from minigpt5.service.engine import Engine  # noqa: E402
@@ -221,10 +222,33 @@ def test_thumbs_and_a_correction_are_kept_and_can_be_taken_back(visit, studio, p
     until(lambda: list(studio[2]) == [])
 
 
+def test_a_story_ends_by_itself(visit, studio, tmp_path, monkeypatch):
+    genuine = Engine.submit
+
+    def paints_where_it_must(engine, prompt, image_mode, **options):
+        return genuine(engine, prompt, image_mode="never" if image_mode == "auto" else image_mode, **options)
+
+    monkeypatch.setattr(Engine, "submit", paints_where_it_must)
+    page = visit()
+    page.get_by_role("tab", name="Storybook").click()
+    page.locator("#opening textarea").press("Enter")
+    sync_api.expect(page.get_by_text("ended by itself after 2 of 5 steps")).to_be_visible(timeout=PATIENCE)
+    sync_api.expect(page.locator("#as-gif")).to_be_visible(timeout=PATIENCE)
+    steps = page.locator("#book .step")
+    assert [steps.nth(number).locator("img").count() for number in range(steps.count())] == [1, 0]
+    for name in ("#as-html", "#as-gif"):
+        with page.expect_download() as download:
+            page.click(name)
+        download.value.save_as(tmp_path / name[1:])
+    assert (tmp_path / "as-html").read_text().count("<img") == 1
+    assert Image.open(tmp_path / "as-gif").n_frames == 2
+
+
 def test_a_story_is_told_page_by_page_changed_and_taken_along(visit, studio, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     page = visit()
     page.get_by_role("tab", name="Storybook").click()
+    settings(page)
     page.set_input_files("#opening input[type=file]", tmp_path / "broken.png")
     page.wait_for_selector("#opening .thumbnail-item")
     page.locator("#opening textarea").press("Enter")
