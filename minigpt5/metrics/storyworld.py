@@ -13,8 +13,12 @@ from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import interpolate
 
 from minigpt5.metrics.items import ItemMetric, WhereAsked, paired
+from minigpt5.metrics.pictures import picture_batches
 from minigpt5.storyworld.draw import draw
 from minigpt5.storyworld.examine import hero_kept, sample_scenes, text_agrees
 from minigpt5.storyworld.judge import ATTRIBUTES, Judge, load_judge
@@ -163,6 +167,53 @@ class TextAgreement(ItemMetric):
         pairs = paired("pictures", pictures, "texts", texts)
         verdicts = self.judge.read([picture for picture, _ in pairs])
         self.add([[text_agrees(text, verdict)] for (_, text), verdict in zip(pairs, verdicts, strict=True)])
+
+
+class JudgeFeatures(nn.Module):
+    """What the judge's layers find in a picture, for a Fréchet distance that needs no Inception.
+
+    Args:
+        judge: in place of the one that ships.
+    """
+
+    def __init__(self, judge: Judge | None = None):
+        super().__init__()
+        judge = judge or load_judge()
+        self.layers, self.size = judge.features, judge.config["image_size"]
+
+    @torch.no_grad()
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Means over the picture after each layer of convolutions, from edges to whole animals.
+
+        Args:
+            pictures: uint8 `(batch, 3, height, width)`.
+
+        Returns:
+            `(batch, 232)`.
+        """
+        found = interpolate(pictures / 127.5 - 1, (self.size, self.size), mode="area")
+        means = []
+        for layer in self.layers:
+            if isinstance(layer, nn.Flatten):
+                break
+            found = layer(found)
+            if isinstance(layer, nn.MaxPool2d):
+                means.append(found.mean(dim=(2, 3)))
+        return torch.cat(means, dim=1)
+
+
+def edge_energy(pictures: Sequence[Picture]) -> float:
+    """How sharp pictures are where characters stand: the mean squared difference of neighbouring pixels.
+
+    Pixels in [0, 1]; the band from 3/8 to 7/8 of the height. Blur lowers it, noise raises it.
+    """
+    energies = []
+    for batch in picture_batches(pictures):
+        height = batch.shape[2]
+        band = batch[:, :, height * 3 // 8 : height * 7 // 8] / 255
+        across, down = band.diff(dim=3), band.diff(dim=2)
+        energies += (across.square().mean(dim=(1, 2, 3)) + down.square().mean(dim=(1, 2, 3))).tolist()
+    return sum(energies) / len(energies)
 
 
 def shuffled(truths: Sequence[T], seed: int = 0) -> list[T]:

@@ -77,9 +77,9 @@ def ask(
     return texts, pictures
 
 
-def paint_captions(pipe: MiniGPT5Pipeline, captions: Sequence[str]) -> list[Any]:
-    """A picture of each caption, through the vokens."""
-    return ask(pipe, [illustrate([], [], caption) for caption in captions])[1]
+def paint_captions(pipe: MiniGPT5Pipeline, captions: Sequence[str], **options: Any) -> list[Any]:
+    """A picture of each caption, through the vokens; `options` go to `ask`."""
+    return ask(pipe, [illustrate([], [], caption) for caption in captions], **options)[1]
 
 
 def examine_painting(pipe: MiniGPT5Pipeline, scenes: Sequence[Scene], judge: Judge | None = None) -> dict[str, float]:

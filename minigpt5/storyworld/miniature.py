@@ -1,6 +1,7 @@
 """The parts of storyworld-mini: a MiniGPT-5 whose every component is small enough to train on two CPU cores.
 
-Sizes live here and nowhere else. Pictures are 64×64, latents 16×16×4, text features 32×128.
+Sizes live here and nowhere else. Pictures are read at 64×64 and painted at 128×128; latents are 16×16×4, text features
+32×128.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from transformers import (
 from minigpt5.vokens.mapper import VokenMapper
 
 IMAGE_SIZE = 64
+PICTURE_SIZE = 128
+LATENT_SIZE = 16
 TEXT_LENGTH = 32
 TEXT_DIM = 128
 CONTEXT_LENGTH = 512
@@ -72,17 +75,18 @@ def build_tokenizer(
     )
 
 
-def build_vae() -> AutoencoderKL:
-    """64×64×3 to 16×16×4 and back."""
+def build_vae(size: int = IMAGE_SIZE) -> AutoencoderKL:
+    """size×size×3 to 16×16×4 and back: 64, or one level more for each doubling."""
+    channels = (16,) * (size // IMAGE_SIZE).bit_length() + (32, 64)
     return AutoencoderKL(
-        block_out_channels=cast(Any, (16, 32, 64)),
-        down_block_types=cast(Any, ("DownEncoderBlock2D",) * 3),
-        up_block_types=cast(Any, ("UpDecoderBlock2D",) * 3),
+        block_out_channels=cast(Any, channels),
+        down_block_types=cast(Any, ("DownEncoderBlock2D",) * len(channels)),
+        up_block_types=cast(Any, ("UpDecoderBlock2D",) * len(channels)),
         layers_per_block=1,
         latent_channels=4,
         norm_num_groups=8,
         mid_block_add_attention=False,
-        sample_size=IMAGE_SIZE,
+        sample_size=size,
         scaling_factor=1.0,
     )
 
@@ -108,7 +112,7 @@ def build_text_encoder(tokenizer: PreTrainedTokenizerFast) -> CLIPTextModel:
 def build_unet() -> UNet2DConditionModel:
     """Cross-attention from 8×8 down, with a 4×4 level that places things."""
     return UNet2DConditionModel(
-        sample_size=16,
+        sample_size=LATENT_SIZE,
         in_channels=4,
         out_channels=4,
         block_out_channels=(64, 128, 128),

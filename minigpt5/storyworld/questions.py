@@ -282,9 +282,13 @@ ASKED: dict[str, Callable[[random.Random, str], Item]] = {
 }
 
 
+# Kinds whose answer takes looking one thing up by another, or setting things against each other, need more examples.
+HARD = ("colour", "side", "yes or no", "count", "which", "compare")
+
+
 def question(rng: random.Random, wording: str = "train") -> Item:
-    """A question about one picture or more, of any kind."""
-    return ASKED[rng.choice(tuple(ASKED))](rng, wording)
+    """A question about one picture or more, of any kind; the hard ones three times as often."""
+    return ASKED[rng.choice((*ASKED, *HARD, *HARD))](rng, wording)
 
 
 # Boxes.

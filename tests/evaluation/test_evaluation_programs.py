@@ -66,6 +66,18 @@ def test_pairs_are_examined_alone_and_through_vokens(tmp_path, program):
     assert Image.open(tmp_path / "pairs.png").size == (8 * 128, 2 * 128)
 
 
+def test_ways_of_painting_are_set_against_each_other(tmp_path, program, refused):
+    program("evaluate_steps", "--count", 8, "--ways", "8x2.5", "1x1", "--out", tmp_path / "steps.json")
+    drawn, decoded, eight, one = json.loads((tmp_path / "steps.json").read_text())["rows"]
+    assert (eight["unet_rows"], one["unet_rows"]) == (16, 1)
+    assert drawn["all_right"] == decoded["all_right"] == 1
+    # One step without guidance is a blur.
+    assert one["frechet"] > eight["frechet"] > decoded["frechet"] and one["edge_energy"] < eight["edge_energy"]
+    assert "'fast' is not steps and a guidance scale, as 20x2.5" in refused(
+        "evaluation/evaluate_steps", "--ways", "fast"
+    )
+
+
 def test_talks_are_answered(data, tmp_path, program):
     program("evaluate_dialogue", "--data", data / "mmdialog", "--out", tmp_path, "--count", 1, *FEW)
     (task,) = results(tmp_path)["tasks"].values()

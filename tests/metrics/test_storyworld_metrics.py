@@ -2,9 +2,20 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image, ImageFilter
 
-from minigpt5.metrics import HeroIdentity, StoryWorldPictures, TextAccuracy, shuffled, storyworld_bounds
+from minigpt5.metrics import (
+    FrechetInceptionDistance,
+    HeroIdentity,
+    StoryWorldPictures,
+    TextAccuracy,
+    shuffled,
+    storyworld_bounds,
+)
+from minigpt5.metrics.storyworld import JudgeFeatures, edge_energy
 from minigpt5.storyworld.draw import draw
 from minigpt5.storyworld.examine import fresh_captions, sample_stories
 from minigpt5.storyworld.judge import Verdict, judge_accuracy, load_judge
@@ -129,3 +140,36 @@ def test_bounds_lie_around_what_pictures_reach(renders, scenes):
     assert bounds["floor"]["frame_accuracy"] < reached < bounds["ceiling"]["frame_accuracy"]
     assert 0 <= bounds["judge_error"]["frame_accuracy"] < 0.01
     assert set(bounds["floor"]) == set(bounds["ceiling"]) == set(bounds["judge_error"]) == set(metric.compute())
+
+
+def test_edge_energy_is_that_counted_by_hand():
+    # Stripes of one pixel, black and white: every neighbour across differs by 1, none below. Rows 3 to 6 count.
+    stripes = np.zeros((8, 8, 3), np.uint8)
+    stripes[:, ::2] = 255
+    assert edge_energy([Image.fromarray(stripes)]) == 1
+    # Above the band nothing counts.
+    above = np.zeros((8, 8, 3), np.uint8)
+    above[:2, ::2] = 255
+    assert edge_energy([Image.fromarray(above)]) == 0
+    assert edge_energy([Image.fromarray(stripes), Image.fromarray(above)]) == 0.5
+
+
+def test_blur_lowers_the_edges_and_is_seen_by_the_judge_s_features(renders):
+    blurred = [picture.filter(ImageFilter.GaussianBlur(1)) for picture in renders]
+    assert edge_energy(blurred) < 0.5 * edge_energy(renders)
+    distance = FrechetInceptionDistance(feature=JudgeFeatures())
+    distance.update_both(renders, renders)
+    assert distance.compute()["fid"].item() == pytest.approx(0, abs=1e-3)
+    distance.reset()
+    distance.update_both(blurred, renders)
+    assert distance.compute()["fid"].item() > 1
+
+
+def test_the_judge_s_features_are_means_of_its_layers(renders):
+    pixels = torch.from_numpy(np.stack([np.array(picture) for picture in renders[:2]])).permute(0, 3, 1, 2)
+    features, judge = JudgeFeatures()(pixels), load_judge()
+    assert features.shape == (2, 24 + 48 + 64 + 96)
+    with torch.no_grad():
+        # The last layer before the head is 4×4, flattened.
+        last = judge.features(pixels / 127.5 - 1).view(2, 96, 16).mean(dim=2)
+    assert torch.allclose(features[:, -96:], last, atol=1e-5)

@@ -46,8 +46,8 @@ def test_chain_of_few_steps_makes_a_pipeline_that_runs(tmp_path):
 
     pipe = MiniGPT5Pipeline.from_pretrained(tmp_path / "out/interleaved/model")
     reply = pipe("Draw this: a red fox.", image_mode="always", max_new_tokens=4, num_inference_steps=2)
-    assert reply.images[0][0].size == (64, 64)
+    assert reply.images[0][0].size == (128, 128)
 
     again = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert again.returncode == 0
-    assert again.stdout.count("is there") == 9
+    assert again.stdout.count("is there") == 11

@@ -7,7 +7,7 @@ from minigpt5 import MiniGPT5Processor
 from minigpt5.data.layouts import chat_rows
 from minigpt5.storyworld.export import EXPORTS
 
-CONFIG = "configs/storyworld-mini/comprehension_asked.yaml"
+CONFIG = "configs/storyworld-mini/comprehension.yaml"
 
 
 @pytest.mark.parametrize("task", ["question", "change"])

@@ -63,6 +63,7 @@ def main(config: MiniatureConfig):
         stage("miniature/train_vae", "vae", "model", *exported)
         stage("miniature/train_judge", "judge", "model")
         stage("miniature/train_diffusion", "diffusion", "scheduler", *exported, "--vae", out / "vae/model", *judge)
+        stage("miniature/enlarge_vae", "large_vae", "model", "--vae", out / "vae/model")
 
     def reader() -> None:
         stage("miniature/pretrain_comprehension", "comprehension", "model", *exported)
@@ -71,10 +72,12 @@ def main(config: MiniatureConfig):
         for track in (pool.submit(painter), pool.submit(reader)):
             track.result()
 
-    parts = ("--comprehension", out / "comprehension", "--diffusion", out / "diffusion", "--vae", out / "vae/model")
-    run("miniature/assemble_pipeline", out / "base/model_index.json", *parts, "--out", out / "base")
+    parts = ("--comprehension", out / "comprehension", "--diffusion", out / "diffusion")
+    painted_by = ("--vae", out / "large_vae/model")
+    run("miniature/assemble_pipeline", out / "base/model_index.json", *parts, *painted_by, "--out", out / "base")
+    stage("tune_instructions", "questions", "model", *exported, "--model", out / "base", processes=processes)
     for program, name, start in (
-        ("miniature/align_coached", "align", "base"),
+        ("miniature/align_coached", "align", "questions/model"),
         ("miniature/fit_mapper", "mapper", "align/model"),
         ("miniature/interleave_coached", "interleaved", "mapper/model"),
     ):

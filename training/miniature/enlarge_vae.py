@@ -1,0 +1,115 @@
+r"""Train a VAE for pictures of twice the side whose latents stay those of a trained one, so that its painter serves.
+
+    python training/miniature/enlarge_vae.py --config configs/storyworld-mini/large_vae.yaml \
+        --vae runs/mini/vae/model --out runs/mini/large_vae
+"""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from torch.nn.functional import interpolate, l1_loss, mse_loss
+
+from minigpt5.storyworld.draw import draw
+from minigpt5.storyworld.miniature import PICTURE_SIZE, build_vae
+from minigpt5.storyworld.scene import sample_scene
+from minigpt5.training.fit import FitConfig, best_of, fit
+from minigpt5.training.latents import psnr
+from minigpt5.training.results import save_result
+from minigpt5.utils.images import to_tensor
+from minigpt5.utils.integrity import load_whole
+from minigpt5.utils.processes import pick_device
+from minigpt5.utils.programs import opening, run_program
+from minigpt5.utils.settings import setting
+
+COMPANION_SHARE = 0.4
+
+
+@dataclass(kw_only=True)
+class LargeVaeConfig(FitConfig):
+    """The larger VAE."""
+
+    vae: Path = setting(help="folder of the VAE whose latents are kept")
+    out: Path = setting(help="folder for checkpoints and the result", passing=True)
+    l1_weight: float = setting(least=0, help="of the absolute error beside the squared one")
+    latent_weight: float = setting(least=0, help="of the encoder's distance from the latents that are kept")
+    encoded: int = setting(least=1, help="pictures of a batch that the encoder learns from; half of them blurred")
+    character_weight: float = setting(least=0, help="of the pixels where characters stand, against 1 elsewhere")
+    best: str = best_of("psnr_db")
+
+
+def enlarge(small: AutoencoderKL) -> AutoencoderKL:
+    """A VAE with one level more at the pictures' end, every other level as in `small`."""
+    large = build_vae(PICTURE_SIZE)
+    weights, known = large.state_dict(), small.state_dict()
+    for name in weights:
+        source = name
+        if name.startswith("encoder.down_blocks."):
+            _, _, level, *rest = name.split(".")
+            source = ".".join(("encoder.down_blocks", str(int(level) - 1), *rest))
+        if source in known and known[source].shape == weights[name].shape:
+            weights[name] = known[source]
+    large.load_state_dict(weights)
+    return large
+
+
+def draw_pictures(name: str, count: int) -> torch.Tensor:
+    """Fresh pictures of the world `(count, 3, 128, 128)`, the same for the same name."""
+    rng = random.Random(name)
+    scenes = [sample_scene(rng, companion_share=COMPANION_SHARE) for _ in range(count)]
+    return torch.stack([to_tensor(draw(scene, PICTURE_SIZE), PICTURE_SIZE) for scene in scenes])
+
+
+def halve(pixels: torch.Tensor) -> torch.Tensor:
+    return interpolate(pixels, scale_factor=0.5, mode="area")
+
+
+def main(config: LargeVaeConfig):
+    device = pick_device()
+    with opening(f"the VAE {config.vae}"):
+        small = load_whole(AutoencoderKL, config.vae).eval().requires_grad_(False).to(device)
+    vae = enlarge(small).to(device)
+    fresh = draw_pictures("validation", 64).to(device)
+    kept = small.encode(halve(fresh)).latent_dist.mode()
+    enlarged = interpolate(small.decode(kept).sample, scale_factor=2, mode="bicubic")
+    print(f"the smaller VAE's pictures enlarged: psnr_db {psnr(enlarged, fresh):.2f}")
+
+    # Characters stand in a known band; they are what a viewer looks at, so their pixels count more.
+    weight = torch.ones(1, 1, PICTURE_SIZE, 1, device=device)
+    weight[:, :, PICTURE_SIZE * 3 // 8 : PICTURE_SIZE * 7 // 8] = config.character_weight
+    weight = weight / weight.mean()
+
+    def batches(step):
+        return draw_pictures(f"{config.seed}/{step}", config.batch_size).to(device)
+
+    def losses(pixels, step):
+        with torch.no_grad():
+            target = small.encode(halve(pixels)).latent_dist
+        decoded = vae.decode(target.sample()).sample.float()
+        squared = (mse_loss(decoded, pixels, reduction="none") * weight).mean()
+        absolute = (l1_loss(decoded, pixels, reduction="none") * weight).mean()
+        shown = pixels[: config.encoded].clone()
+        blurred = config.encoded // 2
+        shown[:blurred] = interpolate(halve(shown[:blurred]), scale_factor=2, mode="bicubic")
+        own = vae.encode(shown).latent_dist
+        apart = mse_loss(own.mean.float(), target.mean[: config.encoded])
+        apart = apart + 0.01 * mse_loss(own.logvar.float(), target.logvar[: config.encoded])
+        loss = squared + config.l1_weight * absolute + config.latent_weight * apart
+        return {"loss": loss, "mse": squared, "latents": apart}
+
+    def evaluate():
+        own = vae.encode(fresh).latent_dist.mode()
+        return {
+            "psnr_db": psnr(vae.decode(kept).sample, fresh),
+            "own_latents_psnr_db": psnr(vae.decode(own).sample, fresh),
+            "latents_apart": mse_loss(own, kept).item(),
+        }
+
+    fit(vae, batches, losses, config, config.out, evaluate)
+    save_result(vae, config.out / "model")
+
+
+if __name__ == "__main__":
+    run_program(main, LargeVaeConfig, __doc__)
