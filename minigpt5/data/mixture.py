@@ -19,7 +19,7 @@ from minigpt5.data.instructions import instruct_task, pair_example
 from minigpt5.data.published import Draft, cc3m_drafts, mmdialog_drafts, vist_drafts
 from minigpt5.data.readers import open_dataset
 from minigpt5.data.tasks import NothingToLearn, caption_task, dialogue_task, draw_task, story_tasks
-from minigpt5.data.tolerant import TolerantDataset
+from minigpt5.data.tolerant import TolerantDataset, usable
 from minigpt5.readers.prompts import Example, Message
 from minigpt5.utils.processes import shard
 
@@ -198,36 +198,18 @@ class Mixture:
 
     def _usable(self, places: Sequence[tuple[str, int]]) -> tuple[list[Drawn], Any]:
         """One conversation a place, and all of them encoded."""
-        rows = [self._rows(*place) for place in places]
-        taken = [next(candidates) for candidates in rows]
-        while True:
-            drawn = [one for one, _ in taken]
-            if self.encode is None:
-                return drawn, None
-            batch, refused = self._encode([one.item for one in drawn])
-            if not refused:
-                return drawn, batch
-            for place, problem in refused.items():
-                self._pass_over(places[place][0], taken[place][1], problem)
-                taken[place] = next(rows[place])
+        rows, encode = [self._rows(*place) for place in places], self.encode
+        if encode is None:
+            return [next(candidates)[0] for candidates in rows], None
 
-    def _encode(self, items: list[list[Message] | Example]) -> tuple[BatchFeature | None, dict[int, str]]:
-        """Items as a batch, or what is wrong with which of them."""
-        assert self.encode is not None, "a mixture without `encode` only draws"
-        try:
-            batch = self.encode(items)
-        except ValueError as error:
-            if len(items) == 1:
-                return None, {0: str(error)}
-            # One of them is at fault: which, each says for itself.
-            alone = {place: self._encode([item])[1] for place, item in enumerate(items)}
-            refused = {place: problem[0] for place, problem in alone.items() if problem}
-            if not refused:
-                raise
-            return None, refused
-        lengths = enumerate(batch["attention_mask"].sum(1).tolist())
-        told = f"tokens long, and the model's context holds {self.context}"
-        return batch, {place: f"{length} {told}" for place, length in lengths if length > self.context}
+        def encoded(taken: Sequence[tuple[Drawn, Row]]) -> BatchFeature:
+            return encode([drawn.item for drawn, _ in taken])
+
+        def pass_over(place: int, taken: tuple[Drawn, Row], problem: str) -> None:
+            self._pass_over(places[place][0], taken[1], problem)
+
+        taken, batch = usable(rows, encoded, self.context, pass_over)
+        return [drawn for drawn, _ in taken], batch
 
     def _rows(self, task: str, number: int) -> Iterator[tuple[Drawn, Row]]:
         """What a task makes of a row, and of those after it."""

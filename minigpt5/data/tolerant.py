@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 from datasets import Dataset, Features, Image, IterableDataset, List
+from transformers import BatchFeature
 
 from minigpt5.utils.images import ImageError, open_image
 
@@ -158,6 +159,49 @@ def tolerate(
     if isinstance(rows, IterableDataset):
         return TolerantStream(rows, max_bad_share)
     return TolerantDataset(rows, max_bad_share, seed)
+
+
+def usable(
+    candidates: Sequence[Iterator[Asked]],
+    encode: Callable[[Sequence[Asked]], BatchFeature],
+    context: int,
+    pass_over: Callable[[int, Asked, str], None],
+) -> tuple[list[Asked], BatchFeature]:
+    """Of each of some sequences the next item that can be encoded, and all of them encoded.
+
+    Args:
+        encode: makes a batch of as many conversations of each item as of any, all first ones before all second ones.
+        context: tokens of a conversation that the model has positions for.
+        pass_over: is told the place of a sequence, an item of it that cannot be encoded or is too long, and why.
+    """
+    taken = [next(items) for items in candidates]
+    while True:
+        batch, refused = _encoded(taken, encode, context)
+        if batch is not None and not refused:
+            return taken, batch
+        for place, problem in refused.items():
+            pass_over(place, taken[place], problem)
+            taken[place] = next(candidates[place])
+
+
+def _encoded(
+    items: Sequence[Asked], encode: Callable[[Sequence[Asked]], BatchFeature], context: int
+) -> tuple[BatchFeature | None, dict[int, str]]:
+    """Items as a batch, or what is wrong with which of them."""
+    try:
+        batch = encode(items)
+    except ValueError as error:
+        if len(items) == 1:
+            return None, {0: str(error)}
+        # One of them is at fault: which, each says for itself.
+        alone = {place: _encoded([item], encode, context)[1] for place, item in enumerate(items)}
+        refused = {place: problem[0] for place, problem in alone.items() if problem}
+        if not refused:
+            raise
+        return None, refused
+    lengths = enumerate(batch["attention_mask"].sum(1).tolist())
+    told = f"tokens long, and the model's context holds {context}"
+    return batch, {place % len(items): f"{length} {told}" for place, length in lengths if length > context}
 
 
 def answered(

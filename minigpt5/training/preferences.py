@@ -5,6 +5,7 @@ The reference is the same model without its adapter, so no second one is loaded.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch.nn.functional import log_softmax, logsigmoid
 from transformers import BatchFeature
 
 from minigpt5.data.readers import read_preferences
-from minigpt5.data.tolerant import TolerantDataset
+from minigpt5.data.tolerant import TolerantDataset, usable
 from minigpt5.readers import Reader
 from minigpt5.readers.lora import fuse_lora, without_lora
 from minigpt5.readers.processor import IGNORE_INDEX
@@ -84,9 +85,12 @@ class PreferenceModel(ReadingModel):
 class Pairs:
     """Draws batches of pairs; every pair comes once before any comes twice.
 
+    A pair of which a conversation is longer than the model's context is passed over and counted as one with a broken
+    picture is; the next pair takes its place.
+
     Args:
         folder: with `{split}.jsonl`, see `read_preferences`.
-        max_bad_share: share of the pairs read that have a picture which cannot be opened that stops the run.
+        max_bad_share: share of the pairs read that cannot be used that stops the run.
 
     Raises:
         FileNotFoundError, ValueError: see `read_preferences`; or if there are no pairs.
@@ -103,17 +107,28 @@ class Pairs:
         """This process's share of a batch, as `PreferenceModel` takes it.
 
         Raises:
-            ValueError: if a conversation is longer than the model's context.
+            TooManyBadRows: if more pairs cannot be used than may.
+            ValueError: if none can.
         """
         numbers = shard(range(index * self.batch_size, (index + 1) * self.batch_size))
-        pairs = [self.rows.drawn(number) for number in numbers]
-        batch = self.reader.training_batch(
+        pairs = [self._pairs(number) for number in numbers]
+        return usable(pairs, self._encoded, self.reader.context_length, self._pass_over)[1]
+
+    def _pairs(self, number: int) -> Iterator[dict[str, Any]]:
+        """A pair, and those after it."""
+        for further in range(len(self.rows)):
+            yield self.rows.drawn(number + further)
+        raise ValueError("none of the pairs of a better and a worse reply can be used")
+
+    def _encoded(self, pairs: Sequence[dict[str, Any]]) -> BatchFeature:
+        return self.reader.training_batch(
             [pair["prompt"] + pair[kind] for kind in ("chosen", "rejected") for pair in pairs]
         )
-        longest, context = int(batch["attention_mask"].sum(1).max()), self.reader.context_length
-        if longest > context:
-            raise ValueError(f"a pair is {longest} tokens long, and the model's context holds {context}: leave it out")
-        return batch
+
+    def _pass_over(self, place: int, pair: dict[str, Any], problem: str) -> None:
+        parts = [part for message in pair["prompt"] for part in message["content"]]
+        beginning = next((part["text"] for part in parts if part["text"]), "")
+        self.rows.count.add(f"the pair whose prompt begins {beginning[:40]!r}: {problem}")
 
 
 @dataclass(kw_only=True)
@@ -129,7 +144,7 @@ class PreferenceConfig(FitConfig):
     )
     beta: float = setting(0.1, above=0, help="how dearly the model pays for leaving its start", rejudge=True)
     max_bad_share: float = setting(
-        0.01, least=0, below=1, help="share of pairs with broken pictures that stops the run"
+        0.01, least=0, below=1, help="share of pairs that cannot be used (broken pictures, too long) that stops the run"
     )
     judged: int = setting(4, least=1, help="validation batches of an evaluation", rejudge=True)
     best: str = best_of("minus_loss", "accuracy")

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from minigpt5 import MiniGPT5Pipeline
+from minigpt5.data.tolerant import TooManyBadRows
 from minigpt5.readers.lora import without_lora
 from minigpt5.training.preferences import (
     Pairs,
@@ -88,6 +89,27 @@ def test_a_run_goes_on_and_leaves_a_pipeline(tiny_folder, pairs, tmp_path):
     assert {name.split(".")[-2] for name in changed} == {"q_proj", "v_proj"}
     for name in old:
         torch.testing.assert_close(halves[name], whole[name])
+
+
+def test_a_pair_longer_than_the_context_is_passed_over_and_counted(tiny_pipe, pairs, pictures, caplog):
+    file = pairs / "train.jsonl"
+    short, seen = (json.loads(line) for line in file.read_text().splitlines())
+    long = {"prompt": short["prompt"], "chosen": short["chosen"], "rejected": short["rejected"]}
+    long["rejected"] = [{"role": "assistant", "content": "It sleeps in the forest. " * 200}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in (short, long, seen)))
+    drawn = Pairs(pairs, "train", tiny_pipe.reader, batch_size=3, seed=1, max_bad_share=0.05)
+    usual = Pairs(pairs, "validation", tiny_pipe.reader, batch_size=2, seed=0, max_bad_share=0.0).batch(0)
+    batch = drawn.batch(0)
+    # Three better replies, then three worse ones, of pairs that fit; one of the two comes twice.
+    assert batch["input_ids"].shape[0] == 6 and batch["input_ids"].shape[1] == usual["input_ids"].shape[1]
+    assert (drawn.rows.count.read, drawn.rows.count.bad) == (4, 1)
+    assert "1 of the 3 rows read so far cannot be used: the pair whose prompt begins 'Who is it?': " in caplog.text
+    assert "tokens long, and the model's context holds 512" in caplog.text
+    with pytest.raises(TooManyBadRows, match=r"(?s)1 of the \d rows read so far cannot be used.*'Who is it\?'"):
+        Pairs(pairs, "train", tiny_pipe.reader, batch_size=3, seed=0, max_bad_share=0.0).batch(0)
+    file.write_text(json.dumps(long))
+    with pytest.raises(ValueError, match="none of the pairs"):
+        Pairs(pairs, "train", tiny_pipe.reader, batch_size=1, seed=0, max_bad_share=0.5).batch(0)
 
 
 @pytest.mark.parametrize(
