@@ -107,6 +107,17 @@ class BetaSchedule(NoiseSchedule):
         share = self.alphas_cumprod.to(times.device)[times]
         return share.sqrt(), (1 - share).sqrt()
 
+    def split(
+        self, answer: torch.Tensor, noisy: torch.Tensor, times: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The latents and the noise that a model's answer says noised latents are made of, each of their shape."""
+        signal, spread = (_like(level, noisy) for level in self.levels(times))
+        if self.prediction_type == "v_prediction":
+            return signal * noisy - spread * answer, signal * answer + spread * noisy
+        if self.prediction_type == "sample":
+            return answer, (noisy - signal * answer) / spread
+        return (noisy - spread * answer) / signal, answer
+
     def told(self, times: torch.Tensor) -> torch.Tensor:
         """The timestep; of a model that reads noise levels a quarter of the logarithm of theirs."""
         if not self.continuous:

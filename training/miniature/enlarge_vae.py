@@ -1,17 +1,19 @@
-r"""Train a VAE for pictures of twice the side whose latents stay those of a trained one, so that its painter serves.
+r"""Give a pipeline a VAE for pictures of twice the side whose latents stay those of its own, so that its UNet serves.
 
-    python training/miniature/enlarge_vae.py --config configs/storyworld-mini/large_vae.yaml \
-        --vae runs/mini/vae/model --out runs/mini/large_vae
+    python training/miniature/enlarge_vae.py --config configs/storyworld-mini/enlarged.yaml \
+        --model runs/mini/interleaved/model --out runs/mini/enlarged
 """
 
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
 from torch.nn.functional import interpolate, l1_loss, mse_loss
 
+from minigpt5 import MiniGPT5Pipeline
 from minigpt5.storyworld.draw import draw
 from minigpt5.storyworld.miniature import PICTURE_SIZE, build_vae
 from minigpt5.storyworld.scene import sample_scene
@@ -19,8 +21,7 @@ from minigpt5.training.fit import FitConfig, best_of, fit
 from minigpt5.training.latents import psnr
 from minigpt5.training.results import save_result
 from minigpt5.utils.images import to_tensor
-from minigpt5.utils.integrity import load_whole
-from minigpt5.utils.processes import pick_device
+from minigpt5.utils.processes import is_main_process, pick_device, shard
 from minigpt5.utils.programs import opening, run_program
 from minigpt5.utils.settings import setting
 
@@ -31,7 +32,7 @@ COMPANION_SHARE = 0.4
 class LargeVaeConfig(FitConfig):
     """The larger VAE."""
 
-    vae: Path = setting(help="folder of the VAE whose latents are kept")
+    model: Path = setting(help="pipeline folder, the latents of whose VAE are kept")
     out: Path = setting(help="folder for checkpoints and the result", passing=True)
     l1_weight: float = setting(least=0, help="of the absolute error beside the squared one")
     latent_weight: float = setting(least=0, help="of the encoder's distance from the latents that are kept")
@@ -68,9 +69,11 @@ def halve(pixels: torch.Tensor) -> torch.Tensor:
 
 def main(config: LargeVaeConfig):
     device = pick_device()
-    with opening(f"the VAE {config.vae}"):
-        small = load_whole(AutoencoderKL, config.vae).eval().requires_grad_(False).to(device)
-    vae = enlarge(small).to(device)
+    with opening(f"the model {config.model}"):
+        pipe = MiniGPT5Pipeline.from_pretrained(config.model)
+    small: Any = pipe.vae
+    small.requires_grad_(False).to(device)
+    vae: Any = enlarge(small).to(device)
     fresh = draw_pictures("validation", 64).to(device)
     kept = small.encode(halve(fresh)).latent_dist.mode()
     enlarged = interpolate(small.decode(kept).sample, scale_factor=2, mode="bicubic")
@@ -82,7 +85,8 @@ def main(config: LargeVaeConfig):
     weight = weight / weight.mean()
 
     def batches(step):
-        return draw_pictures(f"{config.seed}/{step}", config.batch_size).to(device)
+        places = shard(range(config.batch_size))
+        return torch.cat([draw_pictures(f"{config.seed}/{step}/{place}", 1) for place in places]).to(device)
 
     def losses(pixels, step):
         with torch.no_grad():
@@ -108,8 +112,10 @@ def main(config: LargeVaeConfig):
         }
 
     fit(vae, batches, losses, config, config.out, evaluate)
-    save_result(vae, config.out / "model")
+    if is_main_process():
+        pipe.vae = vae
+        save_result(pipe, config.out / "model")
 
 
 if __name__ == "__main__":
-    run_program(main, LargeVaeConfig, __doc__)
+    run_program(main, LargeVaeConfig, __doc__, many_processes=True)

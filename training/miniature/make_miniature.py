@@ -63,7 +63,6 @@ def main(config: MiniatureConfig):
         stage("miniature/train_vae", "vae", "model", *exported)
         stage("miniature/train_judge", "judge", "model")
         stage("miniature/train_diffusion", "diffusion", "scheduler", *exported, "--vae", out / "vae/model", *judge)
-        stage("miniature/enlarge_vae", "large_vae", "model", "--vae", out / "vae/model")
 
     def reader() -> None:
         stage("miniature/pretrain_comprehension", "comprehension", "model", *exported)
@@ -72,21 +71,21 @@ def main(config: MiniatureConfig):
         for track in (pool.submit(painter), pool.submit(reader)):
             track.result()
 
-    parts = ("--comprehension", out / "comprehension", "--diffusion", out / "diffusion")
-    painted_by = ("--vae", out / "large_vae/model")
-    run("miniature/assemble_pipeline", out / "base/model_index.json", *parts, *painted_by, "--out", out / "base")
-    stage("tune_instructions", "questions", "model", *exported, "--model", out / "base", processes=processes)
-    for program, name, start in (
-        ("miniature/align_coached", "align", "questions/model"),
-        ("miniature/fit_mapper", "mapper", "align/model"),
-        ("miniature/interleave_coached", "interleaved", "mapper/model"),
+    parts = ("--comprehension", out / "comprehension", "--diffusion", out / "diffusion", "--vae", out / "vae/model")
+    run("miniature/assemble_pipeline", out / "base/model_index.json", *parts, "--out", out / "base")
+    for program, name, start, *more in (
+        ("tune_instructions", "questions", "base", *exported),
+        ("miniature/align_coached", "align", "questions/model", *exported, *judge),
+        ("miniature/fit_mapper", "mapper", "align/model", *exported, *judge),
+        ("miniature/interleave_coached", "interleaved", "mapper/model", *exported, *judge),
+        ("miniature/enlarge_vae", "enlarged", "interleaved/model"),
     ):
-        stage(program, name, "model", *exported, "--model", out / start, *judge, processes=processes)
+        stage(program, name, "model", "--model", out / start, *more, processes=processes)
 
     if config.install:
         from minigpt5.storyworld.judge import WEIGHTS
 
-        for source, target in (("interleaved/model", SHIPPED / "storyworld-mini"), ("judge/model", WEIGHTS)):
+        for source, target in (("enlarged/model", SHIPPED / "storyworld-mini"), ("judge/model", WEIGHTS)):
             # The package's model card tells more than the one written with every saved pipeline.
             shutil.copytree(out / source, target, ignore=shutil.ignore_patterns("README.md"), dirs_exist_ok=True)
             print(f"{target}: replaced")
