@@ -43,7 +43,7 @@ def main(config: EvaluationBenchmark):
             replies = ReplyFolder(Path(folder, f"{batch_size}-{len(items)}"))
             replies.claim({})
             start = clock()
-            generate(pipe, items, replies, batch_size)
+            generate(lambda: pipe, items, replies, batch_size)
             return len(items) / (clock() - start)
 
         rate(2, items[:2])  # to warm up

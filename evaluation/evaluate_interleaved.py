@@ -68,7 +68,7 @@ def main(config: InterleavedEvaluation):
         "data": str(config.data),
         "seed": config.seed,
         **options,
-        **machine(),
+        **machine(config),
     }
     painting = {"num_inference_steps": config.num_inference_steps, "guidance_scale": config.guidance_scale}
     replies = answer(config, items, settings, partial(load_system, config), **options, **painting)

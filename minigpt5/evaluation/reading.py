@@ -98,5 +98,5 @@ def reading_settings(config: ReadingConfig) -> dict[str, Any]:
         "wording": WORDINGS[config.layout] if config.wording is None else config.wording,
         "max_new_tokens": config.max_new_tokens,
         "dtype": config.dtype,
-        **machine(),
+        **machine(config),
     }

@@ -22,7 +22,7 @@ from minigpt5.evaluation.systems import (
     metric_weights,
     settings_of,
 )
-from minigpt5.utils.processes import is_main_process, process_state, shard
+from minigpt5.utils.processes import is_main_process, process_state
 
 
 def evaluate(config: EvaluationConfig, title: str, items: Sequence[Item]) -> None:
@@ -53,12 +53,11 @@ def answer(
 ) -> ReplyFolder:
     """Replies of a system to all items; returns when every process is done.
 
-    The model is loaded only by a process that has something left to ask. The processes part in the end: one alone takes
-    the figures, and its metrics must not wait for those of the others.
+    The processes part in the end: one alone takes the figures, and its metrics must not wait for those of the others.
 
     Args:
         settings: all that replies depend on.
-        load: opens the system on this process's device.
+        load: opens the system on this process's device, where it has something left to ask.
         options: of the system's call.
 
     Raises:
@@ -68,10 +67,7 @@ def answer(
     check_pictures(items, config.max_bad_share)
     with process_state().main_process_first():
         replies.claim(settings)
-    if any(item.id not in replies for item in shard(items)):
-        generate(load(), items, replies, config.batch_size, config.seed, config.max_bad_share, **options)
-    else:
-        process_state().wait_for_everyone()
+    generate(load, items, replies, config.batch_size, config.seed, config.max_bad_share, config, **options)
     process_state().destroy_process_group()
     return replies
 

@@ -19,6 +19,7 @@ from minigpt5.evaluation.items import PROMPTS
 from minigpt5.evaluation.measure import Weights
 from minigpt5.loading import ModelSettings, open_model, revision
 from minigpt5.pipeline import MiniGPT5Pipeline
+from minigpt5.utils.actors import ActorSettings
 from minigpt5.utils.integrity import load_whole
 from minigpt5.utils.processes import pick_device, process_state
 from minigpt5.utils.programs import ProgramError, opening
@@ -72,12 +73,12 @@ class MetricSettings(TextMetricSettings):
 
 
 @dataclass(kw_only=True)
-class AskingSettings(Settings):
+class AskingSettings(ActorSettings):
     """How items are asked."""
 
     count: int | None = setting(None, least=1, help="only the first captions, stories, talks or questions")
     out: Path = setting(help="folder for replies and results; what is there is kept")
-    batch_size: int = setting(32, least=1, help="items that are asked at a time, over all processes")
+    batch_size: int = setting(32, least=1, help="items asked at a time, over all processes or by an actor")
     seed: int = setting(0, least=0, most=2**32 - 1, help="of the noise that pictures are made of")
     max_bad_share: float = setting(
         0.01, least=0, below=1, help="share of the items that may be passed over, as they cannot be asked"
@@ -88,6 +89,8 @@ class AskingSettings(Settings):
         processes = process_state().num_processes
         if self.batch_size < processes:
             raise ValueError(f"batch_size is {self.batch_size}, of which {processes} processes cannot have one each")
+        if self.ray and processes > 1:
+            raise ValueError(f"ray: one process shares the work among actors, and there are {processes} processes")
 
 
 @dataclass(kw_only=True)
@@ -169,7 +172,7 @@ def settings_of(config: EvaluationConfig) -> dict[str, Any]:
         "split": config.split,
         "prompts": config.prompts,
         "seed": config.seed,
-        **machine(),
+        **machine(config),
     }
 
 
@@ -197,10 +200,11 @@ def system_record(config: SystemSettings) -> dict[str, Any]:
     }
 
 
-def machine() -> dict[str, Any]:
+def machine(actors: ActorSettings) -> dict[str, Any]:
     """What replies depend on beside settings: the kind of device, and the versions of what makes them."""
+    of_actors = "cuda" if actors.gpus_per_actor else "cpu"
     return {
-        "device": pick_device().type,
+        "device": of_actors if actors.ray else pick_device().type,
         "versions": {
             "minigpt5": __version__,
             "python": platform.python_version(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ def map_in_actors(work: Callable[[Task], Result], tasks: Sequence[Task], setting
     rows = ray.data.from_items([{"task": pickle.dumps(task)} for task in tasks])
     results = rows.map_batches(
         _Actor,
-        fn_constructor_args=(work,),
+        fn_constructor_args=(work, os.getcwd()),
         batch_size=1,
         num_cpus=1,
         num_gpus=settings.gpus_per_actor,
@@ -73,10 +74,13 @@ def map_in_actors(work: Callable[[Task], Result], tasks: Sequence[Task], setting
 
 
 class _Actor:
-    """One of the pool: keeps the work, and with it what that has opened."""
+    """One of the pool: keeps the work, and with it what that has opened.
 
-    def __init__(self, work: Callable):
-        self.work = work
+    It works in the folder of who asks, as paths may be relative.
+    """
+
+    def __init__(self, work: Callable, folder: str):
+        self.work, self.folder = work, folder
 
     def __call__(self, rows: dict[str, Any]) -> dict[str, list[bytes]]:
         return {"done": [pickle.dumps(self._do(pickle.loads(task))) for task in rows["task"]]}
@@ -84,6 +88,7 @@ class _Actor:
     def _do(self, task: Any) -> tuple[Any, str | None]:
         """The result, or what the user is told: Ray's own errors wrap it in pages."""
         try:
+            os.chdir(self.folder)
             return self.work(task), None
         except Exception as error:
             if not is_told(error):

@@ -3,10 +3,12 @@
 import json
 import os
 import sys
+from pathlib import Path
 
 import pytest
 from datasets import load_dataset
 
+from minigpt5.storyworld.export import export_cc3m
 from minigpt5.utils.actors import ActorSettings, map_in_actors
 from minigpt5.utils.programs import ProgramError
 
@@ -73,3 +75,20 @@ def test_actors_make_the_data_set_that_one_process_makes(tiny_folder, tmp_path, 
         rows = load_dataset("parquet", data_files=f"{tmp_path}/{out}/part-*.parquet", split="train").sort("id")
         made.append([[part["text"] or part["image"].size for part in row["reply"]] for row in rows])
     assert made[0] == made[1] and len(made[0]) == 5
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_actors_reply_to_what_an_evaluation_asks(tiny_folder, tmp_path, run_program, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # after the cluster's start, so that its processes are elsewhere
+    export_cc3m(Path("data/cc3m"), "validation", 5)
+    painted = ("evaluate_alignment", "--data", "data/cc3m", "--num-inference-steps", 2)
+    said = ("evaluate_reading", "--layout", "cc3m", "--data", "data/cc3m/cc3m_validation.tsv")
+    for name, *given in (painted, said):
+        told = []
+        for out, more in ((f"{name}-one", ()), (f"{name}-many", ("--ray", "--actors", 2))):
+            given_and_more = (*given, "--judge", "storyworld", "--model", tiny_folder, "--batch-size", 2, *more)
+            run_program(f"evaluation/{name}", *given_and_more, "--out", out)
+            told.append(json.loads(Path(out, "results.json").read_text())["tasks"])
+        (task,) = told[0].values()
+        assert told[0] == told[1] and task["items"] == 5 and task["figures"]

@@ -226,7 +226,7 @@ def ask_and_measure(evaluation: Evaluation, replies: Path, measured: Path, judge
     options: dict[str, Any] = {} if system.guidance_scale is None else {"guidance_scale": system.guidance_scale}
     for task, count in evaluation.tasks.items():
         items = open_items(evaluation.data, task, count)
-        generate(asked, items, folder, max_bad_share=0, **options)
+        generate(lambda: asked, items, folder, max_bad_share=0, **options)
         rows[task] = measure(items, folder, truth, load_judge(judge)).plain()
     write_json(measured, {"tasks": dict(evaluation.tasks), "system": record, "rows": rows})
 
