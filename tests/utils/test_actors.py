@@ -4,10 +4,15 @@ import json
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from datasets import load_dataset
+from PIL import Image
 
+from minigpt5.evaluation.generation import generate
+from minigpt5.evaluation.items import alignment_items
+from minigpt5.evaluation.replies import ReplyFolder
 from minigpt5.storyworld.export import export_cc3m
 from minigpt5.utils.actors import ActorSettings, map_in_actors
 from minigpt5.utils.programs import ProgramError
@@ -77,18 +82,29 @@ def test_actors_make_the_data_set_that_one_process_makes(tiny_folder, tmp_path, 
     assert made[0] == made[1] and len(made[0]) == 5
 
 
+class Echo:
+    """Replies with the last text of each prompt and a picture that its generator draws."""
+
+    def __call__(self, prompts, *, generator, image_mode):
+        from torch import randint
+
+        shades = [tuple(randint(256, (3,), generator=own).tolist()) for own in generator]
+        said = [prompt[-1]["content"][-1]["text"] for prompt in prompts]
+        segments = [[text, Image.new("RGB", (8, 8), shade)] for text, shade in zip(said, shades, strict=True)]
+        return SimpleNamespace(segments=segments)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
-def test_actors_reply_to_what_an_evaluation_asks(tiny_folder, tmp_path, run_program, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # after the cluster's start, so that its processes are elsewhere
-    export_cc3m(Path("data/cc3m"), "validation", 5)
-    painted = ("evaluate_alignment", "--data", "data/cc3m", "--num-inference-steps", 2)
-    said = ("evaluate_reading", "--layout", "cc3m", "--data", "data/cc3m/cc3m_validation.tsv")
-    for name, *given in (painted, said):
-        told = []
-        for out, more in ((f"{name}-one", ()), (f"{name}-many", ("--ray", "--actors", 2))):
-            given_and_more = (*given, "--judge", "storyworld", "--model", tiny_folder, "--batch-size", 2, *more)
-            run_program(f"evaluation/{name}", *given_and_more, "--out", out)
-            told.append(json.loads(Path(out, "results.json").read_text())["tasks"])
-        (task,) = told[0].values()
-        assert told[0] == told[1] and task["items"] == 5 and task["figures"]
+def test_actors_reply_to_what_an_evaluation_asks(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the cluster's processes were started elsewhere
+    export_cc3m(Path("data"), "validation", 6)
+    items = alignment_items(Path("data"), "validation")
+    Path(items[2].picture).write_text("broken")
+    made = {}
+    for name, actors in (("here", ActorSettings()), ("far", ActorSettings(ray=True, actors=2))):
+        replies = ReplyFolder(name)
+        replies.claim({})
+        assert generate(Echo, items, replies, batch_size=2, max_bad_share=0.5, actors=actors) == 5
+        made[name] = {file.name: file.read_bytes() for file in Path(name, "replies").iterdir()}
+    assert len(made["here"]) == 11 and made["here"] == made["far"]
