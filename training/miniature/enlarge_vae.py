@@ -73,7 +73,8 @@ def main(config: LargeVaeConfig):
         pipe = MiniGPT5Pipeline.from_pretrained(config.model)
     small: Any = pipe.vae
     small.requires_grad_(False).to(device)
-    vae: Any = enlarge(small).to(device)
+    vae: Any = enlarge(small)
+    vae.to(device)
     fresh = draw_pictures("validation", 64).to(device)
     kept = small.encode(halve(fresh)).latent_dist.mode()
     enlarged = interpolate(small.decode(kept).sample, scale_factor=2, mode="bicubic")
