@@ -20,6 +20,7 @@ _MODULES = {
         "bootstrap_interval",
         "bootstrap_intervals",
         "crossed_interval",
+        "hierarchical_interval",
         "paired_difference",
         "wilson_interval",
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from math import sqrt
+from math import pi, sqrt
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -137,6 +137,63 @@ def crossed_interval(values: ArrayLike, confidence: float = 0.95, seed: int = 0)
     both = zip(resamples(runs, seed), resamples(items, seed + 1), strict=True)
     draws = [mean(table[np.ix_(some, those)]) for some, those in both]
     return Interval(estimate, *percentile_bounds(draws, confidence))
+
+
+def hierarchical_interval(
+    systems: Sequence[ArrayLike],
+    statistic: Callable[[Sequence[np.ndarray]], float],
+    trainings: Sequence[Hashable] | None = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """The interval of a statistic of systems that were each trained several times and all marked on the same items.
+
+    A hierarchical bootstrap: each resample draws the items once for all systems, and the runs of each training. Few
+    runs, drawn anew, vary too little, and their own spread is hardly known: what a resample owes to the draw of runs is
+    widened by √(n / (n - 1)) and by how much wider Student's distribution is than the normal one, with as many degrees
+    of freedom as there are runs beyond the first of each training.
+
+    Args:
+        systems: of each `(runs, items, ...)`, one number or one row an item and run.
+        statistic: from such arrays, one a system, to a number.
+        trainings: which systems are the same runs (asked something else), by equal names; their runs are drawn
+            together. By default each is trained by itself.
+
+    Raises:
+        ValueError: if there are no systems, they differ in their items, one training has several numbers of runs or
+            fewer than two, or the statistic is not a finite number.
+    """
+    tables = [np.asarray(system, dtype=np.float64) for system in systems]
+    names = list(range(len(tables)) if trainings is None else trainings)
+    if not tables or len(names) != len(tables):
+        raise ValueError(f"{len(tables)} system(s) of {len(names)} training(s): an interval needs at least one of each")
+    if len({table.shape[1] for table in tables}) != 1:
+        raise ValueError(f"systems are marked on the same items, got {[table.shape[1] for table in tables]}")
+    if not tables[0].shape[1]:
+        raise ValueError("an interval needs at least one item, got none")
+    counts = {name: {len(t) for t, own in zip(tables, names, strict=True) if own == name} for name in names}
+    for name, found in counts.items():
+        if len(found) != 1 or min(found) < 2:
+            raise ValueError(f"the training {name} has {sorted(found)} runs; it needs one number of them, at least 2")
+    runs = {name: min(found) for name, found in counts.items()}
+    widened = student_quantile((1 + confidence) / 2, sum(count - 1 for count in runs.values()))
+    widened /= NormalDist().inv_cdf((1 + confidence) / 2)
+    estimate, rng, draws = _number(statistic(tables)), np.random.default_rng(seed), []
+    for those in resamples(tables[0].shape[1], seed + 1):
+        taken = {name: rng.integers(count, size=count) for name, count in runs.items()}
+        chosen = [table[:, those] for table in tables]
+        all_runs = statistic(chosen)
+        some_runs = statistic([table[taken[name]] for table, name in zip(chosen, names, strict=True)])
+        spread = sqrt(sum(count / (count - 1) for count in runs.values()) / len(runs))
+        draws.append(all_runs + widened * spread * (some_runs - all_runs))
+    return Interval(estimate, *percentile_bounds(draws, confidence))
+
+
+def student_quantile(share: float, freedom: int) -> float:
+    """Below which a share of Student's distribution lies; √freedom · tan of an angle whose density is a power of cos."""
+    angles = np.linspace(-pi / 2, pi / 2, 200_001)
+    below = np.cumsum(np.cos(angles) ** (freedom - 1))
+    return float(sqrt(freedom) * np.tan(np.interp(share, below / below[-1], angles)))
 
 
 def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> Interval:
