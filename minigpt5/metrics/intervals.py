@@ -190,7 +190,7 @@ def hierarchical_interval(
 
 
 def student_quantile(share: float, freedom: int) -> float:
-    """Below which a share of Student's distribution lies; √freedom · tan of an angle whose density is a power of cos."""
+    """Below what a share of Student's distribution lies: √freedom · tan of an angle whose density is a power of cos."""
     angles = np.linspace(-pi / 2, pi / 2, 200_001)
     below = np.cumsum(np.cos(angles) ** (freedom - 1))
     return float(sqrt(freedom) * np.tan(np.interp(share, below / below[-1], angles)))

@@ -1,0 +1,117 @@
+"""The shapes of what the claims compare: the miniature's, cut down to pictures of 32×32 and latents of 8×8."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import (
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    BlipImageProcessorPil,
+    CLIPTextConfig,
+    CLIPTextModel,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+)
+
+from minigpt5.evaluation.claims.world import SIZE
+from minigpt5.storyworld.judge import Judge
+
+LATENT_SIZE, TEXT_LENGTH, TEXT_DIM, CONTEXT_LENGTH, NUM_QUERY_TOKENS, WIDTH = 8, 32, 64, 256, 4, 96
+
+
+def build_vae() -> AutoencoderKL:
+    """32×32×3 to 8×8×4 and back."""
+    return AutoencoderKL(
+        block_out_channels=cast(Any, (16, 32, 32)),
+        down_block_types=cast(Any, ("DownEncoderBlock2D",) * 3),
+        up_block_types=cast(Any, ("UpDecoderBlock2D",) * 3),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=8,
+        mid_block_add_attention=False,
+        sample_size=SIZE,
+        scaling_factor=1.0,
+    )
+
+
+def build_judge() -> Judge:
+    """Reads 32×32 down to 4×4."""
+    return Judge(channels=(24, 48, 64), image_size=SIZE)
+
+
+def build_text_encoder(tokenizer: PreTrainedTokenizerFast) -> CLIPTextModel:
+    """Captions to (32, 64) text features."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=TEXT_DIM,
+            intermediate_size=4 * TEXT_DIM,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=TEXT_LENGTH,
+            projection_dim=TEXT_DIM,
+            pad_token_id=cast(int, tokenizer.pad_token_id),
+            bos_token_id=cast(int, tokenizer.bos_token_id),
+            eos_token_id=cast(int, tokenizer.eos_token_id),
+        )
+    )
+
+
+def build_unet() -> UNet2DConditionModel:
+    """Cross-attention at 8×8 and 4×4."""
+    return UNet2DConditionModel(
+        sample_size=LATENT_SIZE,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(32, 64),
+        down_block_types=("CrossAttnDownBlock2D",) * 2,
+        up_block_types=("CrossAttnUpBlock2D",) * 2,
+        layers_per_block=1,
+        attention_head_dim=4,
+        cross_attention_dim=TEXT_DIM,
+        norm_num_groups=16,
+    )
+
+
+def build_image_processor() -> BlipImageProcessorPil:
+    """Pictures to 32×32, values in [-1, 1]."""
+    return BlipImageProcessorPil(size={"height": SIZE, "width": SIZE}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+
+
+def build_comprehension(
+    vocab_size: int, image_token_id: int, tokenizer: PreTrainedTokenizerFast
+) -> Blip2ForConditionalGeneration:
+    """ViT, Q-Former with 4 queries, linear projection and a Llama of 3 layers."""
+    marks = {name: cast(int, getattr(tokenizer, name)) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    small = {"hidden_size": 64, "intermediate_size": 256, "num_attention_heads": 4}
+    model = Blip2ForConditionalGeneration(
+        Blip2Config(
+            vision_config={**small, "num_hidden_layers": 2, "image_size": SIZE, "patch_size": 8}
+            | {"initializer_range": 0.02},
+            qformer_config={
+                **small,
+                "num_hidden_layers": 1,
+                "cross_attention_frequency": 1,
+                "hidden_dropout_prob": 0.0,
+                "attention_probs_dropout_prob": 0.0,
+                "encoder_hidden_size": 64,
+                "vocab_size": 1,
+            },
+            text_config=LlamaConfig(
+                vocab_size=vocab_size,
+                hidden_size=WIDTH,
+                intermediate_size=256,
+                num_hidden_layers=3,
+                num_attention_heads=4,
+                num_key_value_heads=4,
+                max_position_embeddings=CONTEXT_LENGTH,
+                **marks,
+            ).to_dict(),
+            num_query_tokens=NUM_QUERY_TOKENS,
+            image_token_index=image_token_id,
+        )
+    )
+    model.query_tokens.data.normal_(std=0.02)
+    return model
