@@ -11,6 +11,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from minigpt5.utils.imports import collector_paused
 from minigpt5.utils.registry import lend
 
 __version__ = "0.2.0"
@@ -60,7 +61,8 @@ if TYPE_CHECKING:
 def __getattr__(name: str):
     if name not in _HOME:
         raise AttributeError(f"module 'minigpt5' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    with collector_paused():
+        return getattr(import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -12,10 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NoReturn, cast
-
-from PIL import Image
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from minigpt5 import weights
 from minigpt5.story import (
@@ -30,10 +27,12 @@ from minigpt5.story import (
 )
 from minigpt5.utils.checks import some_text
 from minigpt5.utils.files import check_file, check_new_folder, to_json, whole_folder, write_json
-from minigpt5.utils.html import reply_html
-from minigpt5.utils.images import ImageError, open_image
+from minigpt5.utils.imports import program_imports
 from minigpt5.utils.logs import quiet_libraries
 from minigpt5.utils.programs import ProgramError, one_line, opening
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 MINIATURE = "storyworld-mini"
 REPLY_RECORD, ADAPTER_RECORD = "reply.json", "adapter.json"
@@ -108,6 +107,8 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
 
 def image_file(name: str) -> Image.Image:
     """The picture in a file, its name in `filename`."""
+    from minigpt5.utils.images import ImageError, open_image
+
     try:
         image = open_image(name)
     except ImageError as error:
@@ -307,9 +308,10 @@ def add_join(commands) -> None:
 
 def run_join(arguments: argparse.Namespace) -> None:
     """Join, write and report."""
-    import torch
+    with program_imports():
+        import torch
 
-    from minigpt5.joining import describe, join, licence, open_painter, open_reader
+        from minigpt5.joining import describe, join, licence, open_painter, open_reader
 
     quiet_libraries()
     with as_program_error((OSError, ValueError)):
@@ -408,12 +410,13 @@ def run_serve(arguments: argparse.Namespace) -> None:
     """Open the model and answer requests until SIGTERM."""
     names = ("batch_size", "queue_size", "timeout", "max_new_tokens", "max_images", "cache_mb")
     with listening_at(arguments, "service", ("fastapi", "uvicorn", "prometheus_client")) as (listening, address):
-        import torch
+        with program_imports():
+            import torch
 
-        from minigpt5.loading import open_model
-        from minigpt5.service.app import ServiceSettings, serve
-        from minigpt5.service.engine import Limits
-        from minigpt5.service.pictures import PictureLimits
+            from minigpt5.loading import open_model
+            from minigpt5.service.app import ServiceSettings, serve
+            from minigpt5.service.engine import Limits
+            from minigpt5.service.pictures import PictureLimits
 
         quiet_libraries()
         pipe = open_model(arguments.model, arguments.adapter, getattr(torch, arguments.dtype))
@@ -459,11 +462,12 @@ def add_studio(commands) -> None:
 def run_studio(arguments: argparse.Namespace) -> None:
     """Open the model and show the Studio until SIGTERM."""
     with listening_at(arguments, "studio", ("gradio",)) as (listening, address):
-        import torch
+        with program_imports():
+            import torch
 
-        from minigpt5.loading import identity, open_model
-        from minigpt5.service.feedback import FeedbackStore
-        from minigpt5.studio.app import serve
+            from minigpt5.loading import identity, open_model
+            from minigpt5.service.feedback import FeedbackStore
+            from minigpt5.studio.app import serve
 
         quiet_libraries()
         with as_program_error(ValueError):
@@ -535,9 +539,10 @@ def add_compare(commands) -> None:
 
 def run_compare(arguments: argparse.Namespace) -> None:
     """Ask both models, and tell what follows."""
-    from minigpt5.evaluation.compare import chat_items, chat_marks, compare
-    from minigpt5.loading import identity, open_model
-    from minigpt5.storyworld.interview import answerer, interview
+    with program_imports():
+        from minigpt5.evaluation.compare import chat_items, chat_marks, compare
+        from minigpt5.loading import identity, open_model
+        from minigpt5.storyworld.interview import answerer, interview
 
     quiet_libraries()
     with as_program_error((OSError, ValueError)):
@@ -614,9 +619,10 @@ def add_import(commands) -> None:
 
 def run_import(arguments: argparse.Namespace) -> None:
     """Import the published checkpoints and report."""
-    import torch
+    with program_imports():
+        import torch
 
-    from minigpt5.published.checkpoints import import_official
+        from minigpt5.published.checkpoints import import_official
 
     quiet_libraries()
     given = {name: getattr(arguments, name) for name in ("llm", "vit", "qformer", "sd", "proj", "stage1", "stage2")}
@@ -653,7 +659,10 @@ def recorded(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def run_story(arguments: argparse.Namespace) -> None:
     """Tell a story and write its folder."""
-    from minigpt5.loading import open_model
+    with program_imports():
+        from tqdm import tqdm
+
+        from minigpt5.loading import open_model
 
     quiet_libraries()
     pipe = open_model(arguments.model, arguments.adapter)
@@ -673,9 +682,11 @@ def run_story(arguments: argparse.Namespace) -> None:
 
 def run_reply(arguments: argparse.Namespace) -> None:
     """Answer a prompt, write the reply's folder, and print the text and where the pictures are."""
-    import torch
+    with program_imports():
+        import torch
 
-    from minigpt5.loading import open_model
+        from minigpt5.loading import open_model
+        from minigpt5.utils.html import reply_html
 
     quiet_libraries()
     pipe = open_model(arguments.model, arguments.adapter)

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from PIL import Image, ImageDraw, ImageFont
-
 from minigpt5.utils.checks import one_of, some_text, whole_number
 from minigpt5.utils.files import check_place, to_json, whole_folder
 from minigpt5.utils.html import story_html
 from minigpt5.utils.json_files import read_json
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from minigpt5.pipeline import MiniGPT5Pipeline
     from minigpt5.utils.images import Picture
 
@@ -160,6 +160,8 @@ def story_gif(steps: Sequence[StoryStep], seconds: float = 3.0) -> bytes:
     Args:
         seconds: that each step is shown.
     """
+    from PIL import Image, ImageDraw, ImageFont
+
     width = max(_FRAME, *(step.image.width for step in steps if step.image))
     font = ImageFont.load_default(width / 20)
     measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))

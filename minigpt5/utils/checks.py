@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import math
 import numbers
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +20,7 @@ _LONGEST = 60
 
 def shown(value: Any) -> str:
     """A value as an error shows it: plain ones as they are, if they are short, others by their type."""
-    if isinstance(value, (*_PLAIN, np.generic)):
+    if isinstance(value, _PLAIN) or _of_numpy(value, "generic"):
         try:
             text = repr(value)
         except ValueError:  # an integer of more digits than Python writes out
@@ -31,13 +30,23 @@ def shown(value: Any) -> str:
     return f"{'an' if type(value).__name__[0] in 'aeiouAEIOU' else 'a'} {type(value).__name__}"
 
 
+def _of_numpy(value: Any, kind: str) -> bool:
+    """Whether a value is of one of numpy's types; where nobody has imported numpy, none is."""
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(value, getattr(numpy, kind))
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool) or _of_numpy(value, "bool_")
+
+
 def whole_number(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
     """An integer from `least` to `most`; no bool, and no float that happens to be whole.
 
     Raises:
         TypeError, ValueError: naming the argument.
     """
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
+    if _is_bool(value) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be a whole number, got {type(value).__name__}")
     number = int(value)
     _check_range(name, number, least, most)
@@ -50,7 +59,7 @@ def real_number(name: str, value: Any, least: float | None = None, most: float |
     Raises:
         TypeError, ValueError: naming the argument.
     """
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+    if _is_bool(value) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
     try:
         number = float(value)
@@ -75,7 +84,7 @@ def yes_or_no(name: str, value: Any) -> bool:
     Raises:
         TypeError: naming the argument.
     """
-    if not isinstance(value, (bool, np.bool_)):
+    if not _is_bool(value):
         raise TypeError(f"{name} must be True or False, got {type(value).__name__}")
     return bool(value)
 

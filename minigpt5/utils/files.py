@@ -14,10 +14,12 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from PIL import Image
 from safetensors import SafetensorError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 @contextmanager

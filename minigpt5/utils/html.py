@@ -6,8 +6,10 @@ import base64
 import io
 from collections.abc import Sequence
 from html import escape
+from typing import TYPE_CHECKING
 
-from PIL import Image
+if TYPE_CHECKING:
+    from PIL import Image
 
 # What all pages are coloured by.
 LIGHT = """--ink: #2b2a33; --soft: #8b8577; --accent: #b4532f; --paper: #f4efe4; --card: #fffdf8; --line: #e7dfce;

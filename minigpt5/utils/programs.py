@@ -19,8 +19,6 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
-import yaml
-
 from minigpt5.utils.settings import (
     Schema,
     Settings,
@@ -209,6 +207,8 @@ def _word(value: Any) -> str:
     """A value as it is written on the command line."""
     if isinstance(value, (str, Path)):
         return str(value)
+    import yaml
+
     return yaml.safe_dump(plain(value), default_flow_style=True, width=1000).split("\n")[0]
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -43,7 +42,7 @@ def lend(library: str, name: str, find: Callable[[], Any], after: str | None = N
         sys.meta_path.insert(0, _WhenImported(settled, add))
 
 
-class _WhenImported(MetaPathFinder):
+class _WhenImported:
     """Finds a module as everybody does, and has something done when it is executed."""
 
     def __init__(self, name: str, act: Callable[[], None]):

@@ -18,10 +18,9 @@ import reprlib
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, field, fields, is_dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
-
-import yaml
+from typing import Any, ClassVar, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Schema = TypeVar("Schema", bound="Settings")
 
@@ -234,14 +233,18 @@ def plain(settings: Any) -> Any:
     return str(settings) if isinstance(settings, Path) else settings
 
 
-class _Loader(yaml.SafeLoader):
+@cache
+def _loader() -> type:
     """YAML whose words stay words: a setting's type says whether `no`, `1e-4` or `2024-01-01` is more than one."""
+    import yaml
 
+    class Loader(yaml.SafeLoader):
+        yaml_implicit_resolvers: ClassVar = {
+            first: [(tag, pattern) for tag, pattern in resolvers if tag == "tag:yaml.org,2002:merge"]
+            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
 
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag == "tag:yaml.org,2002:merge"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
+    return Loader
 
 
 def read_yaml(text: str) -> Any:
@@ -250,8 +253,10 @@ def read_yaml(text: str) -> Any:
     Raises:
         ValueError: if it is none.
     """
+    import yaml
+
     try:
-        return yaml.load(text, _Loader)
+        return yaml.load(text, _loader())
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except yaml.YAMLError as error:
