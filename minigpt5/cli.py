@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
+from urllib.parse import urlsplit
 
 from minigpt5 import weights
 from minigpt5.story import (
@@ -20,6 +21,7 @@ from minigpt5.story import (
     MOST_STEPS,
     RECORD,
     STORY_MODES,
+    StoryStep,
     check_folder,
     replace_folder,
     tell_story,
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
 MINIATURE = "storyworld-mini"
 REPLY_RECORD, ADAPTER_RECORD = "reply.json", "adapter.json"
-API_KEY = "MINIGPT5_API_KEY"
+API_KEY, SERVER = "MINIGPT5_API_KEY", "MINIGPT5_SERVER"
 
 
 class Parser(argparse.ArgumentParser):
@@ -140,6 +142,18 @@ def model_source(name: str) -> str:
     return name
 
 
+def server_address(url: str) -> str:
+    """An http or https address."""
+    try:
+        place = urlsplit(url)
+        told = place.scheme in ("http", "https") and place.hostname and place.port != 0
+    except ValueError:
+        told = False
+    if not told:
+        raise argparse.ArgumentTypeError(f"not an address such as http://127.0.0.1:8000: {url!r}")
+    return url
+
+
 def output_folder(record: str) -> Callable[[str], Path]:
     """A folder that is free, or an earlier run's."""
 
@@ -194,6 +208,14 @@ def build_parser() -> Parser:
     )
     story.add_argument(
         "--steps", type=whole_number(1, MOST_STEPS), default=5, metavar="N", help="most sentences to tell (default: 5)"
+    )
+    story.add_argument(
+        "--server",
+        type=server_address,
+        default=os.environ.get(SERVER) or None,
+        metavar="URL",
+        help="a running minigpt5 serve, which tells the same story without the seconds that opening the model takes "
+        f"(default: what the environment variable {SERVER} says)",
     )
     story.add_argument(
         "--image-mode",
@@ -657,22 +679,38 @@ def recorded(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in told.items() if value}
 
 
-def run_story(arguments: argparse.Namespace) -> None:
-    """Tell a story and write its folder."""
+def told_here(arguments: argparse.Namespace, options: dict[str, Any]) -> Iterator[StoryStep]:
+    """A story of a model that is opened for it."""
     with program_imports():
-        from tqdm import tqdm
-
         from minigpt5.loading import open_model
 
     quiet_libraries()
     pipe = open_model(arguments.model, arguments.adapter)
-    options: dict[str, Any] = {"do_sample": True} if arguments.sample else {}
     with as_program_error(ValueError):
-        told = tell_story(
-            pipe, arguments.prompt, arguments.image, arguments.steps, arguments.seed, arguments.image_mode, **options
-        )
-        # Silent where stderr is no terminal, and gone when done, so that errors and logs stay one line each.
-        steps = list(tqdm(told, "story", arguments.steps, leave=False, unit="step", disable=None))
+        yield from tell_story(pipe, arguments.prompt, **options)
+
+
+def told_there(arguments: argparse.Namespace, options: dict[str, Any]) -> Iterator[StoryStep]:
+    """A story of a running service: nothing of torch is imported here."""
+    from minigpt5.service.client import ServiceError, tell_story_at
+
+    if arguments.adapter:
+        raise ProgramError("--adapter is of a model that is opened here: give it to minigpt5 serve, or no --server")
+    model, key = Path(arguments.model).name, os.environ.get(API_KEY)
+    with as_program_error(ServiceError):
+        yield from tell_story_at(arguments.server, arguments.prompt, model=model, key=key, **options)
+
+
+def run_story(arguments: argparse.Namespace) -> None:
+    """Tell a story and write its folder."""
+    from tqdm import tqdm
+
+    options: dict[str, Any] = {name: getattr(arguments, name) for name in ("image", "steps", "seed", "image_mode")}
+    if arguments.sample:
+        options["do_sample"] = True
+    told = told_there(arguments, options) if arguments.server else told_here(arguments, options)
+    # Silent where stderr is no terminal, and gone when done, so that errors and logs stay one line each.
+    steps = list(tqdm(told, "story", arguments.steps, leave=False, unit="step", disable=None))
     with as_program_error(OSError, f"cannot write to {arguments.out}: "):
         write_story(arguments.out, arguments.prompt, arguments.model, arguments.seed, steps, recorded(arguments))
     if len(steps) < arguments.steps:

@@ -25,8 +25,9 @@ for name in ("data", "published", "joining", "loading"):
 # Of what is joined too there are published shapes.
 MAY_IMPORT["published"] |= {"joining"}
 MAY_IMPORT["training"] = MAY_IMPORT["tools"] = MAY_IMPORT["data"] | {"data"}
-MAY_IMPORT["evaluation"] = MAY_IMPORT["service"] = MAY_IMPORT["training"] | {"training", "metrics", "loading"}
-MAY_IMPORT["studio"] = MAY_IMPORT["service"] | {"service", "story"}
+MAY_IMPORT["evaluation"] = MAY_IMPORT["training"] | {"training", "metrics", "loading"}
+MAY_IMPORT["service"] = MAY_IMPORT["evaluation"] | {"story"}
+MAY_IMPORT["studio"] = MAY_IMPORT["service"] | {"service"}
 # StoryWorld is a leaf: it may use anything, and only what is about it may use it. The command line is where it is asked
 # for the miniature: it warns of prompts that this does not know.
 MAY_IMPORT["storyworld"] = MAY_IMPORT["training"] | {"training"}

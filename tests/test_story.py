@@ -2,11 +2,15 @@
 
 import io
 import json
+from itertools import takewhile
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from minigpt5.data.tasks import continue_story, illustrate
 from minigpt5.readers.prompts import PromptTooLongError
 from minigpt5.story import StoryStep, check_folder, replace_folder, story_gif, tell_story, write_story
 
@@ -134,6 +138,47 @@ def test_seed_tells_the_story(tiny_pipe):
     assert len(first) == 3
     assert first == tell(0)
     assert first != tell(1)
+
+
+def pictures_read(looks):
+    """How many a vision tower has looked at, by its calls; these are forgotten."""
+    count = sum(len(kwargs["pixel_values"] if "pixel_values" in kwargs else args[0]) for args, kwargs in looks)
+    looks.clear()
+    return count
+
+
+def test_no_picture_or_word_of_a_story_is_read_twice(tiny_pipe, count_calls):
+    portrait = Image.new("RGB", (9, 9), "red")
+    layer = count_calls(tiny_pipe.reader.language_model.layers[0])
+    looks = count_calls(tiny_pipe.comprehension.vision_model)
+    steps, widths, seen = [], [], []
+    for step in tell_story(tiny_pipe, OPENING, portrait, steps=5, image_mode="always"):
+        steps.append(step)
+        # The first forward is the prompt's.
+        args, kwargs = layer[0]
+        widths.append((args[0] if args else kwargs["hidden_states"]).shape[1])
+        seen.append(pictures_read(looks))
+        layer.clear()
+    assert seen == [1, 1, 1, 1, 1]
+
+    # The same without a cache, all read again at each step.
+    generator, before = torch.Generator().manual_seed(0), []
+    for number, step in enumerate(steps):
+        texts, pictures = [step.text for step in steps[:number]], [step.image for step in steps[:number]]
+        asked = continue_story(texts, pictures) if number else illustrate([None], [portrait], OPENING)
+        prompt = [{"role": "user", "content": asked}]
+        ids = tiny_pipe.encode_prompt([prompt])["input_ids"][0]
+        # The second prompt begins with another picture than the first.
+        same = zip(ids.tolist(), before if number > 1 else [], strict=False)
+        assert widths[number] == len(ids) - sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], same))
+        before = ids.tolist()
+        alone = tiny_pipe(prompt, image_mode="always", max_images=1, generator=generator)
+        assert step.text == (alone.text[0] if number else OPENING)
+        assert np.abs(np.asarray(step.image).astype(int) - np.asarray(alone.images[0][0])).max() <= 1
+        assert sum(len(kwargs.get("pixel_values", args[0] if args else None)) for args, kwargs in looks) == max(
+            1, number
+        )
+        looks.clear()
 
 
 def test_too_long_an_opening(tiny_pipe):

@@ -39,6 +39,7 @@ from minigpt5.service.engine import (
 )
 from minigpt5.service.metrics import Metrics
 from minigpt5.service.pictures import PictureLimits
+from minigpt5.service.stories import Teller
 from minigpt5.vokens.decoding import TextEvent
 
 # Seconds between two looks at whether who asked is still there.
@@ -222,7 +223,7 @@ def create_app(engine: Engine, settings: ServiceSettings, metrics: Metrics) -> F
         finally:
             reply.cancel()
 
-    async def stream(call: Call, reply: Reply, lines: AsyncIterator[str]) -> Response:
+    async def stream(call: Call, reply: Reply | Teller, lines: AsyncIterator[str]) -> Response:
         """A stream of server-sent events; what goes wrong before the first is an answer of its own."""
         first = await anext(lines)
 
@@ -331,6 +332,28 @@ def create_app(engine: Engine, settings: ServiceSettings, metrics: Metrics) -> F
         data = [{"b64_json": await asyncio.to_thread(shapes.base64_png, image)} for image in painted]
         call.ended(200)
         return JSONResponse({"created": int(time.time()), "data": data})
+
+    @route("/v1/stories")
+    async def stories(call: Call, body: Mapping[str, Any]) -> Response:
+        teller = await asyncio.to_thread(Teller, engine, body, settings.pictures)
+        if settings.log_prompts:
+            call.told["prompt"] = body.get("opening")
+
+        async def lines() -> AsyncIterator[str]:
+            while True:
+                told = asyncio.create_task(asyncio.to_thread(next, teller.steps, None))
+                while not (await asyncio.wait([told], timeout=PATIENCE))[0]:
+                    if await call.request.is_disconnected():
+                        teller.cancel()
+                step = await told
+                if step is None:
+                    break
+                image = None if step.image is None else await asyncio.to_thread(shapes.base64_png, step.image)
+                yield sent({"index": step.index, "text": step.text, "image": image})
+            call.answered(teller.replies, teller.parts)
+            yield "data: [DONE]\n\n"
+
+        return await stream(call, teller, lines())
 
     @app.get("/v1/models")
     async def models(request: Request) -> Response:

@@ -229,6 +229,7 @@ class Engine:
         images: Any = None,
         *,
         seed: int | None = None,
+        generator: torch.Generator | None = None,
         timeout: float | None = None,
         previews: int = 0,
         num_inference_steps: int | None = None,
@@ -243,6 +244,7 @@ class Engine:
         Args:
             prompt, images, num_inference_steps, guidance_scale, height, width: as for the pipeline's call.
             seed: of words, where they are sampled, and pictures; by default a new one.
+            generator: in the place of a generator of that seed, to go on where an earlier reply left it.
             timeout: seconds, up to the limit.
             previews: of each picture on its way, from 0 to 3.
             listener: see `Reply`; without one the reply itself is iterated over.
@@ -259,7 +261,9 @@ class Engine:
             raise ValueError(f"a request is one prompt, got {len(prompts)}")
         height, width = pipe._size(height, width)
         look = Look(pipe._steps(num_inference_steps), pipe._guidance(guidance_scale), height, width)
-        seed = secrets.randbelow(LARGEST_SEED) if seed is None else whole_number("seed", seed, 0, LARGEST_SEED)
+        if generator is None:
+            seed = secrets.randbelow(LARGEST_SEED) if seed is None else whole_number("seed", seed, 0, LARGEST_SEED)
+            generator = torch.Generator().manual_seed(seed)
         timeout = limits.timeout if timeout is None else real_number("timeout", timeout, 0, limits.timeout)
         for name in ("max_new_tokens", "max_images"):
             if decoding.get(name) is not None:
@@ -272,9 +276,8 @@ class Engine:
             inputs = pipe.reader.encode(prompts, image_lists)
         pipe.check_length(inputs["input_ids"].shape[1])
         pictures = conversation(prompts[0], image_lists[0])[1]
-        generator = torch.Generator().manual_seed(seed)
         reply = Reply(
-            seed=seed,
+            seed=generator.initial_seed(),
             previews=whole_number("previews", previews, 0, MOST_PREVIEWS),
             deadline=time.monotonic() + timeout,
             listener=listener,

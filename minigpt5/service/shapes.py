@@ -7,8 +7,6 @@ What these shapes have no word for goes beside their own words: `image_mode`, `m
 
 from __future__ import annotations
 
-import base64
-import io
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -22,6 +20,7 @@ from minigpt5.readers.prompts import Message
 from minigpt5.service.engine import MOST_PREVIEWS, Reply
 from minigpt5.service.pictures import PictureLimits, open_picture
 from minigpt5.utils.checks import one_of, real_number, shown, whole_number, yes_or_no
+from minigpt5.utils.html import base64_png, data_url
 
 # Passed on to the engine as they are.
 EXTRAS = (
@@ -214,18 +213,11 @@ def _content(content: Any, where: str, limits: PictureLimits) -> list[dict]:
 # Replies
 
 
-def base64_png(image: Image.Image) -> str:
-    """A picture's file."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
 def content_part(part: Segment) -> dict[str, Any]:
     """A text or picture as a part of a message of a chat."""
     if isinstance(part, str):
         return {"type": "text", "text": part}
-    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{base64_png(part)}"}}
+    return {"type": "image_url", "image_url": {"url": data_url(part)}}
 
 
 def chat_usage(reply: Reply) -> dict[str, Any]:

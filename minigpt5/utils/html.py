@@ -62,12 +62,21 @@ _COLOURS = f"""
 STYLE = _COLOURS + CARDS + _PAGE
 
 
-def image_html(image: Image.Image, alt: str = "generated picture") -> str:
-    """An `<img>` that carries its picture as PNG."""
+def base64_png(image: Image.Image) -> str:
+    """A picture's file."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return f'<div class="picture"><img alt="{escape(alt)}" src="data:image/png;base64,{data}"></div>'
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def data_url(image: Image.Image) -> str:
+    """A picture's file as its own address."""
+    return f"data:image/png;base64,{base64_png(image)}"
+
+
+def image_html(image: Image.Image, alt: str = "generated picture") -> str:
+    """An `<img>` that carries its picture as PNG."""
+    return f'<div class="picture"><img alt="{escape(alt)}" src="{data_url(image)}"></div>'
 
 
 def segments_html(segments: Sequence[str | Image.Image], kind: str = "reply") -> str:

@@ -4,7 +4,10 @@ import base64
 import io
 import json
 import logging
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -17,12 +20,15 @@ import torch
 from PIL import Image
 from uvicorn import Config, Server
 
-from minigpt5 import MiniGPT5Pipeline
-from minigpt5.service.app import JSONLines, ServiceSettings, create_app
+from minigpt5 import MiniGPT5Pipeline, cli
+from minigpt5.service import stories
+from minigpt5.service.app import PATIENCE, JSONLines, ServiceSettings, create_app
+from minigpt5.service.client import ServiceError, tell_story_at
 from minigpt5.service.engine import Engine, Limits
 from minigpt5.service.metrics import Metrics
 from minigpt5.service.pictures import PictureLimits
 from minigpt5.service.shapes import base64_png
+from minigpt5.story import StoryStep, tell_story
 
 ASKED = [{"role": "user", "content": "tell me of a red fox"}]
 
@@ -278,6 +284,101 @@ def test_measures_are_told(running, client):
     assert float(values["minigpt5_pictures_total"]) > 0 and float(values["minigpt5_prompt_tokens_cached_total"]) > 0
     assert float(values['minigpt5_responses_total{route="/v1/chat/completions",status="200"}']) > 0
     assert float(values["minigpt5_queue_length"]) == 0 and float(values["minigpt5_conversations_bytes"]) > 0
+
+
+# Stories
+
+OPENING = "A red fox wakes up in the forest."
+
+
+def test_the_command_s_story_is_told_by_a_service_without_torch(own_pipe, pictures, tmp_path):
+    pictures[0].save(tmp_path / "fox.png")
+    # The name of the model that the service has; nothing of it is opened.
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "model_index.json").touch()
+    options = {"steps": 3, "seed": 7, "image_mode": "always", "do_sample": True}
+    alone = list(tell_story(own_pipe, OPENING, pictures[0], **options))
+    assert len(alone) == 3
+    code = (
+        "import sys; from minigpt5.cli import main; code = main(sys.argv[1:])\n"
+        "print(code, {'torch', 'transformers', 'diffusers'} & set(sys.modules))"
+    )
+    words = ["--image", "fox.png", "--steps", "3", "--seed", "7", "--image-mode", "always", "--sample"]
+    with service(own_pipe, api_key="secret") as (url, _, _):
+        done = subprocess.run(
+            [sys.executable, "-c", code, "story", OPENING, *words, "--model", "tiny", "--out", "out"],
+            env=os.environ | {"MINIGPT5_SERVER": url, "MINIGPT5_API_KEY": "secret"},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+    assert (done.stdout, done.stderr) == ("out/index.html\n0 set()\n", "")
+    record = json.loads((tmp_path / "out" / "story.json").read_text())
+    assert (record["model"], record["seed"], record["sample"]) == ("tiny", 7, True)
+    assert [step["text"] for step in record["steps"]] == [step.text for step in alone]
+    for step, other in zip(record["steps"], alone, strict=True):
+        alike(Image.open(tmp_path / "out" / step["image"]), other.image)
+
+
+def test_a_story_that_ends_has_a_last_step_without_a_picture(own_pipe, monkeypatch):
+    told = [StoryStep(1, OPENING, Image.new("RGB", (2, 2), "red")), StoryStep(2, "The end.", None)]
+    monkeypatch.setattr(stories, "tell_story", lambda *_, **options: iter(told[: options["steps"]]))
+    with service(own_pipe) as (url, _, _):
+        first, last = tell_story_at(f"{url}/", OPENING, steps=2)
+    assert (first.index, first.text, first.image.getpixel((0, 0))) == (1, OPENING, (255, 0, 0))
+    assert last == told[1]
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"key": "guessed"}, "says: the API key is missing or wrong"),
+        ({"model": "big"}, "has the model tiny, not big"),
+        ({"steps": 0}, "says: steps must be at least 1, got 0"),
+        ({"words": 3}, "says: a story is told by opening, .*, got 'words'"),
+        ({"opening": OPENING * 100}, r"says: the prompt is \d+ tokens long"),
+        ({"opening": " "}, "says: the opening is empty"),
+        ({"do_sample": "much"}, "says: do_sample must be True or False"),
+        ({"image": Image.new("RGB", (101, 100))}, "says: too large a picture"),
+    ],
+)
+def test_a_service_s_refusal_of_a_story_is_told(running, asked, told):
+    options = {"opening": OPENING, "key": "secret", "steps": 1} | asked
+    with pytest.raises(ServiceError, match=f"^the service at {running[0]} {told}"):
+        list(tell_story_at(running[0], **options))
+
+
+def test_no_service_is_told_in_a_line(running, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def refusal(server, *more):
+        assert cli.main(["story", OPENING, "--server", server, *more]) == 2
+        told = capsys.readouterr().err
+        assert told.count("\n") == 1
+        return told.removeprefix("minigpt5: error: ")
+
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        closed = f"http://127.0.0.1:{other.getsockname()[1]}"
+    assert refusal(closed).startswith(f"the service at {closed} does not answer")
+    assert refusal("localhost:8000").startswith("argument --server: not an address such as http://127.0.0.1:8000")
+    assert refusal(f"{running[0]}/health").startswith(f"the service at {running[0]}/health says: 404")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "adapter.json").touch()
+    assert refusal(running[0], "--adapter", "in").startswith("--adapter is of a model that is opened here")
+    assert not (tmp_path / "story").exists()
+
+
+def test_a_story_that_nobody_waits_for_is_given_up(own_pipe, count_calls):
+    steps = count_calls(own_pipe.unet)
+    with service(own_pipe) as (url, engine, _):
+        story = tell_story_at(url, OPENING, steps=500, image_mode="always")
+        assert next(story).index == 1
+        story.close()
+        while engine._replies():
+            time.sleep(0.02)
+        time.sleep(2 * PATIENCE)
+        assert not engine._replies()
+    assert 0 < len(steps) < 100
 
 
 # Waiting
