@@ -17,7 +17,7 @@ from importlib import import_module
 from operator import attrgetter
 from pathlib import Path
 
-from minigpt5.utils.imports import program_imports
+from minigpt5.utils.imports import collector_paused
 from minigpt5.utils.programs import run_program
 from minigpt5.utils.settings import Settings, setting
 
@@ -65,7 +65,7 @@ class Parts:
 def import_parts():
     """Import one after another, in this process."""
     parts = Parts()
-    with program_imports():
+    with collector_paused():
         for name in IMPORTS:
             before = len(sys.modules)
             try:
@@ -77,7 +77,7 @@ def import_parts():
 
 def story_parts():
     """Tell a story of five steps in this process, network by network."""
-    with program_imports():
+    with collector_paused():
         from minigpt5.loading import open_model
         from minigpt5.story import tell_story, write_story
         from minigpt5.utils.logs import quiet_libraries

@@ -29,7 +29,7 @@ from minigpt5.story import (
 )
 from minigpt5.utils.checks import some_text
 from minigpt5.utils.files import check_file, check_new_folder, to_json, whole_folder, write_json
-from minigpt5.utils.imports import program_imports
+from minigpt5.utils.imports import collector_paused
 from minigpt5.utils.logs import quiet_libraries
 from minigpt5.utils.programs import ProgramError, one_line, opening
 
@@ -330,7 +330,7 @@ def add_join(commands) -> None:
 
 def run_join(arguments: argparse.Namespace) -> None:
     """Join, write and report."""
-    with program_imports():
+    with collector_paused():
         import torch
 
         from minigpt5.joining import describe, join, licence, open_painter, open_reader
@@ -432,7 +432,7 @@ def run_serve(arguments: argparse.Namespace) -> None:
     """Open the model and answer requests until SIGTERM."""
     names = ("batch_size", "queue_size", "timeout", "max_new_tokens", "max_images", "cache_mb")
     with listening_at(arguments, "service", ("fastapi", "uvicorn", "prometheus_client")) as (listening, address):
-        with program_imports():
+        with collector_paused():
             import torch
 
             from minigpt5.loading import open_model
@@ -484,7 +484,7 @@ def add_studio(commands) -> None:
 def run_studio(arguments: argparse.Namespace) -> None:
     """Open the model and show the Studio until SIGTERM."""
     with listening_at(arguments, "studio", ("gradio",)) as (listening, address):
-        with program_imports():
+        with collector_paused():
             import torch
 
             from minigpt5.loading import identity, open_model
@@ -561,7 +561,7 @@ def add_compare(commands) -> None:
 
 def run_compare(arguments: argparse.Namespace) -> None:
     """Ask both models, and tell what follows."""
-    with program_imports():
+    with collector_paused():
         from minigpt5.evaluation.compare import chat_items, chat_marks, compare
         from minigpt5.loading import identity, open_model
         from minigpt5.storyworld.interview import answerer, interview
@@ -641,7 +641,7 @@ def add_import(commands) -> None:
 
 def run_import(arguments: argparse.Namespace) -> None:
     """Import the published checkpoints and report."""
-    with program_imports():
+    with collector_paused():
         import torch
 
         from minigpt5.published.checkpoints import import_official
@@ -681,7 +681,7 @@ def recorded(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def told_here(arguments: argparse.Namespace, options: dict[str, Any]) -> Iterator[StoryStep]:
     """A story of a model that is opened for it."""
-    with program_imports():
+    with collector_paused():
         from minigpt5.loading import open_model
 
     quiet_libraries()
@@ -720,7 +720,7 @@ def run_story(arguments: argparse.Namespace) -> None:
 
 def run_reply(arguments: argparse.Namespace) -> None:
     """Answer a prompt, write the reply's folder, and print the text and where the pictures are."""
-    with program_imports():
+    with collector_paused():
         import torch
 
         from minigpt5.loading import open_model

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,16 +17,3 @@ def collector_paused() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
-
-
-@contextmanager
-def program_imports() -> Iterator[None]:
-    """`collector_paused` for what a program imports for good: nor is garbage looked for among it at the program's end.
-
-    Where torch is imported already, what there is belongs to others and is left to the collector.
-    """
-    first = "torch" not in sys.modules
-    with collector_paused():
-        yield
-    if first:
-        gc.freeze()
