@@ -193,20 +193,25 @@ def create_app(engine: Engine, settings: ServiceSettings, metrics: Metrics) -> F
         if wanted is not None and not right:
             raise HTTPError(401, "the API key is missing or wrong", "authentication_error")
 
-    async def ask(call: Call, asked: shapes.Asked, options: dict[str, Any]) -> tuple[Reply, asyncio.Queue]:
+    def listen() -> tuple[Callable[[Any], None], asyncio.Queue]:
+        """What is told events from another thread, and where they are to be had."""
         loop, events = asyncio.get_running_loop(), asyncio.Queue()
 
-        def listener(event: Event | Exception | None) -> None:
+        def listener(event: Any) -> None:
             # Who asked may be gone, and the loop with them.
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(events.put_nowait, event)
 
+        return listener, events
+
+    async def ask(call: Call, asked: shapes.Asked, options: dict[str, Any]) -> tuple[Reply, asyncio.Queue]:
+        listener, events = listen()
         if settings.log_prompts:
             call.told["prompt"] = shown_prompt(asked.prompt)
         return await asyncio.to_thread(engine.submit, asked.prompt, listener=listener, **options), events
 
-    async def heard(call: Call, reply: Reply, events: asyncio.Queue) -> AsyncIterator[Event]:
-        """The events of a reply, as long as somebody listens."""
+    async def heard(call: Call, reply: Reply | Teller, events: asyncio.Queue) -> AsyncIterator[Any]:
+        """The events of a reply or the steps of a story, as long as somebody listens."""
         try:
             while True:
                 try:
@@ -339,15 +344,11 @@ def create_app(engine: Engine, settings: ServiceSettings, metrics: Metrics) -> F
         if settings.log_prompts:
             call.told["prompt"] = body.get("opening")
 
+        listener, events = listen()
+        teller.start(listener)
+
         async def lines() -> AsyncIterator[str]:
-            while True:
-                told = asyncio.create_task(asyncio.to_thread(next, teller.steps, None))
-                while not (await asyncio.wait([told], timeout=PATIENCE))[0]:
-                    if await call.request.is_disconnected():
-                        teller.cancel()
-                step = await told
-                if step is None:
-                    break
+            async for step in heard(call, teller, events):
                 image = None if step.image is None else await asyncio.to_thread(shapes.base64_png, step.image)
                 yield sent({"index": step.index, "text": step.text, "image": image})
             call.answered(teller.replies, teller.parts)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -61,6 +62,23 @@ class Teller:
         texts = [part for part in parts if isinstance(part, str)]
         images = [part for part in parts if not isinstance(part, str)]
         return MiniGPT5PipelineOutput(text=[" ".join(texts)], images=[images], segments=[parts])
+
+    def start(self, listener: Callable[[StoryStep | Exception | None], None]) -> None:
+        """Tell the story in a thread of its own.
+
+        Args:
+            listener: is told each step; then `None`, or the error that ended the story.
+        """
+        threading.Thread(target=self._tell, args=(listener,), name="minigpt5-story", daemon=True).start()
+
+    def _tell(self, listener: Callable[[StoryStep | Exception | None], None]) -> None:
+        try:
+            for step in self.steps:
+                listener(step)
+        except Exception as error:
+            listener(error)
+        else:
+            listener(None)
 
     def cancel(self) -> None:
         """Tell no more."""
