@@ -33,7 +33,7 @@ COMMANDS = {
 # In this order each brings what those before it have not: diffusers needs all that stands above it.
 IMPORTS = ("torch", "torch._dynamo", "scipy.stats", "scipy.optimize", "torchvision", "transformers.modeling_utils")
 IMPORTS += ("peft", "diffusers.pipelines.pipeline_utils", "minigpt5.pipeline")
-NETWORKS = ("comprehension.vision_model", "comprehension.qformer", "comprehension.language_model")
+NETWORKS = ("comprehension.vision_model", "comprehension.qformer", "reader.language_model")
 NETWORKS += ("mapper", "unet", "vae.decoder")
 
 

@@ -1,12 +1,14 @@
 """What importing the package does, and what it leaves alone."""
 
+import gc
 import subprocess
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
 import minigpt5
+from minigpt5.utils.imports import collector_paused
 from minigpt5.utils.registry import lend
 
 # What the pipeline does without: other rooms, and libraries that take long to import and that only these rooms use.
@@ -20,6 +22,29 @@ NOT_NEEDED |= {"fastapi", "uvicorn", "gradio", "matplotlib", "tensorboard", "ray
 def test_importing_alone_loads_neither_torch_nor_diffusers():
     code = "import sys, minigpt5; print({'torch', 'diffusers', 'transformers', 'numpy', 'PIL'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_no_garbage_is_looked_for_while_libraries_are_imported(monkeypatch):
+    looked = []
+
+    def import_module(name):
+        looked.append(gc.isenabled())
+        return SimpleNamespace(VokenMapper=name)
+
+    monkeypatch.setattr(minigpt5, "import_module", import_module)
+    assert minigpt5.VokenMapper == "minigpt5.vokens.mapper"
+    assert looked == [False] and gc.isenabled()
+    with pytest.raises(ImportError), collector_paused():
+        raise ImportError
+    assert gc.isenabled()
+    # Who has turned it off wants it so.
+    gc.disable()
+    try:
+        with collector_paused():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("name", minigpt5.__all__)
