@@ -279,6 +279,16 @@ def test_help_and_errors_come_without_libraries(argv, absent):
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_a_process_ends_at_once_but_does_what_is_left_for_its_end():
+    code = (
+        "import atexit, sys; from minigpt5.cli import program\n"
+        "class Library:\n    def __del__(self): print('taken apart')\n"
+        "library = Library(); atexit.register(print, 'cleaned up'); program()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "story", " "], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "cleaned up\n", 1)
+
+
 def test_as_a_module(tiny_folder):
     """A process of its own shows what libraries would say beside."""
     argv = [sys.executable, "-m", "minigpt5", "story", OPENING, "--steps", "1", "--model", str(tiny_folder)]
