@@ -24,7 +24,7 @@ ROWS, COLUMNS = 5, 10
 class SamplesConfig(ModelSettings):
     """What is drawn."""
 
-    out: Path = setting(help="folder with fox.png; gets painted.png, its captions, and story.png")
+    out: Path = setting(help="folder with fox.png; gets painted.webp, its captions, and story.webp")
 
 
 def main(config: SamplesConfig):
@@ -33,11 +33,11 @@ def main(config: SamplesConfig):
     captions = fresh_captions(sample_scenes(ROWS * COLUMNS, companion_share=0.4))
     pictures = paint_captions(pipe, captions)
     steps = list(tell_story(pipe, "A red fox wakes up in the forest.", fox, image_mode="always"))
-    enlarged = [step.image.resize((192, 192), Image.Resampling.NEAREST) for step in steps if step.image]
+    enlarged = [step.image.resize((192, 192), Image.Resampling.LANCZOS) for step in steps if step.image]
 
-    write_picture(config.out / "painted.png", make_image_grid(pictures, ROWS, COLUMNS, resize=128))
+    write_picture(config.out / "painted.webp", make_image_grid(pictures, ROWS, COLUMNS, resize=128))
     write_text(config.out / "painted.txt", "\n".join(captions) + "\n")
-    write_picture(config.out / "story.png", make_image_grid(enlarged, 1, len(steps)))
+    write_picture(config.out / "story.webp", make_image_grid(enlarged, 1, len(steps)))
     for step in steps:
         print(f"{step.index}. {step.text}")
 

@@ -106,6 +106,18 @@ def _the(who: Character, rng: random.Random, colour: bool = True) -> str:
     return f"the {who.colour} {who.kind}" if colour and rng.random() < 0.4 else f"the {who.kind}"
 
 
+def _names(scene: Scene, fits: Callable[[Character], bool] = lambda who: True) -> str:
+    """A red fox and a blue cat, from left to right: those who fit, or nobody but all who are there."""
+    there = [who for who in scene.slots.values() if who]
+    found = [who for who in there if fits(who)]
+    return ("" if found else "only ") + " and ".join(article(f"{who.colour} {who.kind}") for who in found or there)
+
+
+def _where(scene: Scene, side: str) -> str:
+    """Which of two it is, by its side; nothing where it is alone."""
+    return f" {SIDE_PHRASES[side][0]}" if scene.companion else ""
+
+
 def _other(value: str, options: Sequence[str], rng: random.Random) -> str:
     return rng.choice([option for option in options if option != value])
 
@@ -114,7 +126,8 @@ def _scene(rng: random.Random, companion: bool | None = None) -> Scene:
     return sample_scene(rng, companion, companion_share=COMPANION_SHARE)
 
 
-# What is asked about pictures.
+# What is asked about pictures. Replies tell what they rest on: of two animals where the one stands, and what is seen in
+# the place of what was asked about. A small model learns sooner to look up what it has to say.
 
 
 def _animal(rng: random.Random, wording: str) -> Item:
@@ -133,9 +146,9 @@ def _animal(rng: random.Random, wording: str) -> Item:
 
 def _colour(rng: random.Random, wording: str) -> Item:
     scene = _scene(rng)
-    who = rng.choice(scene.characters)
+    side, who = rng.choice([(side, who) for side, who in scene.slots.items() if who])
     text = _worded(QUESTIONS["colour"], rng, wording, animal=f"the {who.kind}")
-    return Item("colour", (scene, text), (f"The {who.kind} is {who.colour}.",))
+    return Item("colour", (scene, text), (f"The {who.kind}{_where(scene, side)} is {who.colour}.",))
 
 
 def _place(rng: random.Random, wording: str) -> Item:
@@ -168,11 +181,14 @@ def _yes_or_no(rng: random.Random, wording: str) -> Item:
         else:
             named = _absent(scene, rng, wording)
         text = _worded(QUESTIONS["is there"], rng, wording, a_fox=named)
+        seen = _names(scene, lambda other: yes and other == who)
     elif about == "time":
         time = scene.time if yes else _other(scene.time, TIMES, rng)
         text = _worded(QUESTIONS["is it now"], rng, wording, time=time)
+        seen = f"it is {scene.time}"
     elif about == "number":
         text = _worded(QUESTIONS["are there two"], rng, wording)
+        seen = _names(scene, lambda other: yes)
     else:
         truth, options = {
             "colour": (who.colour, COLOURS),
@@ -185,7 +201,9 @@ def _yes_or_no(rng: random.Random, wording: str) -> Item:
         phrases = {"place": PLACE_PHRASES, "side": SIDE_PHRASES}.get(about, {told: (told,)})
         animal = _the(who, rng, colour=about != "colour")
         text = _worded(QUESTIONS["is it so"], rng, wording, animal=animal, so=rng.choice(phrases[told]))
-    return Item("yes or no", (scene, text), ("Yes." if yes else "No.",))
+        where = _where(scene, side) if about == "colour" else ""
+        seen = f"the {who.kind}{where} is {truth if about == 'colour' else phrases[truth][0]}"
+    return Item("yes or no", (scene, text), (f"{'Yes' if yes else 'No'}, {seen}.",))
 
 
 def _absent(scene: Scene, rng: random.Random, wording: str) -> str:
@@ -207,15 +225,17 @@ def _count(rng: random.Random, wording: str) -> Item:
     number = rng.choice((0, 1, 2))
     scene = _scene(rng, True if number == 2 else None)
     kinds, colours = ({getattr(who, name) for who in scene.characters} for name in ("kind", "colour"))
+    fits: Callable[[Character], bool]
     if number == 2 or (number == 1 and not scene.companion and rng.random() < 0.5):
-        foxes = "animals"
+        foxes, fits = "animals", lambda who: True
     elif rng.random() < 0.5:
-        foxes = _plural(rng.choice([kind for kind in KINDS if (kind in kinds) == (number == 1)]))
+        kind = rng.choice([kind for kind in KINDS if (kind in kinds) == (number == 1)])
+        foxes, fits = _plural(kind), lambda who: who.kind == kind
     else:
         colour = rng.choice([colour for colour in COLOURS if (colour in colours) == (number == 1)])
-        foxes = f"{colour} animals"
+        foxes, fits = f"{colour} animals", lambda who: who.colour == colour
     text = _worded(QUESTIONS["count"], rng, wording, foxes=foxes)
-    return Item("count", (scene, text), (f"{NUMBERS[number].capitalize()}.",))
+    return Item("count", (scene, text), (f"{NUMBERS[number].capitalize()}, {_names(scene, fits)}.",))
 
 
 def _plural(kind: str) -> str:
@@ -243,7 +263,8 @@ def _which(rng: random.Random, wording: str) -> Item:
     at = rng.randrange(len(scenes) + 1)
     scenes.insert(at, scene)
     text = _worded(QUESTIONS["which"], rng, wording, a_fox=what)
-    return Item("which", (*scenes, text), (f"The {ORDINALS[at]} picture.",))
+    seen = f"{_names(scene)} {PLACE_PHRASES[scene.place][0]}"
+    return Item("which", (*scenes, text), (f"The {ORDINALS[at]} picture, with {seen}.",))
 
 
 def _compare(rng: random.Random, wording: str) -> Item:

@@ -71,8 +71,7 @@ def test_ways_of_painting_are_set_against_each_other(tmp_path, program, refused)
     drawn, decoded, eight, one = json.loads((tmp_path / "steps.json").read_text())["rows"]
     assert (eight["unet_rows"], one["unet_rows"]) == (16, 1)
     assert drawn["all_right"] == decoded["all_right"] == 1
-    # One step without guidance is a blur.
-    assert one["frechet"] > eight["frechet"] > decoded["frechet"] and one["edge_energy"] < eight["edge_energy"]
+    assert one["frechet"] > eight["frechet"] > decoded["frechet"] and 0.5 < decoded["edge_energy"] < 1
     assert "'fast' is not steps and a guidance scale, as 20x2.5" in refused(
         "evaluation/evaluate_steps", "--ways", "fast"
     )

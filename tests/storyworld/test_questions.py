@@ -111,8 +111,11 @@ def test_no_held_out_pair_is_shown_or_told():
 def test_attributes_asked_for_are_those_of_the_scene(wording):
     for item in items(ASKED["colour"], wording):
         kind = next(word for word in split_words(item.question[1]) if word in {k for k, _ in HELD_OUT})
-        (who,) = [who for who in item.question[0].characters if who.kind == kind]
-        assert item.text == f"The {kind} is {who.colour}."
+        scene = item.question[0]
+        ((side, who),) = [(side, who) for side, who in scene.slots.items() if who and who.kind == kind]
+        # The middle is never one of two.
+        where = f" on the {side}" if scene.companion else ""
+        assert item.text == f"The {kind}{where} is {who.colour}."
     for item in items(ASKED["place"], wording):
         assert read(item.text).place == item.question[0].place
     for item in items(ASKED["time"], wording):
@@ -156,12 +159,26 @@ def true_of(text, scene):
     )
 
 
+def check_evidence(item):
+    """What a reply says that it rests on is in the picture that it is about."""
+    *pictures, _ = item.question
+    scene = pictures[{"first": 0, "second": 1, "third": 2}.get(split_words(item.text)[1], 0)]
+    seen = read(item.text)
+    for mention in seen.mentions:
+        assert any(mention.kind == who.kind and mention.colour in (None, who.colour) for who in scene.characters), item
+        if mention.side:
+            assert scene.slots[mention.side].kind == mention.kind, item
+    assert seen.place in (None, scene.place) and seen.time in (None, scene.time), item
+
+
 @pytest.mark.parametrize("wording", ["train", "fresh"])
 def test_yes_and_no_are_true_and_come_equally_often(wording):
     asked = [ASKED["yes or no"](random.Random(seed), wording) for seed in range(2000)]
     for item in asked:
-        assert (item.text == "Yes.") == true_of(item.question[1], item.question[0]), item
-    assert 0.46 < sum(item.text == "Yes." for item in asked) / len(asked) < 0.54
+        said = item.text.split(",")[0]
+        assert said in ("Yes", "No") and (said == "Yes") == true_of(item.question[1], item.question[0]), item
+        check_evidence(item)
+    assert 0.46 < sum(item.text.startswith("Yes") for item in asked) / len(asked) < 0.54
 
 
 @pytest.mark.parametrize("wording", ["train", "fresh"])
@@ -177,8 +194,13 @@ def test_counts_are_those_of_the_scene(wording):
         ]
         if "animals" in words and not any(colour in words for _, colour in HELD_OUT):
             there = list(scene.characters)
-        assert item.text == ("None.", "One.", "Two.")[len(there)], item
-    assert min(Counter(item.text for item in asked).values()) > len(asked) / 4
+        number, seen = item.text.split(", ")
+        assert number == ("None", "One", "Two")[len(there)], item
+        assert seen.startswith("only") == (not there) and len(read(seen).mentions) == (
+            len(there) or len(scene.characters)
+        )
+        check_evidence(item)
+    assert min(Counter(item.text.split(",")[0] for item in asked).values()) > len(asked) / 4
 
 
 def test_one_picture_alone_shows_what_is_asked_for():
@@ -195,7 +217,8 @@ def test_one_picture_alone_shows_what_is_asked_for():
             for scene in scenes
         ]
         assert sum(fits) == 1 and len(scenes) in (2, 3)
-        assert item.text == f"The {('first', 'second', 'third')[fits.index(True)]} picture."
+        assert item.text.startswith(f"The {('first', 'second', 'third')[fits.index(True)]} picture, with ")
+        check_evidence(item)
 
 
 def test_compared_pictures_differ_in_what_the_answer_says():

@@ -65,11 +65,24 @@ def test_only_the_student_learns(pipe, batch):
 
 
 def test_a_distilled_pipeline_paints_in_few_steps_by_default(run_program, small_world, tmp_path, capsys):
-    few = ("--steps", 2, "--batch_size", 2, "--mix", "{draw: 2}", "--judged", 1, "--num_inference_steps", 3)
+    few = (
+        "--mixed_precision",
+        "no",
+        "--steps",
+        2,
+        "--batch_size",
+        2,
+        "--mix",
+        "{draw: 2}",
+        "--judged",
+        1,
+        "--num_inference_steps",
+        3,
+    )
     arguments = ("--config", CONFIG, "--data", small_world, "--model", "storyworld-mini", "--out", tmp_path)
     run_program("training/distill_painter", *arguments, *few, "--report_to", "null")
     assert "minus_loss" in capsys.readouterr().out
-    assert Image.open(tmp_path / "samples/painted-00000002.png").height in (64, 128)
+    assert Image.open(tmp_path / "samples/painted-00000002.png").height == 128
 
     pipe = MiniGPT5Pipeline.from_pretrained(tmp_path / "model")
     assert isinstance(pipe.scheduler, LCMScheduler) and pipe.scheduler.config.original_inference_steps == 50

@@ -19,7 +19,7 @@ def test_a_tuned_unet_paints_for_the_baseline(run_program, arguments, tmp_path, 
     mix = ("--mix", "{pair: 2, story_pair: 2}", "--gradient_checkpointing", "true", "--snr_gamma", 5)
     run_program("training/finetune_diffusion", *arguments, "--model", "storyworld-mini", *mix)
     assert "minus_loss" in capsys.readouterr().out
-    assert Image.open(tmp_path / "samples/painted-00000002.png").size == (3 * 64, 64)
+    assert Image.open(tmp_path / "samples/painted-00000002.png").size == (3 * 128, 128)
 
     pipe = MiniGPT5Pipeline.from_pretrained("storyworld-mini")
     unet = UNet2DConditionModel.from_pretrained(tmp_path / "model", subfolder="unet")
@@ -30,7 +30,7 @@ def test_a_tuned_unet_paints_for_the_baseline(run_program, arguments, tmp_path, 
         theirs = getattr(pipe, name).state_dict()
         assert all(torch.equal(own, theirs[key]) for key, own in getattr(tuned, name).state_dict().items())
     baseline = ZeroShotDiffusion(pipe, unet=unet)
-    assert baseline("a red fox", num_inference_steps=2).images[0][0].size == (64, 64)
+    assert baseline("a red fox", num_inference_steps=2).images[0][0].size == (128, 128)
 
 
 def test_it_starts_from_stable_diffusion_too(run_program, arguments, tmp_path):

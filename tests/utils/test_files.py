@@ -5,6 +5,7 @@ import os
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from minigpt5.utils.files import (
@@ -16,6 +17,7 @@ from minigpt5.utils.files import (
     whole_file,
     whole_folder,
     write_json,
+    write_picture,
     write_text,
 )
 
@@ -27,6 +29,12 @@ def test_a_file_appears_when_it_is_whole(tmp_path):
         assert not path.exists()
     assert path.read_text() == "new"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_picture_is_written_as_its_name_says(tmp_path):
+    for name, kind in (("fox.png", "PNG"), ("fox.webp", "WEBP"), ("fox", "PNG")):
+        write_picture(tmp_path / name, Image.new("RGB", (8, 8), "red"))
+        assert Image.open(tmp_path / name).format == kind
 
 
 def test_what_failed_leaves_the_old_file_and_nothing_else(tmp_path):
