@@ -7,7 +7,7 @@ OUT ?= runs/storyworld-mini
 UV = .venv/bin/uv
 UV_VERSION = $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' requirements.lock)
 
-.PHONY: install lock story test test-slow test-newest test-oldest lint docs dist miniature evaluate benchmark clean
+.PHONY: install lock story test test-slow test-newest test-oldest lint docs dist miniature claims evaluate benchmark clean
 
 # Exactly the versions of the lock, hashes checked.
 install: .venv/installed
@@ -59,6 +59,10 @@ dist: install
 # Retrains storyworld-mini from nothing, stage by stage; a stage that was stopped goes on where it was.
 miniature: install
 	$(RUN) training/miniature/make_miniature.py --configs $(MINI) --out $(OUT)
+
+# Trains and measures what decides the paper's claims, by docs/claims-plan.md; what was stopped goes on where it was.
+claims: install
+	$(RUN) evaluation/reproduce_claims.py --work runs/claims
 
 evaluate: install
 	$(RUN) evaluation/evaluate_storyworld.py --model storyworld-mini

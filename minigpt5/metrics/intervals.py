@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from itertools import islice
 from math import pi, sqrt
 from statistics import NormalDist
 from typing import NamedTuple
@@ -145,6 +146,7 @@ def hierarchical_interval(
     trainings: Sequence[Hashable] | None = None,
     confidence: float = 0.95,
     seed: int = 0,
+    draws: int | None = None,
 ) -> Interval:
     """The interval of a statistic of systems that were each trained several times and all marked on the same items.
 
@@ -158,6 +160,7 @@ def hierarchical_interval(
         statistic: from such arrays, one a system, to a number.
         trainings: which systems are the same runs (asked something else), by equal names; their runs are drawn
             together. By default each is trained by itself.
+        draws: how many resamples are taken, at most `RESAMPLES`, which is the default.
 
     Raises:
         ValueError: if there are no systems, they differ in their items, one training has several numbers of runs or
@@ -178,15 +181,15 @@ def hierarchical_interval(
     runs = {name: min(found) for name, found in counts.items()}
     widened = student_quantile((1 + confidence) / 2, sum(count - 1 for count in runs.values()))
     widened /= NormalDist().inv_cdf((1 + confidence) / 2)
-    estimate, rng, draws = _number(statistic(tables)), np.random.default_rng(seed), []
-    for those in resamples(tables[0].shape[1], seed + 1):
+    estimate, rng, found = _number(statistic(tables)), np.random.default_rng(seed), []
+    for those in islice(resamples(tables[0].shape[1], seed + 1), draws):
         taken = {name: rng.integers(count, size=count) for name, count in runs.items()}
         chosen = [table[:, those] for table in tables]
         all_runs = statistic(chosen)
         some_runs = statistic([table[taken[name]] for table, name in zip(chosen, names, strict=True)])
         spread = sqrt(sum(count / (count - 1) for count in runs.values()) / len(runs))
-        draws.append(all_runs + widened * spread * (some_runs - all_runs))
-    return Interval(estimate, *percentile_bounds(draws, confidence))
+        found.append(all_runs + widened * spread * (some_runs - all_runs))
+    return Interval(estimate, *percentile_bounds(found, confidence))
 
 
 def student_quantile(share: float, freedom: int) -> float:

@@ -1,4 +1,4 @@
-"""The page of the claims: verdicts, tables, plots, and what made the figures."""
+"""The pages of the claims: verdicts, why, figures, curves, pictures, and the paper's tables beside ours."""
 
 from __future__ import annotations
 
@@ -9,168 +9,317 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
-import yaml
+import numpy as np
 from PIL import Image
 
 from minigpt5 import __version__
-from minigpt5.evaluation.claims.paper import (
-    CAPTIONS,
-    COMPARED,
-    EVERY,
-    FINE_TUNED,
-    INTRODUCTION,
-    LORA,
-    NO_UAS,
-    PREFIX,
-    SHIPPED,
-    STAND_INS,
-    VOKENS,
-    ZERO_SHOT,
-    guidance_system,
-    summary,
-    tables,
-    vokens_system,
+from minigpt5.evaluation.claims import plan, world
+from minigpt5.evaluation.claims.flatness import is_flat
+from minigpt5.evaluation.claims.plan import SYSTEMS, count_of, guided, tasks_of, vokens_system
+from minigpt5.evaluation.claims.plots import plot_curves, plot_pictures, plot_trainings
+from minigpt5.evaluation.claims.report import Block, Heading, Paragraph, Plot, Table, cell, html, markdown
+from minigpt5.evaluation.claims.rows import FIGURES
+from minigpt5.evaluation.claims.runner import SHOWN, ClaimsRun
+from minigpt5.evaluation.claims.verdicts import (
+    FAIL,
+    PASS,
+    UNDECIDED,
+    DecidedClaim,
+    Gate,
+    Measured,
+    decide,
+    gates,
+    interval_of,
 )
-from minigpt5.evaluation.claims.plots import plot_curves, plot_pictures
-from minigpt5.evaluation.claims.report import Block, Heading, Paragraph, Plot, Table, html, markdown
-from minigpt5.evaluation.claims.rows import Rows
-from minigpt5.evaluation.claims.runner import ClaimsRun, open_items, slug
-from minigpt5.evaluation.claims.verdicts import Claim
-from minigpt5.evaluation.items import Item
-from minigpt5.evaluation.replies import ReplyFolder
 from minigpt5.metrics.intervals import Interval
 from minigpt5.utils.files import write_text
 from minigpt5.utils.images import open_image
 
-# Items whose pictures are shown.
-SHOWN = 8
+TITLE, PAPER_TITLE = "The paper's claims in a small world", "The paper's tables beside ours"
+REPOSITORY_PATH = "minigpt5/evaluation/claims/plan.py"
 
 
-def write_page(run: ClaimsRun, claims: Sequence[Claim], measured: Mapping[str, Mapping[str, Rows]], out: Path) -> None:
-    """Write `claims.md`, `claims.html` and `images/claims/` into a folder."""
-    images = out / "images" / "claims"
-    plots = guidance_plots(run, measured, images) | vokens_plot(measured, images) | stories_plot(run, measured, images)
+def write_pages(run: ClaimsRun, out: Path) -> str:
+    """Write `claims.md`, `claims.html`, `paper-tables.md` and `images/claims/`; returns the verdicts in words."""
+    measured, draws, images = run.measured(), run.amounts.draws, out / "images" / "claims"
+    claims, found = decide(measured, draws), gates(measured, draws)
     blocks = [
-        *(Paragraph(text) for text in (INTRODUCTION, STAND_INS, COMPARED)),
-        *summary(claims),
-        *tables(measured, plots, run.counts.scales),
-        *_how_it_was_made(run),
+        *_verdicts(run, claims, found),
+        *_statements(claims),
+        *tables(measured, draws),
+        *_plots(run, measured, images),
+        *_trainings(run, images),
+        *_how(run),
     ]
-    title = "The paper's claims on StoryWorld"
-    write_text(out / "claims.md", markdown(title, blocks, out))
-    write_text(out / "claims.html", html(title, blocks))
+    write_text(out / "claims.md", markdown(TITLE, blocks, out))
+    write_text(out / "claims.html", html(TITLE, blocks))
+    write_text(out / "paper-tables.md", paper_tables(measured, draws))
+    return counted(claims)
 
 
-def guidance_plots(
-    run: ClaimsRun, measured: Mapping[str, Mapping[str, Rows]], images: Path
-) -> dict[str, Sequence[Plot]]:
-    """Figure 6, and what is painted at each scale; nothing without rows."""
-    taken = {scale: measured.get(guidance_system(scale), {}).get(CAPTIONS) for scale in run.counts.scales}
-    scales = {scale: rows for scale, rows in taken.items() if rows}
-    if not scales:
-        return {}
-    coherence = {"similarity": "similarity to the true picture", "agrees": "agreement with the caption"}
-    curves = {
-        label: {scale: rows.interval(figure) for scale, rows in scales.items()} for figure, label in coherence.items()
-    }
-    # Resampled, a distance of few pictures is too large: no band is drawn around it.
-    bare = {scale: Interval(*[rows.estimate("frechet")] * 3) for scale, rows in scales.items()}
-    panels = {"coherence": curves, "Fréchet distance (lower is better)": {"Fréchet distance": bare}}
-    plot_curves(images / "guidance.png", "guidance scale", panels)
-    shown = open_items(run.path("$data/cc3m"), CAPTIONS, min(SHOWN, run.counts.guidance))
-    painted = {f"{scale:g}": _painted(run, f"{guidance_system(scale)}: captions", shown) for scale in scales}
-    plot_pictures(images / "guidance-pictures.png", painted, _captions(shown))
+def counted(claims: Sequence[DecidedClaim]) -> str:
+    """How many claims have which verdict, in words."""
+    verdicts = [claim.verdict for claim in claims]
+    return ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in (PASS, FAIL, UNDECIDED))
+
+
+def _verdicts(run: ClaimsRun, claims: Sequence[DecidedClaim], found: Sequence[Gate]) -> list[Block]:
+    """What a reader of the first screen has to know."""
+    commit = run.commit
+    registered = f"commit `{commit}`" if commit else "no commit: the plan was not committed when the run began"
+    blocks: list[Block] = [
+        Paragraph(
+            f"**{counted(claims)}**, of {len(claims)} claims: 1 to 9 are the paper's (arXiv 2310.02239, section 4), A "
+            "to F ask beyond it. Each is decided by statements, margins and a rule that were settled before the "
+            f"trainings, in [the plan](claims-plan.md) (`{REPOSITORY_PATH}`, {registered}). Every system was trained "
+            f"from {len(run.amounts.seeds)} seeds until flat; intervals are over seeds and items. A verdict says "
+            "whether a claim shows in this world, not whether the paper is right about its own."
+        )
+    ]
+    if not all(gate.open for gate in found):
+        blocks.append(
+            Paragraph(
+                f"**The bench does not resolve**: what should be right has to reach {plan.ENOUGH:g}, by shuffled "
+                "truths "
+                f"at most {plan.FLOOR:g}. Until it does the verdicts say nothing."
+            )
+        )
+    rows = [[gate.told, cell(gate.right), cell(gate.shuffled), "yes" if gate.open else "no"] for gate in found]
+    blocks.append(Table(["", "claim", "verdict", "why"], [[c.name, c.claim.title, c.verdict, c.why] for c in claims]))
+    blocks.append(Table(["does the bench resolve", "frame accuracy", "by shuffled truths", ""], rows))
+    return blocks
+
+
+def _statements(claims: Sequence[DecidedClaim]) -> list[Block]:
+    rows = []
+    for claim in claims:
+        for one in claim.statements:
+            margin = f" ± {one.statement.margin:g}" if one.statement.margin else ""
+            label = FIGURES[one.statement.figure].label[:-2]
+            told = cell(one.interval) or "not measured"
+            rows.append([claim.name, f"{one.statement.told}{margin}", label, told, one.verdict])
+    return [Heading("Statements"), Table(["claim", "statement", "figure", "difference", "verdict"], rows)]
+
+
+def table(measured: Measured, task: str, systems: Sequence[str], figures: Sequence[str], draws: int | None) -> Table:
+    """Figures of systems in one task; empty where nothing is measured."""
+    rows = []
+    for name in systems:
+        cells = [interval_of(figure, ((1, name, task),), measured, draws) for figure in figures]
+        # Of a whole set, and resampled too large: an interval would not hold it.
+        rows.append(
+            [
+                SYSTEMS[name].told,
+                *(
+                    f"{one.estimate:.3f}" if one and figure == "frechet" else cell(one)
+                    for one, figure in zip(cells, figures, strict=True)
+                ),
+            ]
+        )
+    return Table(["", *(FIGURES[figure].label for figure in figures)], rows)
+
+
+_STORIES = (plan.FULL, plan.PREFIX, plan.NO_UAS, plan.GILL)
+_PICTURES = ("frame", "similarity", "frechet")
+
+
+def numbered(measured: Measured, draws: int | None) -> dict[str, list[Block]]:
+    """Our side of the paper's tables 1 to 6."""
+    contexts = [
+        [f"{share:g}", *(cell(_frame(measured, world.final(name, share), draws)) for name in world.CONTEXTS)]
+        for share in world.SHARES
+    ]
     return {
-        "guidance": [Plot(images / "guidance.png", "Coherence and Fréchet distance over the guidance scale")],
-        "guidance-pictures": [
-            Plot(images / "guidance-pictures.png", "The same captions painted at each guidance scale")
+        "Table 1: the final picture under no, text, image and image-text context": [
+            Table(["frame accuracy ↑ of MiniGPT-5, LoRA, by the share that leaves out", *world.CONTEXTS], contexts),
+            table(measured, world.final("image-text", 0.5), _STORIES, _PICTURES, draws),
+        ],
+        "Table 2: a picture for every step after the true steps before it": [
+            table(measured, world.EVERY, (*_STORIES, plan.TUNED, plan.SD), (*_PICTURES, "hero"), draws)
+        ],
+        "Table 3: the text of the next step": [
+            table(measured, world.NEXT, (*_STORIES, plan.TEXT), ("rouge_l", "text_accuracy"), draws)
+        ],
+        "Table 4: coherence of the next step's text and picture": [
+            table(measured, world.NEXT, (*_STORIES, plan.TWO_STAGE), ("hero", "kept", "agrees"), draws)
+        ],
+        "Table 5: replies in dialogue": [
+            table(
+                measured,
+                world.TURN,
+                (plan.FULL, plan.PREFIX, plan.GILL, plan.DIVTER),
+                ("mm_turn", "mm_mmdialog", "picture_f1", "frame", "rouge_l"),
+                draws,
+            )
+        ],
+        "Table 6: ablations of the alignment stage": [
+            table(
+                measured,
+                world.CAPTIONS,
+                (plan.SD, plan.ALIGN, "no-guidance", "no-ldm", "no-caption"),
+                (*_PICTURES, "agrees"),
+                draws,
+            )
         ],
     }
 
 
-def vokens_plot(measured: Mapping[str, Mapping[str, Rows]], images: Path) -> dict[str, Sequence[Plot]]:
-    """Figure 7; nothing without rows."""
-    taken = {count: measured.get(vokens_system(count), {}).get(CAPTIONS) for count in VOKENS}
-    vokens: dict[float, Rows] = {count: rows for count, rows in taken.items() if rows}
-    if not vokens:
-        return {}
-    panels = {
-        label: {label: {count: rows.interval(figure) for count, rows in vokens.items()}}
-        for figure, label in (("similarity", "similarity to the true picture"), ("attributes", "attributes"))
-    }
-    plot_curves(images / "vokens.png", "vokens", panels, log=True)
-    return {"vokens": [Plot(images / "vokens.png", "Similarity and attributes over the number of vokens")]}
+def _frame(measured: Measured, task: str, draws: int | None) -> Interval | None:
+    return interval_of("frame", ((1, plan.FULL, task),), measured, draws)
 
 
-def stories_plot(run: ClaimsRun, measured: Mapping[str, Mapping[str, Rows]], images: Path) -> dict[str, Sequence[Plot]]:
-    """Steps of stories beside the true pictures, by system."""
-    items = open_items(run.path("$data/vist"), EVERY, run.counts.every)
-    # Another step of every story, from the second to the last.
-    shown = [items[5 * story + 1 + story % 4] for story in range(min(SHOWN, run.counts.every))]
-    rows = {"truth": [open_image(item.picture) for item in shown if item.picture]}
-    systems = (SHIPPED, LORA, PREFIX, NO_UAS, FINE_TUNED, ZERO_SHOT)
-    there = [name for name in systems if EVERY in measured.get(name, {})]
-    rows |= {name: _painted(run, f"{name}: stories", shown) for name in there}
-    plot_pictures(images / "stories.png", rows, _captions(shown))
-    alt = "Steps of stories, painted by each system after the true steps before"
-    return {"stories": [Plot(images / "stories.png", alt)]}
+def tables(measured: Measured, draws: int | None) -> list[Block]:
+    """Ours alone, and what is beyond the paper."""
+    blocks: list[Block] = []
+    for title, own in numbered(measured, draws).items():
+        blocks += [Heading(title), *own]
+    aligned = [name for name, system in SYSTEMS.items() if system.kind == "align"]
+    beyond = table(measured, world.CAPTIONS, aligned, (*_PICTURES, "agrees"), draws)
+    return [*blocks, Heading("Every alignment"), beyond]
 
 
-def _painted(run: ClaimsRun, name: str, items: Sequence[Item]) -> list[Image.Image]:
-    folder = ReplyFolder(run.replies(name))
-    return [folder.read(item.id).pictures[0] for item in items]
+def _plots(run: ClaimsRun, measured: Measured, images: Path) -> list[Block]:
+    """Guidance, vokens and data as curves, and pictures of each system on the same items."""
+    blocks: list[Block] = []
+    draws, amounts = run.amounts.draws, run.amounts
+    guidance: dict[str, dict[str, dict[float, Interval]]] = {}
+    for figure in ("frame", "similarity", "frechet"):
+        for name in (plan.SD, plan.ALIGN):
+            for clamped in (False, True):
+                points = {
+                    scale: _bare(figure, interval_of(figure, ((1, name, guided(scale, clamped)),), measured, draws))
+                    for scale in amounts.scales
+                }
+                kept = {scale: one for scale, one in points.items() if one}
+                if kept:
+                    label = f"{SYSTEMS[name].told}{', clamped' * clamped}"
+                    guidance.setdefault(FIGURES[figure].label[:-2], {})[label] = kept
+    if guidance:
+        plot_curves(images / "guidance.png", "guidance scale", guidance)
+        blocks += [Heading("Figure 6: guidance scale"), Plot(images / "guidance.png", "Figures over guidance")]
+        blocks.append(Paragraph(_peaks(guidance)))
+    for title, file, label, points in (
+        ("Figure 7: number of vokens", "vokens.png", "vokens", {n: vokens_system(n) for n in plan.VOKENS}),
+        (
+            "Captions to learn from",
+            "data.png",
+            "captions",
+            {n: f"data-{n}" for n in plan.SIZES} | {amounts.pool_captions: plan.ALIGN},
+        ),
+    ):
+        panels = {}
+        for figure in ("frame", "similarity"):
+            found = {
+                n: interval_of(figure, ((1, name, world.CAPTIONS),), measured, draws) for n, name in points.items()
+            }
+            panels[FIGURES[figure].label[:-2]] = {"": {n: one for n, one in found.items() if one}}
+        if all(curves[""] for curves in panels.values()):
+            plot_curves(images / file, label, panels, log=True)
+            blocks += [Heading(title), Plot(images / file, f"Figures over the number of {label}")]
+    return [*blocks, *_painted(run, measured, images)]
 
 
-def _captions(items: Sequence[Item]) -> list[str]:
-    return [textwrap.fill(item.sentence or "", 22) for item in items]
+def _bare(figure: str, interval: Interval | None) -> Interval | None:
+    """A Fréchet distance without its band, for it is resampled too large."""
+    if interval is None or figure != "frechet":
+        return interval
+    return Interval(*[interval.estimate] * 3)
 
 
-def _how_it_was_made(run: ClaimsRun) -> list[Block]:
-    """Counts, budgets, time, versions."""
-    configs = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(run.configs.glob("*.yaml"))}
-    seconds = run.seconds()
-    trained = {
-        name: value
-        for name, value in seconds.items()
-        if (run.work / name / "adapter").exists() or name == "finetuned-diffusion"
-    }
-    asked = {slug(name) for name in run.evaluations}
-    evaluated = sum(value for name, value in seconds.items() if name in asked)
-    budgets = [
-        [
-            f"`{name}.yaml`",
-            *(str(config[key]) for key in ("steps", "batch_size", "learning_rate")),
-            f"`{config['mix']}`",
-        ]
-        for name, config in configs.items()
+def _peaks(guidance: Mapping[str, Mapping[str, Mapping[float, Interval]]]) -> str:
+    """Where the estimates are best."""
+    told = []
+    for figure, curves in guidance.items():
+        best = min if figure.startswith("Fréchet") else max
+        peaks = [f"{name} at {best(points, key=lambda s: points[s].estimate):g}" for name, points in curves.items()]
+        told.append(f"{figure}: {', '.join(peaks)}")
+    return f"Best by estimate: {'; '.join(told)}."
+
+
+def _painted(run: ClaimsRun, measured: Measured, images: Path) -> list[Block]:
+    """What every system of a task painted of the same items, its first seed."""
+    blocks: list[Block] = []
+    for task, file in (
+        (world.final("image-text", 1.0), "final.png"),
+        (world.EVERY, "steps.png"),
+        (world.CAPTIONS, "captions.png"),
+    ):
+        names = [name for name in SYSTEMS if name in measured and task in tasks_of(name, run.amounts)]
+        asked = world.questions(task, "test", count_of(task, run.amounts))[:SHOWN]
+        rows: dict[str, list[Image.Image]] = {"truth": [world.picture(q.scene) for q in asked if q.scene]}
+        for name in names:
+            files = [run.sample(name, run.amounts.seeds[0], task, item) for item in range(len(asked))]
+            blank = Image.new("RGB", (world.SIZE, world.SIZE), "white")
+            rows[SYSTEMS[name].told] = [open_image(one) if one.exists() else blank for one in files]
+        if names:
+            plot_pictures(images / file, rows, [textwrap.fill(question.sentence or "", 22) for question in asked])
+            blocks.append(Plot(images / file, f"The same items painted by every system: {task}"))
+    return [Heading("Pictures"), *blocks] if blocks else []
+
+
+def _trainings(run: ClaimsRun, images: Path) -> list[Block]:
+    """Curves of all trainings, and which were not flat in the end."""
+    curves = run.curves()
+    if not curves:
+        return []
+    panels: dict[str, dict[str, dict[int, float]]] = {}
+    for name, curve in curves.items():
+        system = name.rpartition("-")[0]
+        title = system if system in SYSTEMS else name
+        panels.setdefault(title, {})[name] = {step: float(np.mean(marks)) for step, marks in curve.marks.items()}
+    plot_trainings(images / "trainings.png", panels)
+    steep = [name for name, curve in curves.items() if len(curve.marks) > 1 and not is_flat(curve.marks)]
+    longest = max((max(curve.marks) for curve in curves.values() if curve.marks), default=0)
+    told = f"Not flat in the end: {', '.join(steep)}." if steep else "All were flat in the end."
+    return [
+        Heading("Curves of all trainings"),
+        Plot(images / "trainings.png", "Validation marks over steps, each run a line"),
+        Paragraph(
+            "Frame accuracy of what paints, of the reader's descriptions and of the judge, dB of the VAE, ROUGE-L "
+            "of what "
+            f"is trained for words. The longest had {longest} steps. {told}"
+        ),
     ]
-    versions = {"minigpt5": __version__, "Python": platform.python_version()}
+
+
+def _how(run: ClaimsRun) -> list[Block]:
+    seconds, versions = run.seconds(), {"minigpt5": __version__, "Python": platform.python_version()}
     versions |= {name: version(name) for name in ("torch", "diffusers", "transformers", "peft")}
-    counts = [
-        ["captions: ablations and vokens (one character)", str(run.counts.captions)],
-        ["captions: each guidance scale (one or two characters)", str(run.counts.guidance)],
-        ["stories: final picture, under each context", str(run.counts.final)],
-        ["stories: every step, five pictures each", str(run.counts.every)],
-        ["stories: next step, four replies each", str(run.counts.next)],
-        ["talks: four replies each", str(run.counts.talks)],
-    ]
-    minutes = ", ".join(f"`{name}` {value / 60:.1f} min" for name, value in trained.items())
+    curves = run.curves()
+    rows = []
+    for name, one in seconds.items():
+        step = curves[name].seconds if name in curves else None
+        told = [f"{one[kind] / 60:.1f}" for kind in ("wall", "user")]
+        rows.append([f"`{name}`", *told, "" if step is None else f"{step:.2f}"])
+    wall, user = (sum(one[kind] for one in seconds.values()) / 3600 for kind in ("wall", "user"))
     return [
         Heading("How the figures were made"),
         Paragraph(
-            "All items are of StoryWorld's validation split, which no training saw; prompts are worded as in "
-            "training. Replies are decoded greedily. Pictures take each model's own 20 steps and guidance of 2.5, "
-            "unless a table says otherwise, and every item has the same noise in every system."
-        ),
-        Table(["items", "count"], counts),
-        Paragraph("Budgets of training, in `configs/storyworld-claims/`:"),
-        Table(["settings", "steps", "batch", "rate", "conversations a batch"], budgets),
-        Paragraph(f"Wall time of the trainings that were timed whole, on a machine that had other work: {minutes}."),
-        Paragraph(
-            f"All evaluations together took {evaluated / 60:.0f} process-minutes. Machine: {platform.machine()}, "
-            f"{os.cpu_count()} CPU cores, {torch.cuda.device_count()} GPUs, one thread a process. "
+            "`make claims`, or `python evaluation/reproduce_claims.py --work runs/claims`, remakes this page. Seeds: "
+            f"{', '.join(map(str, run.amounts.seeds))}. All jobs together took {wall:.1f} hours of wall time and "
+            f"{user:.1f} of user time. Machine: {platform.machine()}, {os.cpu_count()} CPU cores, one thread a job. "
             + ", ".join(f"{name} {number}" for name, number in versions.items())
             + "."
         ),
+        Table(["job", "wall, min", "user, min", "user, s a step"], rows),
     ]
+
+
+def paper_tables(measured: Measured, draws: int | None) -> str:
+    """docs/paper-tables.md: the paper's tables beside ours, which are empty until they are measured."""
+    blocks: list[Block] = [
+        Paragraph(
+            "What each table of MiniGPT-5 (arXiv 2310.02239, section 4) becomes in [the small world](claims-plan.md). "
+            "The numbers cannot be compared with the paper's, which are of VIST, MMDialog and CC3M, of CLIP and "
+            "Inception; their order can. The paper's own numbers stand in the paper; what is not repeated here is "
+            "left out so that nothing is misquoted. This page is written by `evaluation/reproduce_claims.py`; empty "
+            "cells are not measured yet."
+        ),
+        Heading("What stands for what"),
+        Table(
+            ["here", "there"], [[figure.label, figure.stands_for] for figure in FIGURES.values() if figure.stands_for]
+        ),
+    ]
+    for title, own in numbered(measured, draws).items():
+        blocks += [Heading(title), *own]
+    return markdown(PAPER_TITLE, blocks, Path())

@@ -1,4 +1,4 @@
-"""The two figures that the claims need, and what systems painted side by side."""
+"""Curves over a setting, curves of trainings, and what systems painted side by side; all axes begin at zero."""
 
 from __future__ import annotations
 
@@ -42,11 +42,40 @@ def plot_curves(
             axes.set_xscale("log", base=2)
             axes.xaxis.set_major_formatter(ticker.ScalarFormatter())
             axes.set_xticks(sorted({value for points in curves.values() for value in points}))
+        # From zero: a curve that only looks steep misleads.
+        axes.set_ylim(bottom=0)
         axes.set(xlabel=xlabel, ylabel=label)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         if len(curves) > 1:
             axes.legend(frameon=False)
+    with whole_file(file) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
+
+
+def plot_trainings(file: Path, panels: Mapping[str, Mapping[str, Mapping[int, float]]]) -> None:
+    """A panel a training program or system, in it the marks of each run over its steps.
+
+    Args:
+        panels: by title, runs by name, marks by step.
+
+    Raises:
+        ModuleNotFoundError: if matplotlib is not installed.
+    """
+    columns = min(5, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = require("matplotlib.figure").Figure(figsize=(2.7 * columns, 2.1 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, (title, runs) in zip(grid, panels.items(), strict=False):
+        for colour, marks in zip(_COLOURS, runs.values(), strict=False):
+            axes.plot(list(marks), list(marks.values()), ".-", color=colour, linewidth=1)
+        axes.set_title(title, fontsize=8)
+        axes.set_xlim(left=0)
+        axes.set_ylim(bottom=0)
+        axes.tick_params(labelsize=7)
+        axes.grid(alpha=0.25)
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
     with whole_file(file) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
 

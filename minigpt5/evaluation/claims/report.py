@@ -34,7 +34,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """May hold `code` and **bold**."""
+    """May hold `code`, **bold** and [links](address)."""
 
     text: str
 
@@ -58,9 +58,9 @@ class Plot:
 Block = Heading | Paragraph | Table | Plot
 
 
-def cell(interval: Interval) -> str:
-    """A figure with its interval."""
-    return f"{interval.estimate:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+def cell(interval: Interval | None) -> str:
+    """A figure with its interval; nothing where there is none."""
+    return "" if interval is None else f"{interval.estimate:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
 
 
 def markdown(title: str, blocks: Sequence[Block], folder: Path) -> str:
@@ -100,4 +100,5 @@ def html(title: str, blocks: Sequence[Block]) -> str:
 def _inline(text: str) -> str:
     text = re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(text))
     text = re.sub(r"\*\*(.*?)\*\*", r"<b>\1</b>", text)
+    text = re.sub(r"\[([^\]]+)\]\(([^)]+)\)", r'<a href="\2">\1</a>', text)
     return re.sub(r"\b(PASS|FAIL|UNDECIDED)\b", r'<span class="\1">\1</span>', text)

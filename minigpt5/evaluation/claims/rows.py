@@ -1,57 +1,67 @@
-"""Figures of replies to StoryWorld's items, kept as rows so that systems can be compared item by item.
+"""Figures of replies, kept as rows so that systems can be compared item by item and seed by seed.
 
-Weights of CLIP and Inception cannot be had everywhere. The StoryWorld judge stands in for them: the cosine of its last
-features for CLIP-I and the Fréchet distance over them for FID.
+Weights of CLIP and Inception cannot be had everywhere, and know nothing of a drawn world. The judge stands in for
+them: the cosine of its last features for CLIP-I, the Fréchet distance over them for FID, and for CLIP's common space
+of texts and pictures the attributes that it reads off a picture and StoryWorld's language off a text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any, cast
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
-from minigpt5.evaluation.items import Item
-from minigpt5.evaluation.replies import Reply, ReplyFolder
-from minigpt5.metrics import MMRelevancePerTurn, PictureDecision, RougeL, SentenceSimilarity, TextAccuracy, WordBLEU
-from minigpt5.metrics.intervals import Interval, bootstrap_interval, paired_difference
+from minigpt5.evaluation.claims.asking import Reply, texts_right
+from minigpt5.evaluation.claims.world import Question, picture
+from minigpt5.metrics import MMRelevanceMMDialog, MMRelevancePerTurn, PictureDecision, TextAccuracy
 from minigpt5.storyworld.examine import hero_kept, text_agrees
 from minigpt5.storyworld.judge import Judge
 from minigpt5.storyworld.language import read
-from minigpt5.storyworld.scene import Scene
-from minigpt5.utils.images import Picture, open_image, to_tensor
+from minigpt5.storyworld.scene import COLOURS, KINDS, PLACES, SIDES, TIMES, Scene
+from minigpt5.utils.images import Picture, to_tensor
+
+_WORDS = (*KINDS, *COLOURS, *SIDES, *PLACES, *TIMES)
 
 
-class StandInEncoder(nn.Module):
-    """CLIP's place where its weights are missing: the judge for pictures, a sentence encoder for texts.
+class AttributeEncoder(nn.Module):
+    """Texts and pictures as unit vectors of what they name or show, in one space; what names nothing is zero."""
 
-    Vectors of a text and of a picture cannot be compared, as CLIP's can.
-    """
-
-    def __init__(self, judge: Judge, sentences: nn.Module):
+    def __init__(self, judge: Judge):
         super().__init__()
-        self.judge, self.sentences = judge, cast(Any, sentences)
+        self.judge = judge
 
     def encode_pictures(self, pictures: Sequence[Picture]) -> torch.Tensor:
-        """Unit vectors `(pictures, features)`."""
-        features = last_features(self.judge, pictures).flatten(1)
-        return features / features.norm(dim=1, keepdim=True)
+        """`(pictures, attributes)`, by what the judge reads."""
+        rows = []
+        for verdict in self.judge.read(list(pictures)):
+            told = [word for who in verdict.characters for word in (who.kind, who.colour)]
+            rows.append(_unit([*told, *(side for side in SIDES if verdict.slots[side]), verdict.place, verdict.time]))
+        return torch.stack(rows)
 
     def encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
-        """Unit vectors `(texts, width)`."""
-        return self.sentences.encode(
-            list(texts), convert_to_tensor=True, normalize_embeddings=True, show_progress_bar=False
-        )
+        """`(texts, attributes)`, by what StoryWorld's language reads."""
+        rows = []
+        for text in texts:
+            told = read(text)
+            named = [word for one in told.mentions for word in (one.kind, one.colour, one.side)]
+            rows.append(_unit([*named, told.place, told.time]))
+        return torch.stack(rows)
+
+
+def _unit(words: Sequence[str | None]) -> torch.Tensor:
+    row = torch.tensor([float(word in words) for word in _WORDS])
+    return row / row.norm().clamp(min=1e-9)
 
 
 @torch.no_grad()
 def last_features(judge: Judge, pictures: Sequence[Picture]) -> torch.Tensor:
     """What the judge's linear layer reads: `(pictures, channels, cells)`."""
-    pixels = torch.stack([to_tensor(picture, judge.config["image_size"]) for picture in pictures])
+    pixels = torch.stack([to_tensor(one, judge.config["image_size"]) for one in pictures])
     return judge.features(pixels.to(judge.device, judge.dtype)).unflatten(1, (judge.config["channels"][-1], -1))
 
 
@@ -69,19 +79,14 @@ def frechet_distance(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _mean(rows: np.ndarray) -> float:
-    """The mean of the items that have a value."""
-    return float(np.nanmean(rows))
+    """Of the items that have a value."""
+    return float(np.nanmean(rows)) if not np.isnan(rows).all() else float("nan")
 
 
 def _frechet(rows: np.ndarray) -> float:
     there = rows[~np.isnan(rows).any(axis=1)]
     half = there.shape[1] // 2
     return frechet_distance(there[:, :half], there[:, half:])
-
-
-def _bleu(order: int) -> Callable[[np.ndarray], float]:
-    metric = WordBLEU()
-    return lambda rows: metric.summarise(rows)[f"bleu_{order}"]
 
 
 def _decision(rows: np.ndarray) -> float:
@@ -95,166 +100,126 @@ class Figure:
     Args:
         label: for tables.
         part: which rows it reads.
-        statistic: from rows `(items, width)` to a number.
-        higher_is_better: whether more is better.
+        statistic: from rows `(items, width)` of one run to a number.
+        sign: 1 where more is better, else -1.
+        stands_for: the paper's metric that it takes the place of.
     """
 
     label: str
     part: str
     statistic: Callable[[np.ndarray], float] = _mean
-    higher_is_better: bool = True
+    sign: int = 1
+    stands_for: str = ""
+
+    def of_runs(self, rows: np.ndarray) -> float:
+        """The mean over runs of rows `(runs, groups, items of a group, width)`."""
+        return float(np.mean([self.statistic(run.reshape(-1, run.shape[-1])) for run in rows]))
 
 
 FIGURES = {
-    "similarity": Figure("similarity ↑", "similarity"),
-    "attributes": Figure("attributes ↑", "attributes"),
-    "frame": Figure("frame accuracy ↑", "frame"),
-    "hero": Figure("hero identity ↑", "hero"),
-    "agrees": Figure("agrees with text ↑", "agrees"),
-    "frechet": Figure("Fréchet distance ↓", "features", _frechet, False),
-    "bleu_1": Figure("BLEU-1 ↑", "bleu", _bleu(1)),
-    "bleu_2": Figure("BLEU-2 ↑", "bleu", _bleu(2)),
-    "rouge_l": Figure("ROUGE-L ↑", "rouge_l"),
-    "s_bert": Figure("S-BERT ↑", "s_bert"),
-    "text_accuracy": Figure("text accuracy ↑", "text_accuracy"),
-    "mm_relevance": Figure("MM-Relevance ↑", "mm_relevance"),
-    "picture_f1": Figure("picture F1 ↑", "decision", _decision),
+    "frame": Figure("frame accuracy ↑", "frame", stands_for="people's choice, and CLIP-I: all that is shown is right"),
+    "shuffled": Figure("frame accuracy by another item's truth", "shuffled"),
+    "similarity": Figure("similarity ↑", "similarity", stands_for="CLIP-I"),
+    "frechet": Figure("Fréchet distance ↓", "features", _frechet, -1, "FID"),
+    "agrees": Figure("agrees with text ↑", "agrees", stands_for="CLIP-T"),
+    "hero": Figure("hero identity ↑", "hero", stands_for="people's choice of coherence"),
+    "kept": Figure("hero and place ↑", "kept", stands_for="people's choice of coherence"),
+    "rouge_l": Figure("ROUGE-L ↑", "rouge_l", stands_for="ROUGE-L itself, and S-BERT, METEOR"),
+    "text_accuracy": Figure("text accuracy ↑", "text_accuracy", stands_for="people's choice of language continuity"),
+    "mm_turn": Figure("MM-Relevance, per turn ↑", "mm_turn", stands_for="MM-Relevance as MiniGPT-5 published it"),
+    "mm_mmdialog": Figure("MM-Relevance, MMDialog ↑", "mm_mmdialog", stands_for="MM-Relevance as MMDialog defines it"),
+    "picture_f1": Figure("picture F1 ↑", "decision", _decision, stands_for="where pictures are placed"),
 }
 
-
-@dataclass
-class Rows:
-    """Rows of one task's items by part, `(groups, items of a group, width)`: captions, stories or talks are groups."""
-
-    parts: dict[str, np.ndarray]
-
-    @property
-    def counts(self) -> tuple[int, int]:
-        """Number of groups and of items."""
-        groups, each, _ = next(iter(self.parts.values())).shape
-        return groups, groups * each
-
-    def __contains__(self, figure: str) -> bool:
-        return FIGURES[figure].part in self.parts
-
-    def estimate(self, figure: str) -> float:
-        """A figure alone."""
-        return _flat(FIGURES[figure].statistic)(self.parts[FIGURES[figure].part])
-
-    def interval(self, figure: str) -> Interval:
-        """A figure with its bootstrap interval over groups."""
-        return bootstrap_interval(self.parts[FIGURES[figure].part], _flat(FIGURES[figure].statistic))
-
-    def minus(self, other: Rows, figure: str) -> Interval:
-        """The paired difference of a figure to that of another system on the same items; above 0 this one is better."""
-        taken = FIGURES[figure]
-        sign = 1 if taken.higher_is_better else -1
-        statistic = _flat(taken.statistic)
-        return paired_difference(
-            self.parts[taken.part], other.parts[taken.part], lambda groups: sign * statistic(groups)
-        )
-
-    def plain(self) -> dict[str, list]:
-        """For JSON, which has no NaN: `None` in its place."""
-        rounded = {name: np.round(rows.astype(float), 5).astype(object) for name, rows in self.parts.items()}
-        return {name: np.where(rows != rows, cast(Any, None), rows).tolist() for name, rows in rounded.items()}
-
-    @classmethod
-    def read(cls, plain: dict[str, list]) -> Rows:
-        """Back from `plain`."""
-        return cls({name: np.array(rows, dtype=float) for name, rows in plain.items()})
+Rows = dict[str, np.ndarray]
+"""Of one run and task by part: `(groups, items of a group, width)`; captions, stories or talks are groups."""
 
 
-def _flat(statistic: Callable[[np.ndarray], float]) -> Callable[[np.ndarray], float]:
-    return lambda groups: statistic(groups.reshape(-1, groups.shape[-1]))
+def plain(rows: Rows) -> dict[str, list]:
+    """For JSON, which has no NaN: `None` in its place."""
+    rounded = {name: np.round(part.astype(float), 5).astype(object) for name, part in rows.items()}
+    return {name: np.where(part != part, cast(Any, None), part).tolist() for name, part in rounded.items()}
 
 
-def measure(items: Sequence[Item], replies: ReplyFolder, truth: dict[str, Scene], judge: Judge) -> Rows:
-    """Rows of replies to the items of one task.
+def from_plain(given: dict[str, list]) -> Rows:
+    """Back from `plain`."""
+    return {name: np.array(part, dtype=float) for name, part in given.items()}
+
+
+def measure(questions: Sequence[Question], replies: Sequence[Reply], judge: Judge) -> Rows:
+    """Rows of the replies to the questions of one task.
 
     A picture that is wanted and missing shows nothing of what it should; one that is not wanted is not judged.
 
-    Args:
-        items: of groups that are equally large.
-        truth: what each picture of the data set shows, by its path.
-
     Raises:
-        FileNotFoundError: if a reply is missing.
-        ValueError: if groups differ in size.
+        ValueError: if groups differ in size, or replies are missing.
     """
-    items = sorted(items, key=lambda item: (item.group, item.id))
-    groups = [list(group) for _, group in groupby(items, key=lambda item: item.group)]
-    sizes = {len(group) for group in groups}
-    if len(sizes) != 1:
-        raise ValueError(f"the groups of {items[0].task} have {sorted(sizes)} items; they must be equally large")
-    given = [replies.read(item.id) for item in items]
-    sentences = SentenceSimilarity()
-    encoder = StandInEncoder(judge, sentences.model)
-    parts = _picture_parts(items, given, truth, encoder)
-    if any(item.sentence is None for item in items) and any(reply.text for reply in given):
-        parts |= _text_parts(items, given, sentences)
-    if items[0].image_mode == "auto":
-        parts |= _dialogue_parts(groups, given, encoder)
-    return Rows(
-        {name: np.asarray(rows, dtype=float).reshape(len(groups), len(groups[0]), -1) for name, rows in parts.items()}
-    )
+    groups = {question.group for question in questions}
+    each, rest = divmod(len(questions), len(groups))
+    if rest or any(sum(question.group == group for question in questions) != each for group in groups):
+        raise ValueError(f"{len(questions)} questions of {len(groups)} groups; groups must be equally large")
+    if len(replies) != len(questions):
+        raise ValueError(f"{len(questions)} questions have {len(replies)} replies")
+    parts = _pictures(questions, replies, judge)
+    if any(question.sentence is None for question in questions):
+        parts |= _texts(questions, replies)
+    if questions[0].image_mode == "auto":
+        parts |= _talks(questions, replies, AttributeEncoder(judge), each)
+    return {name: np.asarray(rows, dtype=float).reshape(len(groups), each, -1) for name, rows in parts.items()}
 
 
-def _picture_parts(
-    items: Sequence[Item], replies: Sequence[Reply], truth: dict[str, Scene], encoder: StandInEncoder
-) -> dict[str, np.ndarray]:
-    judge, channels = encoder.judge, encoder.judge.config["channels"][-1]
-    parts = {name: np.full((len(items), 1), np.nan) for name in ("similarity", "attributes", "frame", "hero", "agrees")}
-    parts["features"] = np.full((len(items), 2 * channels), np.nan)
-    for row, (item, reply) in enumerate(zip(items, replies, strict=True)):
-        if item.picture is None:
-            continue
-        for name in ("similarity", "attributes", "frame", "hero", "agrees"):
-            parts[name][row] = 0
-        if not reply.paths:
-            continue
-        shown, true, scene = open_image(reply.paths[0]), open_image(item.picture), truth[item.picture]
-        vectors, features = encoder.encode_pictures([shown, true]), last_features(judge, [shown, true])
-        verdict = judge.read([shown])[0]
-        *attributes, everything = verdict.compare(scene).values()
-        parts["similarity"][row] = float(vectors[0] @ vectors[1])
-        parts["attributes"][row] = np.mean(attributes)
-        parts["frame"][row] = everything
-        parts["hero"][row] = hero_kept(verdict, scene.hero)
-        parts["agrees"][row] = text_agrees(reply.text if item.sentence is None else item.sentence, verdict)
-        # Pooled over the picture, there are fewer features than pictures.
-        parts["features"][row] = features.mean(dim=2).flatten().numpy()
+def _pictures(questions: Sequence[Question], replies: Sequence[Reply], judge: Judge) -> dict[str, np.ndarray]:
+    channels = judge.config["channels"][-1]
+    names = ("frame", "similarity", "agrees", "hero", "kept", "shuffled")
+    parts = {name: np.full((len(questions), 1), np.nan) for name in names}
+    parts["features"] = np.full((len(questions), 2 * channels), np.nan)
+    wanted = [i for i, question in enumerate(questions) if question.scene is not None]
+    for name in names:
+        parts[name][wanted] = 0
+    rows = [i for i in wanted if replies[i][1] is not None]
+    if not rows:
+        return parts
+    shown = [cast(Image.Image, replies[i][1]) for i in rows]
+    true = [cast(Scene, questions[i].scene) for i in rows]
+    ours, theirs = (last_features(judge, given) for given in (shown, [picture(scene) for scene in true]))
+    near = torch.cosine_similarity(ours.flatten(1), theirs.flatten(1))
+    # Pooled over the picture, there are fewer features than pictures.
+    parts["features"][rows] = torch.cat([ours.mean(2), theirs.mean(2)], dim=1).numpy()
+    parts["similarity"][rows, 0] = near.numpy()
+    others = [*true[1:], true[0]]
+    for i, verdict, scene, other in zip(rows, judge.read(cast(Any, shown)), true, others, strict=True):
+        text = questions[i].sentence
+        parts["frame"][i] = verdict.compare(scene)["all"]
+        parts["shuffled"][i] = verdict.compare(other)["all"]
+        parts["hero"][i] = hero_kept(verdict, scene.hero)
+        parts["kept"][i] = hero_kept(verdict, scene.hero) and verdict.place == scene.place
+        parts["agrees"][i] = text_agrees(replies[i][0] if text is None else text, verdict)
     return parts
 
 
-def _text_parts(
-    items: Sequence[Item], replies: Sequence[Reply], sentences: SentenceSimilarity
-) -> dict[str, np.ndarray]:
-    texts, truths = [reply.text for reply in replies], [item.text for item in items]
-    parts = {}
-    for name, metric in (("bleu", WordBLEU()), ("rouge_l", RougeL()), ("s_bert", sentences)):
-        metric.update(texts, truths)
-        parts[name] = metric.items
-    naming = [bool((told := read(text or "")).mentions or told.place or told.time) for text in truths]
+def _texts(questions: Sequence[Question], replies: Sequence[Reply]) -> dict[str, np.ndarray]:
+    said, truths = [text for text, _ in replies], [question.text or "" for question in questions]
+    naming = [bool((told := read(text)).mentions or told.place or told.time) for text in truths]
     accuracy = TextAccuracy()
     accuracy.update(
-        [text for text, names in zip(texts, naming, strict=True) if names],
+        [text for text, names in zip(said, naming, strict=True) if names],
         [text for text, names in zip(truths, naming, strict=True) if names],
     )
-    parts["text_accuracy"] = np.full((len(items), 1), np.nan)
-    parts["text_accuracy"][naming, 0] = accuracy.items[:, -1]
-    return parts
+    right = np.full((len(questions), 1), np.nan)
+    right[naming, 0] = accuracy.items[:, -1]
+    return {"rouge_l": np.array(texts_right(said, truths))[:, None], "text_accuracy": right}
 
 
-def _dialogue_parts(
-    groups: Sequence[Sequence[Item]], replies: Sequence[Reply], encoder: StandInEncoder
+def _talks(
+    questions: Sequence[Question], replies: Sequence[Reply], encoder: AttributeEncoder, each: int
 ) -> dict[str, np.ndarray]:
-    items = [item for group in groups for item in group]
-    relevance, decision, rest = MMRelevancePerTurn(encoder), PictureDecision(), iter(replies)
-    for group in groups:
-        said = [(reply.text, next(iter(reply.pictures), None)) for _, reply in zip(group, rest, strict=False)]
-        relevance.update([said], [[(item.text, item.picture and open_image(item.picture)) for item in group]])
-    decision.update([bool(reply.paths) for reply in replies], [item.picture is not None for item in items])
-    # A talk has one figure, noted with each of its turns; their mean is the mean over talks.
-    each = np.repeat(relevance.items[:, :1], len(groups[0]), axis=0)
-    return {"mm_relevance": each, "decision": decision.items}
+    turns, elements, decision = MMRelevancePerTurn(encoder), MMRelevanceMMDialog(encoder), PictureDecision()
+    truths = [(question.text or "", question.scene and picture(question.scene)) for question in questions]
+    for start in range(0, len(questions), each):
+        turns.update([list(replies[start : start + each])], [truths[start : start + each]])
+    listed = [[[part for part in pair if part] for pair in pairs] for pairs in (replies, truths)]
+    elements.update(*cast(Any, listed))
+    decision.update([image is not None for _, image in replies], [scene is not None for _, scene in truths])
+    # A talk has one figure by turns, noted with each of them; their mean is the mean over talks.
+    by_turn = np.repeat(turns.items[:, :1], each, axis=0)
+    return {"mm_turn": by_turn, "mm_mmdialog": elements.items[:, :1] / 100, "decision": decision.items}

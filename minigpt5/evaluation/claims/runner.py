@@ -1,287 +1,269 @@
-"""Carries out the plan: data, trainings and evaluations of the claims under one folder."""
+"""Carries out the plan under one folder: each training with its questions is a process that can be stopped at any time.
+
+A part or a system of a seed is one job. What is done is not done again; what was stopped goes on from its checkpoint.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
-from functools import partial
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from string import Template
-from typing import Any
+from typing import Any, cast
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import DDIMScheduler
 
-from minigpt5.evaluation.baselines import GILL, Divter, TwoStage, ZeroShotDiffusion
-from minigpt5.evaluation.claims.divter import write_divter_chats
-from minigpt5.evaluation.claims.jobs import Job, run_jobs
-from minigpt5.evaluation.claims.paper import CAPTIONS, TURN, VOKENS
-from minigpt5.evaluation.claims.plan import TRAININGS, Counts, Evaluation, SystemConfig, Training, evaluations
-from minigpt5.evaluation.claims.rows import Rows, measure
-from minigpt5.evaluation.generation import System, generate
-from minigpt5.evaluation.items import Item, alignment_items, dialogue_items, story_items
-from minigpt5.evaluation.replies import ReplyFolder
-from minigpt5.evaluation.storyworld import read_truth
-from minigpt5.loading import open_model, revision
-from minigpt5.pipeline import MiniGPT5Pipeline
-from minigpt5.readers.vokens import replace_vokens
-from minigpt5.storyworld.export import export_cc3m, export_mmdialog, export_vist
-from minigpt5.storyworld.judge import load_judge
+from minigpt5.evaluation.claims import plan, world
+from minigpt5.evaluation.claims.asking import ask
+from minigpt5.evaluation.claims.plan import PARTS, SYSTEMS, Amounts, count_of, guided, tasks_of
+from minigpt5.evaluation.claims.rows import Rows, from_plain, measure, plain
+from minigpt5.evaluation.claims.trainings import Curve, answering, open_judge, train_part, train_system, user_seconds
+from minigpt5.training.fit import noticed
 from minigpt5.training.results import save_result
-from minigpt5.utils.files import write_json
-from minigpt5.utils.integrity import load_whole
+from minigpt5.utils.files import write_json, write_picture
 from minigpt5.utils.json_files import read_json
 from minigpt5.utils.logs import quiet_libraries
-from minigpt5.utils.processes import pick_device
-from minigpt5.utils.programs import ProgramError, is_told, one_line
+from minigpt5.utils.programs import ProgramError
+
+# Items whose pictures are kept for the report.
+SHOWN = 6
+# Of these the model is kept, for others are made of it.
+KEPT = {one.start for one in SYSTEMS.values() if one.start}
+NEEDED_PARTS = {"vae": (), "judge": (), "painter": ("vae", "judge"), "reader": ()}
 
 
 @dataclass(frozen=True)
-class Timed:
-    """A function to call with arguments, and the file where its seconds are noted; it can go to another process."""
+class Job:
+    """One part, or one system of one seed.
 
-    function: Callable[..., None]
-    arguments: tuple[Any, ...]
-    note: Path
+    Args:
+        name: of its folder.
+        result: the file that is written last.
+        needs: names of the jobs that it waits for.
+    """
 
-    def __call__(self) -> None:
-        """Call it and note its time.
-
-        Raises:
-            ProgramError: for what the user can put right; where it was raised, which tells, another process cannot see.
-        """
-        start = time.monotonic()
-        try:
-            self.function(*self.arguments)
-        except Exception as error:
-            if is_told(error):
-                raise ProgramError(one_line(error)) from error
-            raise
-        write_json(self.note, {"seconds": round(time.monotonic() - start, 1)})
+    name: str
+    result: Path
+    needs: tuple[str, ...]
 
 
 class ClaimsRun:
-    """A run of the plan.
+    """A run of the plan under a folder.
 
     Args:
-        folders: by the names that the plan has for them, with `$work` and `$judge`; `$data` under `$work` is exported,
-            and an `$adapter` is the finished model's.
-        programs: folder of the training programs.
-        configs: folder of their settings.
-        counts: how much is asked.
-        quick: two steps of every training.
+        work: for models, curves, rows; kept and gone on with.
+        program: the file that is started for jobs with `--work`, `--job` and perhaps `--quick`.
     """
 
-    def __init__(self, folders: Mapping[str, Path], programs: Path, configs: Path, counts: Counts, quick: bool = False):
-        self.work = folders["work"]
-        self.folders = {"captions": self.work / "captions"} | dict(folders)
-        self.programs, self.configs, self.counts, self.quick = programs, configs, counts, quick
-        self.evaluations = evaluations(counts)
-
-    def path(self, written: str) -> Path:
-        """A folder as the plan writes it."""
-        return Path(Template(written).substitute({name: str(path) for name, path in self.folders.items()}))
+    def __init__(self, work: Path, program: Path, amounts: Amounts):
+        self.work, self.program, self.amounts = work, program, amounts
 
     def jobs(self) -> list[Job]:
-        """Every job, behind those that it needs."""
-        jobs = self._data_jobs()
-        for name, training in TRAININGS.items():
-            result = "adapter/adapter.json" if "prefix_length" in training.options else "model/model_index.json"
-            read = [option for option in training.options.values() if isinstance(option, str) and option[0] == "$"]
-            train = self._timed(name, train_in_process, self.command(name, training), self.work / f"logs/{name}.log")
-            jobs.append(Job(name, train, (self.work / name / result).exists, self._needs(jobs, *read)))
-        for name, evaluation in self.evaluations.items():
-            file, system = self.measured(name), evaluation.system
-            read = filter(None, (system.model, system.adapter, system.unet, evaluation.data))
-            arguments = (self._opened(evaluation), self.replies(name), file, self.folders["judge"])
-            ask = self._timed(slug(name), ask_and_measure, *arguments)
-            done = partial(is_measured, file, self._opened(evaluation))
-            jobs.append(Job(slug(name), ask, done, self._needs(jobs, *read), apart=True))
+        """Every job, seed by seed, behind those that it needs."""
+        jobs = [Job(name, self.work / "parts" / name / "model/.done", needs) for name, needs in NEEDED_PARTS.items()]
+        for seed in self.amounts.seeds:
+            for name, system in SYSTEMS.items():
+                needs = [f"{other}-{seed}" for other in (system.start, *system.needs) if other]
+                own = f"{name}-{seed}"
+                jobs.append(Job(own, self.work / own / "rows.json", (*PARTS, *needs)))
         return jobs
 
-    def run(self) -> None:
-        """Do what is not done.
+    def begin(self) -> None:
+        """Note the plan, and the commit that holds it.
 
         Raises:
-            ProgramError: if a training fails; what others have done is kept.
+            ProgramError: if the folder was begun with another plan.
         """
-        run_jobs(self.jobs())
+        file, now = self.work / "plan.json", fingerprint(self.amounts)
+        if not file.exists():
+            write_json(file, {"plan": now, "commit": plan_commit()})
+        elif read_json(file)["plan"] != now:
+            raise ProgramError(f"{self.work} was begun with another plan; give another folder as work")
 
-    def command(self, name: str, training: Training) -> list[str]:
-        """The words that start a training."""
-        settings = {"config": self.configs / f"{training.config}.yaml", "out": self.work / name}
-        few: dict[str, object] = {"steps": 2, "warmup_steps": 1} if self.quick else {}
-        if self.quick and training.config != "text":
-            few["judged"] = 1
-        if self.quick and training.config in ("align", "interleaved"):
-            few["caption_only_steps"] = 1
-        options = {
-            option: self.path(value) if isinstance(value, str) and value.startswith("$") else value
-            for option, value in training.options.items()
-        }
-        words = [f"--{option}={value}" for option, value in (settings | few | options).items()]
-        return [sys.executable, str(self.programs / f"{training.program}.py"), *words]
+    @property
+    def commit(self) -> str | None:
+        """Of the plan, as it was when the run began."""
+        file = self.work / "plan.json"
+        return read_json(file)["commit"] if file.exists() else None
 
-    def replies(self, name: str) -> Path:
-        """The folder of an evaluation's replies."""
-        return self.work / "replies" / slug(name)
+    def run(self, minutes: float | None = None) -> bool:
+        """Do what is not done, as many jobs at a time as there are cores, one thread each.
 
-    def measured(self, name: str) -> Path:
-        """The file of an evaluation's rows."""
-        return self.work / "measured" / f"{slug(name)}.json"
+        Args:
+            minutes: after which whatever runs is stopped where it is and kept, as it is at SIGTERM.
 
-    def seconds(self) -> dict[str, float]:
-        """How long each job took; what was done before the program came to it has no time."""
-        notes = {file.stem: read_json(file)["seconds"] for file in sorted((self.work / "jobs").glob("*.json"))}
-        return {name: value for name, value in notes.items() if value is not None}
+        Returns:
+            Whether all is done.
 
-    def read(self) -> dict[str, dict[str, Rows]]:
-        """Rows by system and task, of what is measured."""
-        found: dict[str, dict[str, Rows]] = {}
-        for name in self.evaluations:
-            if self.measured(name).exists():
-                rows = read_json(self.measured(name))["rows"]
-                system = found.setdefault(name.rpartition(":")[0], {})
-                system |= {task: Rows.read(plain) for task, plain in rows.items()}
+        Raises:
+            ProgramError: if a job fails; has its last line. What others have done is kept.
+        """
+        self.begin()
+        most = self.amounts.jobs_a_process
+        ends = None if minutes is None else time.monotonic() + 60 * minutes
+        running: dict[tuple[str, ...], subprocess.Popen] = {}
+        try:
+            with noticed(signal.SIGTERM) as stop:
+                while True:
+                    done = {job.name for job in self.jobs() if job.result.exists()}
+                    for names in [names for names, process in running.items() if process.poll() is not None]:
+                        self._ended(names, running.pop(names), done)
+                    taken = {name for names in running for name in names}
+                    waiting = [job for job in self.jobs() if job.name not in done | taken]
+                    if not waiting and not running:
+                        return True
+                    if stop or (ends is not None and time.monotonic() >= ends):
+                        return False
+                    ready = [job.name for job in waiting if set(job.needs) <= done]
+                    for _ in range((os.cpu_count() or 1) - len(running)):
+                        names, ready = tuple(ready[:most]), ready[most:]
+                        if names:
+                            running[names] = self._start(names)
+                    time.sleep(0.2)
+        finally:
+            for process in running.values():
+                process.terminate()
+            for process in running.values():
+                process.wait()
+
+    def _start(self, names: Sequence[str]) -> subprocess.Popen:
+        words = [sys.executable, "-W", "ignore", str(self.program), f"--work={self.work}", f"--job={','.join(names)}"]
+        words += ["--quick"] if self.amounts == plan.FEW else []
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
+        log = self._log(names)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        print(f"{', '.join(names)}: started", flush=True)
+        with open(log, "a", encoding="utf-8") as file:
+            return subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT, env=environment)
+
+    def _log(self, names: Sequence[str]) -> Path:
+        """Named after the first of them."""
+        return self.work / "logs" / f"{names[0]}.log"
+
+    def _ended(self, names: Sequence[str], process: subprocess.Popen, done: Collection[str]) -> None:
+        missing = [name for name in names if name not in done]
+        if missing:
+            log = self._log(names)
+            last = log.read_text(encoding="utf-8").strip().splitlines()[-1:]
+            raise ProgramError(f"{missing[0]} ended with exit code {process.returncode}, see {log}: {last}")
+        print(f"{', '.join(names)}: done", flush=True)
+
+    def do(self, names: Sequence[str]) -> None:
+        """Do some jobs, in this process.
+
+        Raises:
+            ProgramError: for a job that there is not.
+        """
+        jobs = {job.name: job for job in self.jobs()}
+        for name in names:
+            if name not in jobs:
+                raise ProgramError(f"there is no job {name}; there are {', '.join(jobs)}")
+        quiet_libraries()
+        torch.set_num_threads(1)
+        for name in names:
+            wall, user = time.monotonic(), user_seconds()
+            try:
+                if name in PARTS:
+                    train_part(name, self.work / "parts", self.amounts)
+                    jobs[name].result.write_text("")
+                else:
+                    system, _, seed = name.rpartition("-")
+                    self._train_and_ask(system, int(seed), jobs[name].result)
+            finally:
+                self._note_time(name, time.monotonic() - wall, user_seconds() - user)
+
+    def _note_time(self, name: str, wall: float, user: float) -> None:
+        """Add to the seconds that the job took before it was stopped."""
+        file = self.work / "seconds" / f"{name}.json"
+        before = read_json(file) if file.exists() else {"wall": 0.0, "user": 0.0}
+        write_json(file, {"wall": before["wall"] + wall, "user": before["user"] + user})
+
+    def _train_and_ask(self, name: str, seed: int, result: Path) -> None:
+        system, folder, judge = SYSTEMS[name], result.parent, open_judge(self.work / "parts")
+        pipe = train_system(name, seed, self.work, self.amounts)
+        if system.kind == "painter":
+            save_result(cast(Any, pipe).unet, folder / "unet")
+            cast(Any, pipe).to("cpu", torch.float32)
+        tuned = self.work / f"{plan.TUNED}-{seed}" / "unet" if plan.TUNED in system.needs else None
+        rows: dict[str, Any] = {}
+        own = pipe.scheduler
+        for task in tasks_of(name, self.amounts):
+            options = _guidance(task, self.amounts)
+            clamped = options.pop("clamped", False)
+            scheduler = DDIMScheduler.from_config(own.config, clip_sample=True, clip_sample_range=plan.CLAMPED_TO)
+            pipe.register_modules(scheduler=scheduler if clamped else own)
+            asked = world.CAPTIONS if options else task
+            questions = world.questions(asked, "test", count_of(task, self.amounts))
+            if system.answers == "text":
+                options["image_mode"] = "never"
+            replies = ask(answering(system, pipe, tuned), questions, seed, **options)
+            rows[task] = plain(measure(questions, replies, judge))
+            for i, (_, image) in enumerate(replies[:SHOWN]):
+                if image is not None:
+                    write_picture(self.sample(name, seed, task, i), image)
+        pipe.register_modules(scheduler=own)
+        if name in KEPT:
+            pipe.fuse_adapter()
+            save_result(pipe, folder / "model")
+        write_json(result, {"rows": rows})
+
+    def sample(self, name: str, seed: int, task: str, item: int) -> Path:
+        """The file of a picture that is kept."""
+        slug = "".join(letter if letter.isalnum() or letter == "." else "-" for letter in task)
+        return self.work / f"{name}-{seed}" / "samples" / slug / f"{item}.png"
+
+    def measured(self) -> dict[str, list[dict[str, Rows]]]:
+        """Rows by task of every seed, of the systems that are measured with all seeds."""
+        found = {}
+        for name in SYSTEMS:
+            files = [self.work / f"{name}-{seed}" / "rows.json" for seed in self.amounts.seeds]
+            if all(file.exists() for file in files):
+                found[name] = [
+                    {task: from_plain(rows) for task, rows in read_json(file)["rows"].items()} for file in files
+                ]
         return found
 
-    def _data_jobs(self) -> list[Job]:
-        counts, data, captions = self.counts, self.folders["data"], self.folders["captions"]
-        sizes = {"train": counts.training_captions, "validation": counts.captions}
-        chats = (data / "mmdialog", self.work / "divter-data" / "chat", "[DST]", counts.divter_talks)
-        planned: list[tuple[str, Callable[..., None], tuple[Any, ...], tuple[str, ...]]] = [
-            ("captions", export_captions, (captions / "cc3m", sizes), ()),
-            ("divter-data", write_divter_chats, chats, ("$data",)),
-        ]
-        base = self.folders["base"]
-        planned += [(f"base-{n}", write_base, (base, n, self.work / f"base-{n}"), ()) for n in VOKENS]
-        if data.is_relative_to(self.work):
-            planned.insert(0, ("data", export_small, (data,), ()))
-        jobs: list[Job] = []
-        for name, function, arguments, read in planned:
-            work = self._timed(name, function, *arguments)
-            jobs.append(Job(name, work, work.note.exists, self._needs(jobs, *read), apart=True))
-        return jobs
+    def curves(self) -> dict[str, Curve]:
+        """Of every training that has begun."""
+        places = {name: self.work / "parts" / name for name in PARTS}
+        places |= {job.name: job.result.parent for job in self.jobs() if job.name not in PARTS}
+        return {name: Curve(place / "curve.json") for name, place in places.items() if (place / "curve.json").exists()}
 
-    def _timed(self, name: str, function: Callable[..., None], *arguments: Any) -> Timed:
-        return Timed(function, arguments, self.work / "jobs" / f"{name}.json")
-
-    def _needs(self, jobs: Sequence[Job], *written: str) -> tuple[str, ...]:
-        """Which jobs write what is read."""
-        paths = [path.relative_to(self.work) for path in map(self.path, written) if path.is_relative_to(self.work)]
-        return tuple(sorted({path.parts[0] for path in paths} & {job.name for job in jobs}))
-
-    def _opened(self, evaluation: Evaluation) -> Evaluation:
-        """With folders in the place of their names."""
-        system = evaluation.system
-        if system.model == "$shipped" and "adapter" in self.folders:
-            system = replace(system, adapter="$adapter")
-        written = astuple(system)
-        parts: list[Any] = [str(self.path(part)) if isinstance(part, str) and "$" in part else part for part in written]
-        return Evaluation(SystemConfig(*parts), str(self.path(evaluation.data)), dict(evaluation.tasks))
+    def seconds(self) -> dict[str, dict[str, float]]:
+        """What each job took, wall and user time."""
+        return {file.stem: read_json(file) for file in sorted((self.work / "seconds").glob("*.json"))}
 
 
-def slug(name: str) -> str:
-    """A name as a file can have it."""
-    return "".join(letter if letter.isalnum() or letter == "." else "-" for letter in name.lower()).strip("-")
+def _guidance(task: str, amounts: Amounts) -> dict[str, Any]:
+    """The call's options of a guidance task."""
+    for clamped in (False, True):
+        for scale in amounts.scales:
+            if task == guided(scale, clamped):
+                return {"guidance_scale": float(scale), "clamped": clamped}
+    return {}
 
 
-def open_items(data: Path | str, task: str, count: int) -> list[Item]:
-    """The items of a task among the first captions, stories or talks that are held back from training."""
-    if task == CAPTIONS:
-        return alignment_items(data, "validation", count)
-    if task == TURN:
-        return dialogue_items(data, "validation", count)
-    return story_items(data, "validation", count, tasks=[task])
+def fingerprint(amounts: Amounts) -> str:
+    """What tells one plan from another."""
+    shared = (plan.LORA, plan.TEXT_WEIGHT, plan.GUIDANCE_SCALE, plan.CLAMPED_TO)
+    told = repr((amounts, PARTS, plan.KINDS, SYSTEMS, plan.CLAIMS, shared))
+    return hashlib.blake2b(told.encode(), digest_size=16).hexdigest()
 
 
-def open_system(config: SystemConfig) -> System:
-    """What the configuration names, ready to be asked."""
-    pipe = open_model(config.model, config.adapter)
-    unet = None
-    if config.unet:
-        unet = load_whole(UNet2DConditionModel, config.unet, torch_dtype=torch.float32).to(pick_device())
-    makers: dict[str, Callable[[], System]] = {
-        "minigpt5": lambda: pipe,
-        "diffusion": lambda: ZeroShotDiffusion(pipe, unet),
-        "two-stage": lambda: TwoStage(pipe, ZeroShotDiffusion(pipe, unet)),
-        "divter": lambda: Divter(pipe, ZeroShotDiffusion(pipe, unet)),
-        "gill": lambda: GILL.around(pipe),
-    }
-    return makers[config.kind]()
+def plan_commit() -> str | None:
+    """The last commit that changed the plan; `None` where there is no repository or the plan is not committed."""
+    file = Path(plan.__file__)
 
+    def git(*words: str) -> Sequence[str]:
+        told = subprocess.run(["git", *words, "--", file.name], cwd=file.parent, capture_output=True, text=True)
+        return told.stdout.split() if told.returncode == 0 else ["unknown"]
 
-def ask_and_measure(evaluation: Evaluation, replies: Path, measured: Path, judge: Path) -> None:
-    """Have a system reply to what it has not replied to, and keep the rows of its figures."""
-    quiet_libraries()
-    system, folder = evaluation.system, ReplyFolder(replies)
-    record = system_record(system)
-    folder.claim(record)
-    truth, rows = read_truth(evaluation.data, "validation"), {}
-    asked = open_system(system)
-    options: dict[str, Any] = {} if system.guidance_scale is None else {"guidance_scale": system.guidance_scale}
-    for task, count in evaluation.tasks.items():
-        items = open_items(evaluation.data, task, count)
-        generate(lambda: asked, items, folder, max_bad_share=0, **options)
-        rows[task] = measure(items, folder, truth, load_judge(judge)).plain()
-    write_json(measured, {"tasks": dict(evaluation.tasks), "system": record, "rows": rows})
-
-
-def train_in_process(command: Sequence[str], log: Path) -> None:
-    """Run a training program, its output in a log.
-
-    Raises:
-        ProgramError: if it fails; has its last line.
-    """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "a", encoding="utf-8") as file:
-        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False)
-    if done.returncode:
-        last = log.read_text(encoding="utf-8").strip().splitlines()[-1:]
-        raise ProgramError(f"{os.path.basename(command[1])} ended with exit code {done.returncode}, see {log}: {last}")
-
-
-def export_small(data: Path) -> None:
-    """A little of every data set, for a run that only shows that the program runs."""
-    for split in ("train", "validation"):
-        for name, export in (("vist", export_vist), ("mmdialog", export_mmdialog), ("cc3m", export_cc3m)):
-            export(data / name, split, 6)
-
-
-def export_captions(root: Path, sizes: Mapping[str, int]) -> None:
-    """Captions of one character: two take the miniature far longer to learn than these budgets have."""
-    for split, count in sizes.items():
-        export_cc3m(root, split, count, companion_share=0.0)
-
-
-def write_base(base: Path, n_vokens: int, out: Path) -> None:
-    """The base with so many untrained vokens."""
-    quiet_libraries()
-    pipe = MiniGPT5Pipeline.from_pretrained(base)
-    pipe.register_modules(processor=replace_vokens(pipe.comprehension, pipe.processor, n_vokens))
-    save_result(pipe, out)
-
-
-def system_record(system: SystemConfig) -> dict[str, Any]:
-    """What tells one system from another: its parts with their revisions."""
-    parts = {name: path for name in ("model", "adapter", "unet") if (path := getattr(system, name))}
-    told = {"kind": system.kind, "guidance_scale": system.guidance_scale}
-    return told | {name: [str(path), revision(path)] for name, path in parts.items()}
-
-
-def is_measured(file: Path, evaluation: Evaluation) -> bool:
-    """Whether a file has the rows of these tasks, of the system as it is now."""
-    if not file.exists():
-        return False
-    written = read_json(file)
-    if written["tasks"] != dict(evaluation.tasks):
-        return False
-    try:
-        return written.get("system") == system_record(evaluation.system)
-    except FileNotFoundError:
-        # A model that was taken away cannot be measured again, nor has it changed.
-        return True
+    if git("status", "--porcelain"):
+        return None
+    return next(iter(git("log", "-1", "--format=%H")), None)

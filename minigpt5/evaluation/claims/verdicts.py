@@ -1,31 +1,57 @@
-"""Whether a claim holds: a paired interval decides each statement it makes, all statements together the claim."""
+"""Whether a claim holds: an interval decides each of its statements, all statements together the claim."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from minigpt5.metrics.intervals import Interval
+import numpy as np
+
+from minigpt5.evaluation.claims.plan import CLAIMS, ENOUGH, FLOOR, RESOLVES, SYSTEMS, Claim, Statement
+from minigpt5.evaluation.claims.report import cell
+from minigpt5.evaluation.claims.rows import FIGURES, Rows
+from minigpt5.metrics.intervals import Interval, hierarchical_interval
 
 PASS, FAIL, UNDECIDED = "PASS", "FAIL", "UNDECIDED"
+Measured = Mapping[str, Sequence[Mapping[str, Rows]]]
+"""By system, of each seed: rows by task."""
+
+
+def verdict_of(kind: str, interval: Interval, margin: float = 0.0) -> str:
+    """What an interval says of a statement.
+
+    "more": PASS above 0, FAIL below. "no less" (non-inferiority): PASS above minus the margin, FAIL below it. "as"
+    (equivalence): PASS within the margin on both sides, FAIL outside. Otherwise UNDECIDED.
+    """
+    low, high = interval.low, interval.high
+    if kind == "as":
+        return PASS if -margin < low and high < margin else FAIL if low > margin or high < -margin else UNDECIDED
+    bound = 0.0 if kind == "more" else -margin
+    return PASS if low > bound else FAIL if high < bound else UNDECIDED
 
 
 @dataclass(frozen=True)
-class Statement:
-    """One comparison: what is said, the interval of the difference, and what that says of it."""
+class Decided:
+    """A statement, the interval of its sum, and what that says; without an interval it was not measured."""
 
-    text: str
-    difference: Interval
-    verdict: str
+    statement: Statement
+    interval: Interval | None
+
+    @property
+    def verdict(self) -> str:
+        """UNDECIDED where nothing was measured."""
+        if self.interval is None:
+            return UNDECIDED
+        return verdict_of(self.statement.kind, self.interval, self.statement.margin)
 
 
 @dataclass(frozen=True)
-class Claim:
-    """A claim of the paper and the statements it stands or falls with."""
+class DecidedClaim:
+    """A claim and what became of its statements."""
 
-    number: int
-    title: str
-    statements: tuple[Statement, ...]
+    name: str
+    claim: Claim
+    statements: tuple[Decided, ...]
 
     @property
     def verdict(self) -> str:
@@ -33,26 +59,87 @@ class Claim:
         verdicts = {statement.verdict for statement in self.statements}
         return FAIL if FAIL in verdicts else PASS if verdicts == {PASS} else UNDECIDED
 
-
-def more(text: str, difference: Interval) -> Statement:
-    """Says that a difference is above 0."""
-    return Statement(text, difference, PASS if difference.low > 0 else FAIL if difference.high < 0 else UNDECIDED)
-
-
-def no_less(text: str, difference: Interval, margin: float) -> Statement:
-    """Says that a difference is not below `-margin`: non-inferiority."""
-    verdict = PASS if difference.low > -margin else FAIL if difference.high < -margin else UNDECIDED
-    return Statement(f"{text} (margin {margin:g})", difference, verdict)
-
-
-def flat(text: str, difference: Interval, margin: float) -> Statement:
-    """Says that a difference is within `margin` of 0: equivalence."""
-    inside = -margin < difference.low and difference.high < margin
-    outside = difference.low > margin or difference.high < -margin
-    return Statement(f"{text} (margin {margin:g})", difference, PASS if inside else FAIL if outside else UNDECIDED)
+    @property
+    def why(self) -> str:
+        """The verdict in a plain sentence."""
+        measured = [one for one in self.statements if one.interval is not None]
+        if not measured:
+            return "Not measured yet."
+        passed = [one for one in measured if one.verdict == PASS]
+        if self.verdict == PASS:
+            return f"All {len(passed)} statements hold; the closest is “{_nearest(passed)}”."
+        decisive = [one for one in measured if one.verdict == self.verdict]
+        word = "is contradicted" if self.verdict == FAIL else "cannot be told from chance"
+        if not decisive:
+            return f"{len(passed)} of {len(self.statements)} statements hold; the others are not measured yet."
+        return f"{len(passed)} of {len(self.statements)} statements hold, but “{_nearest(decisive)}” {word}."
 
 
-def counts(claims: Sequence[Claim]) -> str:
-    """How many claims have which verdict, in words."""
-    found = [claim.verdict for claim in claims]
-    return ", ".join(f"{found.count(verdict)} {verdict}" for verdict in (PASS, FAIL, UNDECIDED))
+def _nearest(statements: Sequence[Decided]) -> str:
+    """The one whose estimate is the lowest, in words."""
+    one = min(statements, key=lambda one: one.interval.estimate if one.interval else 0)
+    return f"{one.statement.told}: {cell(one.interval)}"
+
+
+def interval_of(
+    figure: str, terms: Sequence[tuple[float, str, str]], measured: Measured, draws: int | None = None
+) -> Interval | None:
+    """The interval over seeds and items of a signed sum of a figure; `None` where one of its terms has no value.
+
+    Terms of one system are the same trainings.
+    """
+    taken, tables = FIGURES[figure], []
+    for _, system, task in terms:
+        runs = [run.get(task, {}).get(taken.part) for run in measured.get(system, ())]
+        if len(runs) < 2 or any(run is None for run in runs):
+            return None
+        tables.append(np.stack([run for run in runs if run is not None]))
+    if not all(np.isfinite(taken.of_runs(table)) for table in tables):
+        return None
+
+    def total(given: Sequence[np.ndarray]) -> float:
+        return sum(weight * taken.of_runs(rows) for (weight, _, _), rows in zip(terms, given, strict=True))
+
+    return hierarchical_interval(tables, total, [system for _, system, _ in terms], draws=draws)
+
+
+def decide(measured: Measured, draws: int | None = None) -> list[DecidedClaim]:
+    """All claims, with what is measured; figures of which less is better are turned, so that above 0 is better."""
+    return [
+        DecidedClaim(name, claim, tuple(Decided(one, _turned(one, measured, draws)) for one in claim.statements))
+        for name, claim in CLAIMS.items()
+    ]
+
+
+def _turned(statement: Statement, measured: Measured, draws: int | None) -> Interval | None:
+    sign = FIGURES[statement.figure].sign
+    terms = [(sign * weight, system, task) for weight, system, task in statement.terms]
+    return interval_of(statement.figure, terms, measured, draws)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Whether a system that should be right is, and by shuffled truths is not."""
+
+    told: str
+    right: Interval | None
+    shuffled: Interval | None
+
+    @property
+    def open(self) -> bool:
+        """The bench resolves: from `ENOUGH` down to `FLOOR`."""
+        if self.right is None or self.shuffled is None:
+            return False
+        return self.right.estimate >= ENOUGH and self.shuffled.estimate <= FLOOR
+
+
+def gates(measured: Measured, draws: int | None = None) -> list[Gate]:
+    """What has to hold before any claim is read."""
+    return [
+        Gate(
+            f"{SYSTEMS[system].told}, {task}",
+            interval_of("frame", [(1, system, task)], measured, draws),
+            interval_of("shuffled", [(1, system, task)], measured, draws),
+        )
+        for system, task in RESOLVES
+    ]
