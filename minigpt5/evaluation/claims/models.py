@@ -84,7 +84,6 @@ def build_comprehension(
     vocab_size: int, image_token_id: int, tokenizer: PreTrainedTokenizerFast
 ) -> Blip2ForConditionalGeneration:
     """ViT, Q-Former with 4 queries, linear projection and a Llama of 3 layers."""
-    marks = {name: cast(int, getattr(tokenizer, name)) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
     small = {"hidden_size": 64, "intermediate_size": 256, "num_attention_heads": 4}
     model = Blip2ForConditionalGeneration(
         Blip2Config(
@@ -107,7 +106,9 @@ def build_comprehension(
                 num_attention_heads=4,
                 num_key_value_heads=4,
                 max_position_embeddings=CONTEXT_LENGTH,
-                **marks,
+                pad_token_id=cast(int, tokenizer.pad_token_id),
+                bos_token_id=cast(int, tokenizer.bos_token_id),
+                eos_token_id=cast(int, tokenizer.eos_token_id),
             ).to_dict(),
             num_query_tokens=NUM_QUERY_TOKENS,
             image_token_index=image_token_id,

@@ -326,7 +326,7 @@ def _train_reader(folder: Path, amounts: Amounts) -> None:
     told = world.stories("train", amounts.pool_stories, world.TRAINED_SHARE)
     processor = _processor(pool, told, talks)
     model = models.build_comprehension(len(processor.tokenizer), processor.image_token_id, processor.tokenizer)
-    stack = nn.Module()
+    stack: Any = nn.Module()
     stack.model, stack.namer = model, NamingHead(models.NUM_QUERY_TOKENS * 64)
     scenes = _scenes(0, amounts.validation, "validation")
 
@@ -365,8 +365,8 @@ def _train_reader(folder: Path, amounts: Amounts) -> None:
 def _processor(pool: Sequence[Any], told: Sequence[Any], talks: Sequence[Any]) -> MiniGPT5Processor:
     """With a tokenizer made of what will be said and asked, descriptions in words among it."""
     rng = random.Random(0)
-    lessons = [world.caption_lesson(*row, rng) for row in pool[:2000]]
-    lessons += [world.draw_lesson(*row, rng) for row in pool[:2000]]
+    lessons = [world.caption_lesson(text, scene, rng) for text, scene in pool[:2000]]
+    lessons += [world.draw_lesson(text, scene, rng) for text, scene in pool[:2000]]
     for paints in ("vokens", "words"):
         lessons += [world.story_lesson(story, rng, paints) for story in told[:2000]]
         lessons += [world.talk_lesson(talk, rng, paints) for talk in talks[:2000]]
