@@ -137,7 +137,7 @@ PROGRAMS = {
     "evaluation/evaluate_pairs": ("--pairs", "{one: owner/nowhere}", "--out", "out"),
     "evaluation/draw_samples": ("--out", "nowhere"),
     "evaluation/human_study": PAGE,
-    "evaluation/reproduce_claims": ("--work", "work"),
+    "evaluation/reproduce_claims": ("--work", "work", "--job", "nowhere"),
     "pipelines/tell_stories": ("--openings", "nowhere.jsonl", "--out", "out"),
     "pipelines/generate_dataset": ("--rows", "nowhere.jsonl", "--out", "out"),
     "pipelines/chat": ("--model", "owner/nowhere"),
