@@ -126,8 +126,8 @@ def _scene(rng: random.Random, companion: bool | None = None) -> Scene:
     return sample_scene(rng, companion, companion_share=COMPANION_SHARE)
 
 
-# What is asked about pictures. Replies tell what they rest on: of two animals where the one stands, and what is seen in
-# the place of what was asked about. A small model learns sooner to look up what it has to say.
+# What is asked about pictures. Replies first tell what they rest on: where one of two animals stands, what is there in
+# place of what was asked about, what each picture shows. A small model cannot conclude without having said it.
 
 
 def _animal(rng: random.Random, wording: str) -> Item:
@@ -203,7 +203,7 @@ def _yes_or_no(rng: random.Random, wording: str) -> Item:
         text = _worded(QUESTIONS["is it so"], rng, wording, animal=animal, so=rng.choice(phrases[told]))
         where = _where(scene, side) if about == "colour" else ""
         seen = f"the {who.kind}{where} is {truth if about == 'colour' else phrases[truth][0]}"
-    return Item("yes or no", (scene, text), (f"{'Yes' if yes else 'No'}, {seen}.",))
+    return Item("yes or no", (scene, text), (f"{seen[0].upper()}{seen[1:]}, so {'yes' if yes else 'no'}.",))
 
 
 def _absent(scene: Scene, rng: random.Random, wording: str) -> str:
@@ -235,7 +235,7 @@ def _count(rng: random.Random, wording: str) -> Item:
         colour = rng.choice([colour for colour in COLOURS if (colour in colours) == (number == 1)])
         foxes, fits = f"{colour} animals", lambda who: who.colour == colour
     text = _worded(QUESTIONS["count"], rng, wording, foxes=foxes)
-    return Item("count", (scene, text), (f"{NUMBERS[number].capitalize()}, {_names(scene, fits)}.",))
+    return Item("count", (scene, text), (f"{_names(scene, fits).capitalize()}: {NUMBERS[number]}.",))
 
 
 def _plural(kind: str) -> str:
@@ -247,12 +247,21 @@ def _which(rng: random.Random, wording: str) -> Item:
     scene = _scene(rng)
     who = rng.choice(scene.characters)
     fits: Callable[[Scene], bool]
-    what, fits = rng.choice(
+    seen: Callable[[Scene], str]
+    what, fits, seen = rng.choice(
         (
-            (article(who.kind), lambda other: who.kind in [one.kind for one in other.characters]),
-            (article(f"{who.colour} {who.kind}"), lambda other: who in other.characters),
-            (f"an animal {rng.choice(PLACE_PHRASES[scene.place])}", lambda other: other.place == scene.place),
-            (f"an animal {rng.choice(TIME_PHRASES[scene.time])}", lambda other: other.time == scene.time),
+            (article(who.kind), lambda other: who.kind in [one.kind for one in other.characters], _names),
+            (article(f"{who.colour} {who.kind}"), lambda other: who in other.characters, _names),
+            (
+                f"an animal {rng.choice(PLACE_PHRASES[scene.place])}",
+                lambda other: other.place == scene.place,
+                lambda other: f"the {other.place}",
+            ),
+            (
+                f"an animal {rng.choice(TIME_PHRASES[scene.time])}",
+                lambda other: other.time == scene.time,
+                lambda other: other.time,
+            ),
         )
     )
     others = []
@@ -263,8 +272,8 @@ def _which(rng: random.Random, wording: str) -> Item:
     at = rng.randrange(len(scenes) + 1)
     scenes.insert(at, scene)
     text = _worded(QUESTIONS["which"], rng, wording, a_fox=what)
-    seen = f"{_names(scene)} {PLACE_PHRASES[scene.place][0]}"
-    return Item("which", (*scenes, text), (f"The {ORDINALS[at]} picture, with {seen}.",))
+    told = ", then ".join(seen(each) for each in scenes)
+    return Item("which", (*scenes, text), (f"First {told}: the {ORDINALS[at]} picture.",))
 
 
 def _compare(rng: random.Random, wording: str) -> Item:
@@ -513,6 +522,11 @@ def _same(meanings: Mapping[str, Any]) -> Mark:
     return lambda reply, truth: set(_told(reply, meanings)) == set(_told(truth, meanings))
 
 
+def _same_conclusion(meanings: Mapping[str, Any]) -> Mark:
+    """Whether the last that a reply names of some words' meanings is the last that the true answer does."""
+    return lambda reply, truth: _told(reply, meanings)[-1:] == _told(truth, meanings)[-1:]
+
+
 def _same_difference(reply: str, truth: str) -> bool:
     """What differs, and how first and how then."""
     meanings = (
@@ -549,7 +563,7 @@ MARKS: dict[str, Mark] = {
     "side": _same(SIDE_WORDS),
     "yes or no": _same({word: word for word in ("yes", "no")}),
     "count": _same({"no": 0, "zero": 0, "nobody": 0, "single": 1} | {word: i for i, word in enumerate(NUMBERS)}),
-    "which": _same({word: word for word in ORDINALS}),
+    "which": _same_conclusion({word: word for word in ORDINALS}),
     "compare": _same_difference,
     "describe": _same_description,
     "ground": _same_box,

@@ -161,8 +161,7 @@ def true_of(text, scene):
 
 def check_evidence(item):
     """What a reply says that it rests on is in the picture that it is about."""
-    *pictures, _ = item.question
-    scene = pictures[{"first": 0, "second": 1, "third": 2}.get(split_words(item.text)[1], 0)]
+    scene = item.question[0]
     seen = read(item.text)
     for mention in seen.mentions:
         assert any(mention.kind == who.kind and mention.colour in (None, who.colour) for who in scene.characters), item
@@ -175,10 +174,10 @@ def check_evidence(item):
 def test_yes_and_no_are_true_and_come_equally_often(wording):
     asked = [ASKED["yes or no"](random.Random(seed), wording) for seed in range(2000)]
     for item in asked:
-        said = item.text.split(",")[0]
-        assert said in ("Yes", "No") and (said == "Yes") == true_of(item.question[1], item.question[0]), item
+        said = item.text.split(", so ")[1]
+        assert said in ("yes.", "no.") and (said == "yes.") == true_of(item.question[1], item.question[0]), item
         check_evidence(item)
-    assert 0.46 < sum(item.text.startswith("Yes") for item in asked) / len(asked) < 0.54
+    assert 0.46 < sum(item.text.endswith("yes.") for item in asked) / len(asked) < 0.54
 
 
 @pytest.mark.parametrize("wording", ["train", "fresh"])
@@ -194,13 +193,13 @@ def test_counts_are_those_of_the_scene(wording):
         ]
         if "animals" in words and not any(colour in words for _, colour in HELD_OUT):
             there = list(scene.characters)
-        number, seen = item.text.split(", ")
-        assert number == ("None", "One", "Two")[len(there)], item
-        assert seen.startswith("only") == (not there) and len(read(seen).mentions) == (
+        seen, number = item.text.split(": ")
+        assert number == ("none.", "one.", "two.")[len(there)], item
+        assert seen.startswith("Only") == (not there) and len(read(seen).mentions) == (
             len(there) or len(scene.characters)
         )
         check_evidence(item)
-    assert min(Counter(item.text.split(",")[0] for item in asked).values()) > len(asked) / 4
+    assert min(Counter(item.text.split(": ")[1] for item in asked).values()) > len(asked) / 4
 
 
 def test_one_picture_alone_shows_what_is_asked_for():
@@ -217,8 +216,14 @@ def test_one_picture_alone_shows_what_is_asked_for():
             for scene in scenes
         ]
         assert sum(fits) == 1 and len(scenes) in (2, 3)
-        assert item.text.startswith(f"The {('first', 'second', 'third')[fits.index(True)]} picture, with ")
-        check_evidence(item)
+        told, picture = item.text.removeprefix("First ").split(": ")
+        assert picture == f"the {('first', 'second', 'third')[fits.index(True)]} picture."
+        for seen, scene in zip(map(read, told.split(", then ")), scenes, strict=True):
+            assert seen.place in (None, scene.place) and seen.time in (None, scene.time), item
+            assert {(m.kind, m.colour) for m in seen.mentions} in (
+                set(),
+                {(w.kind, w.colour) for w in scene.characters},
+            )
 
 
 def test_compared_pictures_differ_in_what_the_answer_says():
@@ -346,6 +351,8 @@ def test_true_answers_are_marked_right_and_those_of_other_questions_hardly_ever(
         ("time", "In the moonlight.", "It is night.", True),
         ("yes or no", "Yes, it is.", "Yes.", True),
         ("yes or no", "Yes and no.", "Yes.", False),
+        ("which", "The second picture.", "First a fox, then a cat: the second picture.", True),
+        ("which", "First a cat, then a fox: the first picture.", "First a fox, then a cat: the second picture.", False),
         ("count", "There are two.", "Two.", True),
         ("count", "There is no fox.", "None.", True),
         ("compare", "The colour: first red, then blue.", "The colour: first red, then blue.", True),
