@@ -65,8 +65,8 @@ def test_story(tiny_folder, tmp_path, capsys):
 
 
 def test_a_story_that_ends_by_itself_says_so(tiny_folder, monkeypatch, capsys):
-    def told(*arguments):
-        assert arguments[-2:] == (0, "auto")
+    def told(pipe, opening, **options):
+        assert (options["seed"], options["image_mode"]) == (0, "auto")
         return iter([StoryStep(1, OPENING, Image.new("RGB", (8, 8))), StoryStep(2, "The end.", None)])
 
     monkeypatch.setattr(cli, "tell_story", told)
@@ -245,7 +245,7 @@ def test_warning_about_unknown_prompts(miniature, capsys):
 
 
 def test_interruption_leaves_nothing_behind(tiny_folder, tmp_path, monkeypatch, capsys):
-    def interrupted(*_):
+    def interrupted(*_, **options):
         yield
         raise KeyboardInterrupt
 

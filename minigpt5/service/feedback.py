@@ -148,7 +148,6 @@ class FeedbackStore:
                 told = []
             if told != [APPLICATION_ID, VERSION]:
                 raise ValueError(f"{self.path} is no file of feedback; name a new one")
-            connection.execute("PRAGMA journal_mode = WAL")
             yield connection
 
 

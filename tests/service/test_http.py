@@ -191,7 +191,7 @@ def test_a_streamed_response_has_partial_pictures_and_ends_with_the_whole(client
     assert kinds[:2] == ["response.created", "response.in_progress"] and kinds[-1] == "response.incomplete"
     partial = [event for event in events if event.type == "response.image_generation_call.partial_image"]
     assert [event.partial_image_index for event in partial] == [0, 1]
-    assert [opened(event.partial_image_b64).size for event in partial] == [(128, 128)] * 2
+    assert [opened(event.partial_image_b64).size for event in partial] == [(64, 64)] * 2
     whole, last = client.responses.create(**asked), events[-1].response
     assert last.output_text == whole.output_text == "".join(e.delta for e in events if e.type.endswith("text.delta"))
     assert last.output[-1].result == whole.output[-1].result
