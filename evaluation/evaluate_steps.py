@@ -88,7 +88,7 @@ def main(config: StepsConfig):
         generated = distance.clone()
         generated.update(pictures, False)
         right = judge_accuracy(judge.read(pictures), scenes)["all"]
-        low, high = wilson_interval(round(right * len(scenes)), len(scenes))[-2:]
+        _, low, high = wilson_interval(round(right * len(scenes)), len(scenes))
         row = {
             "way": name,
             "unet_rows": unet_rows,

@@ -19,7 +19,7 @@ from torch.nn.functional import interpolate
 
 from minigpt5.metrics.items import ItemMetric, WhereAsked, paired
 from minigpt5.metrics.pictures import picture_batches
-from minigpt5.storyworld.draw import draw
+from minigpt5.storyworld.draw import character_rows, draw
 from minigpt5.storyworld.examine import hero_kept, sample_scenes, text_agrees
 from minigpt5.storyworld.judge import ATTRIBUTES, Judge, load_judge
 from minigpt5.storyworld.language import Mention, Reading, read
@@ -205,12 +205,11 @@ class JudgeFeatures(nn.Module):
 def edge_energy(pictures: Sequence[Picture]) -> float:
     """How sharp pictures are where characters stand: the mean squared difference of neighbouring pixels.
 
-    Pixels in [0, 1]; the band from 3/8 to 7/8 of the height. Blur lowers it, noise raises it.
+    Pixels in [0, 1]. Blur lowers it, noise raises it.
     """
     energies = []
     for batch in picture_batches(pictures):
-        height = batch.shape[2]
-        band = batch[:, :, height * 3 // 8 : height * 7 // 8] / 255
+        band = batch[:, :, character_rows(batch.shape[2])] / 255
         across, down = band.diff(dim=3), band.diff(dim=2)
         energies += (across.square().mean(dim=(1, 2, 3)) + down.square().mean(dim=(1, 2, 3))).tolist()
     return sum(energies) / len(energies)

@@ -652,6 +652,11 @@ def _placed(scene: Scene) -> list[tuple[Character, str]]:
     return list(zip(scene.characters, (scene.side, OPPOSITE.get(scene.side, "")), strict=False))
 
 
+def character_rows(size: int) -> slice:
+    """The rows of a picture of so many pixels in which characters stand."""
+    return slice(size * 3 // 8, size * 7 // 8)
+
+
 def _corner(scene: Scene, side: str, canvas: int) -> tuple[int, int]:
     """Where the sprite of whoever stands on a side begins, in pixels of the canvas."""
     rng = _stream(scene, "spots")

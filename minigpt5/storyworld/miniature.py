@@ -10,8 +10,10 @@ import json
 from collections.abc import Iterable
 from typing import Any, cast
 
+import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from torch.nn.functional import l1_loss, mse_loss
 from transformers import (
     Blip2Config,
     Blip2ForConditionalGeneration,
@@ -22,10 +24,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from minigpt5.storyworld.draw import character_rows
 from minigpt5.vokens.mapper import VokenMapper
 
 IMAGE_SIZE = 64
 PICTURE_SIZE = 128
+VAE_CHANNELS = (16, 32, 64)
 LATENT_SIZE = 16
 TEXT_LENGTH = 32
 TEXT_DIM = 128
@@ -75,9 +79,8 @@ def build_tokenizer(
     )
 
 
-def build_vae(size: int = IMAGE_SIZE) -> AutoencoderKL:
-    """size×size×3 to 16×16×4 and back: 64, or one level more for each doubling."""
-    channels = (16,) * (size // IMAGE_SIZE).bit_length() + (32, 64)
+def build_vae(size: int = IMAGE_SIZE, channels: tuple[int, ...] = VAE_CHANNELS) -> AutoencoderKL:
+    """size×size×3 to latents of 4 channels and back, the sides halved between each two levels of `channels`."""
     return AutoencoderKL(
         block_out_channels=cast(Any, channels),
         down_block_types=cast(Any, ("DownEncoderBlock2D",) * len(channels)),
@@ -91,17 +94,35 @@ def build_vae(size: int = IMAGE_SIZE) -> AutoencoderKL:
     )
 
 
-def build_text_encoder(tokenizer: PreTrainedTokenizerFast) -> CLIPTextModel:
-    """Captions to (32, 128) text features."""
+def reconstruction_loss(
+    decoded: torch.Tensor, pixels: torch.Tensor, l1_weight: float, character_weight: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a VAE's pictures `(pictures, 3, size, size)` are off by, pixels where characters stand counting more.
+
+    They are what a viewer looks at.
+
+    Returns:
+        Squared and weighted absolute error together, and the squared one alone.
+    """
+    weight = torch.ones(1, 1, pixels.shape[2], 1, device=pixels.device)
+    weight[:, :, character_rows(pixels.shape[2])] = character_weight
+    weight = weight / weight.mean()
+    squared = (mse_loss(decoded, pixels, reduction="none") * weight).mean()
+    absolute = (l1_loss(decoded, pixels, reduction="none") * weight).mean()
+    return squared + l1_weight * absolute, squared
+
+
+def build_text_encoder(tokenizer: PreTrainedTokenizerFast, width: int = TEXT_DIM, layers: int = 3) -> CLIPTextModel:
+    """Captions to (32, width) text features."""
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
-            hidden_size=TEXT_DIM,
-            intermediate_size=4 * TEXT_DIM,
-            num_hidden_layers=3,
+            hidden_size=width,
+            intermediate_size=4 * width,
+            num_hidden_layers=layers,
             num_attention_heads=4,
             max_position_embeddings=TEXT_LENGTH,
-            projection_dim=TEXT_DIM,
+            projection_dim=width,
             pad_token_id=cast(int, tokenizer.pad_token_id),
             bos_token_id=cast(int, tokenizer.bos_token_id),
             eos_token_id=cast(int, tokenizer.eos_token_id),
@@ -139,11 +160,9 @@ def build_scheduler() -> DDIMScheduler:
     )
 
 
-def build_image_processor() -> BlipImageProcessorPil:
-    """Any picture to 64×64, values in [-1, 1]."""
-    return BlipImageProcessorPil(
-        size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}, image_mean=[0.5] * 3, image_std=[0.5] * 3
-    )
+def build_image_processor(size: int = IMAGE_SIZE) -> BlipImageProcessorPil:
+    """Any picture to size×size, values in [-1, 1]."""
+    return BlipImageProcessorPil(size={"height": size, "width": size}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
 
 
 def build_comprehension(

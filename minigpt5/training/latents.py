@@ -36,9 +36,14 @@ def _moments(vae: AutoencoderKL, pixels: torch.Tensor) -> DiagonalGaussianDistri
 
 
 def psnr(decoded: torch.Tensor, pixels: torch.Tensor) -> float:
-    """Mean over pictures of the peak signal-to-noise ratio in dB, for pixels in [-1, 1] taken to 8-bit range."""
+    """Mean over pictures of `psnr_of_each`."""
+    return psnr_of_each(decoded, pixels).mean().item()
+
+
+def psnr_of_each(decoded: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+    """Each picture's peak signal-to-noise ratio in dB `(pictures,)`, for pixels in [-1, 1] taken to 8-bit range."""
     error = ((decoded.clamp(-1, 1) - pixels) / 2).square().mean(dim=(1, 2, 3))
-    return (-10 * torch.log10(error)).mean().item()
+    return -10 * torch.log10(error)
 
 
 @torch.no_grad()

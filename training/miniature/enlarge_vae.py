@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
-from torch.nn.functional import interpolate, l1_loss, mse_loss
+from torch.nn.functional import interpolate, mse_loss
 
 from minigpt5 import MiniGPT5Pipeline
 from minigpt5.storyworld.draw import draw
-from minigpt5.storyworld.miniature import PICTURE_SIZE, build_vae
+from minigpt5.storyworld.miniature import PICTURE_SIZE, VAE_CHANNELS, build_vae, reconstruction_loss
+from minigpt5.storyworld.questions import COMPANION_SHARE
 from minigpt5.storyworld.scene import sample_scene
 from minigpt5.training.fit import FitConfig, best_of, fit
 from minigpt5.training.latents import psnr
@@ -24,8 +25,6 @@ from minigpt5.utils.images import to_tensor
 from minigpt5.utils.processes import is_main_process, pick_device, shard
 from minigpt5.utils.programs import opening, run_program
 from minigpt5.utils.settings import setting
-
-COMPANION_SHARE = 0.4
 
 
 @dataclass(kw_only=True)
@@ -43,7 +42,7 @@ class LargeVaeConfig(FitConfig):
 
 def enlarge(small: AutoencoderKL) -> AutoencoderKL:
     """A VAE with one level more at the pictures' end, every other level as in `small`."""
-    large = build_vae(PICTURE_SIZE)
+    large = build_vae(PICTURE_SIZE, (VAE_CHANNELS[0], *VAE_CHANNELS))
     weights, known = large.state_dict(), small.state_dict()
     for name in weights:
         source = name
@@ -80,11 +79,6 @@ def main(config: LargeVaeConfig):
     enlarged = interpolate(small.decode(kept).sample, scale_factor=2, mode="bicubic")
     print(f"the smaller VAE's pictures enlarged: psnr_db {psnr(enlarged, fresh):.2f}")
 
-    # Characters stand in a known band; they are what a viewer looks at, so their pixels count more.
-    weight = torch.ones(1, 1, PICTURE_SIZE, 1, device=device)
-    weight[:, :, PICTURE_SIZE * 3 // 8 : PICTURE_SIZE * 7 // 8] = config.character_weight
-    weight = weight / weight.mean()
-
     def batches(step):
         places = shard(range(config.batch_size))
         return torch.cat([draw_pictures(f"{config.seed}/{step}/{place}", 1) for place in places]).to(device)
@@ -93,16 +87,14 @@ def main(config: LargeVaeConfig):
         with torch.no_grad():
             target = small.encode(halve(pixels)).latent_dist
         decoded = vae.decode(target.sample()).sample.float()
-        squared = (mse_loss(decoded, pixels, reduction="none") * weight).mean()
-        absolute = (l1_loss(decoded, pixels, reduction="none") * weight).mean()
+        error, squared = reconstruction_loss(decoded, pixels, config.l1_weight, config.character_weight)
         shown = pixels[: config.encoded].clone()
         blurred = config.encoded // 2
         shown[:blurred] = interpolate(halve(shown[:blurred]), scale_factor=2, mode="bicubic")
         own = vae.encode(shown).latent_dist
         apart = mse_loss(own.mean.float(), target.mean[: config.encoded])
         apart = apart + 0.01 * mse_loss(own.logvar.float(), target.logvar[: config.encoded])
-        loss = squared + config.l1_weight * absolute + config.latent_weight * apart
-        return {"loss": loss, "mse": squared, "latents": apart}
+        return {"loss": error + config.latent_weight * apart, "mse": squared, "latents": apart}
 
     def evaluate():
         own = vae.encode(fresh).latent_dist.mode()

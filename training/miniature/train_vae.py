@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch.nn.functional import l1_loss, mse_loss
 
 from minigpt5.data.readers import read_cc3m
-from minigpt5.storyworld.miniature import IMAGE_SIZE, build_vae
+from minigpt5.storyworld.miniature import IMAGE_SIZE, build_vae, reconstruction_loss
 from minigpt5.training.fit import FitConfig, best_of, fit
 from minigpt5.training.latents import normalise_latents, psnr
 from minigpt5.training.results import save_result
@@ -45,19 +44,12 @@ def main(config: VaeConfig):
         order = torch.randint(len(pictures), (config.batch_size,)).tolist()
         return torch.stack([to_tensor(pictures[i]["image"], IMAGE_SIZE) for i in order]).to(device)
 
-    # Characters stand in a known band; they are what a viewer looks at, so their pixels count more.
-    weight = torch.ones(1, 1, IMAGE_SIZE, 1, device=device)
-    weight[:, :, IMAGE_SIZE * 3 // 8 : IMAGE_SIZE * 7 // 8] = config.character_weight
-    weight = weight / weight.mean()
-
     def losses(pixels, step):
         posterior = vae.encode(pixels).latent_dist
         decoded = vae.decode(posterior.sample()).sample.float()
-        squared = (mse_loss(decoded, pixels, reduction="none") * weight).mean()
-        absolute = (l1_loss(decoded, pixels, reduction="none") * weight).mean()
+        error, squared = reconstruction_loss(decoded, pixels, config.l1_weight, config.character_weight)
         divergence = posterior.kl().mean() / posterior.mean[0].numel()
-        loss = squared + config.l1_weight * absolute + config.kl_weight * divergence
-        return {"loss": loss, "mse": squared, "kl": divergence}
+        return {"loss": error + config.kl_weight * divergence, "mse": squared, "kl": divergence}
 
     def evaluate():
         return {"psnr_db": psnr(vae.decode(vae.encode(fresh).latent_dist.mode()).sample, fresh)}

@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import (
     Blip2Config,
     Blip2ForConditionalGeneration,
     BlipImageProcessorPil,
-    CLIPTextConfig,
     CLIPTextModel,
     LlamaConfig,
     PreTrainedTokenizerFast,
 )
 
 from minigpt5.evaluation.claims.world import SIZE
+from minigpt5.storyworld import miniature
 from minigpt5.storyworld.judge import Judge
 
-LATENT_SIZE, TEXT_LENGTH, TEXT_DIM, CONTEXT_LENGTH, NUM_QUERY_TOKENS, WIDTH = 8, 32, 64, 256, 4, 96
+LATENT_SIZE, TEXT_DIM, CONTEXT_LENGTH, NUM_QUERY_TOKENS, WIDTH = 8, 64, 256, 4, 96
+TEXT_LENGTH = miniature.TEXT_LENGTH
 
 
 def build_vae() -> AutoencoderKL:
     """32×32×3 to 8×8×4 and back."""
-    return AutoencoderKL(
-        block_out_channels=cast(Any, (16, 32, 32)),
-        down_block_types=cast(Any, ("DownEncoderBlock2D",) * 3),
-        up_block_types=cast(Any, ("UpDecoderBlock2D",) * 3),
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=8,
-        mid_block_add_attention=False,
-        sample_size=SIZE,
-        scaling_factor=1.0,
-    )
+    return miniature.build_vae(SIZE, (16, 32, 32))
 
 
 def build_judge() -> Judge:
@@ -43,20 +34,7 @@ def build_judge() -> Judge:
 
 def build_text_encoder(tokenizer: PreTrainedTokenizerFast) -> CLIPTextModel:
     """Captions to (32, 64) text features."""
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=TEXT_DIM,
-            intermediate_size=4 * TEXT_DIM,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            max_position_embeddings=TEXT_LENGTH,
-            projection_dim=TEXT_DIM,
-            pad_token_id=cast(int, tokenizer.pad_token_id),
-            bos_token_id=cast(int, tokenizer.bos_token_id),
-            eos_token_id=cast(int, tokenizer.eos_token_id),
-        )
-    )
+    return miniature.build_text_encoder(tokenizer, TEXT_DIM, layers=2)
 
 
 def build_unet() -> UNet2DConditionModel:
@@ -77,7 +55,7 @@ def build_unet() -> UNet2DConditionModel:
 
 def build_image_processor() -> BlipImageProcessorPil:
     """Pictures to 32×32, values in [-1, 1]."""
-    return BlipImageProcessorPil(size={"height": SIZE, "width": SIZE}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    return miniature.build_image_processor(SIZE)
 
 
 def build_comprehension(

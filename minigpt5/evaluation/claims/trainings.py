@@ -44,7 +44,7 @@ from minigpt5.storyworld.language import describes, plain_caption
 from minigpt5.storyworld.miniature import build_scheduler, build_tokenizer
 from minigpt5.storyworld.scene import split_rng
 from minigpt5.training.fit import FitConfig, fit
-from minigpt5.training.latents import normalise_latents
+from minigpt5.training.latents import normalise_latents, psnr_of_each
 from minigpt5.training.losses import drop_for_guidance
 from minigpt5.training.objective import LossWeights, VokenModel
 from minigpt5.training.results import save_result
@@ -203,8 +203,8 @@ def _train_vae(folder: Path, amounts: Amounts) -> None:
 
     def marks() -> list[float]:
         """Of each picture its signal-to-noise ratio in dB."""
-        decoded = cast(Any, vae.decode(cast(Any, vae.encode(fresh)).latent_dist.mode())).sample.clamp(-1, 1)
-        return (-10 * torch.log10(((decoded - fresh) / 2).square().mean(dim=(1, 2, 3)))).tolist()
+        decoded = cast(Any, vae.decode(cast(Any, vae.encode(fresh)).latent_dist.mode())).sample
+        return psnr_of_each(decoded, fresh).tolist()
 
     def batches(step: int) -> torch.Tensor:
         return _pixels(_scenes(step, part.batch_size))
