@@ -159,8 +159,8 @@ def load_training_state(module: nn.Module, optimizer: torch.optim.Optimizer, sta
     Raises:
         CheckpointError: if the checkpoint is of other parameters; names one of them.
     """
-    wanted = {name.removeprefix("module."): p.shape for name, p in module.named_parameters() if p.requires_grad}
-    there = {name.removeprefix("module."): value.shape for name, value in state["parameters"].items()}
+    wanted = {_bare(name): p.shape for name, p in module.named_parameters() if p.requires_grad}
+    there = {_bare(name): value.shape for name, value in state["parameters"].items()}
     if wanted != there:
         name = sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))[0]
         if name in wanted and name in there:
@@ -178,3 +178,10 @@ def load_training_state(module: nn.Module, optimizer: torch.optim.Optimizer, sta
         optim_state_dict=saved | {"state": moments},
         options=options,
     )
+
+
+def _bare(name: str) -> str:
+    """A parameter's name without what wraps the model: our losses, and the class that trains in several processes."""
+    while name.startswith("module."):
+        name = name.removeprefix("module.")
+    return name

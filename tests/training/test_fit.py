@@ -2,6 +2,7 @@
 
 import json
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -302,22 +303,36 @@ from minigpt5.utils.processes import is_main_process, shard
 
 torch.manual_seed(int(sys.argv[2]))
 module = nn.Linear(3, 1)
+module.bias.requires_grad_(False)
 draw = lambda step: torch.randn(4, 3, generator=torch.Generator().manual_seed(step))
 losses = lambda batch, step: {"loss": (module(batch) - batch.sum(1, keepdim=True)).square().mean()}
-config = FitConfig(steps=5, batch_size=4, learning_rate=0.1, warmup_steps=0, ema_decay=0.5, report_to=None)
+config = FitConfig(
+    steps=5, batch_size=4, learning_rate=0.1, warmup_steps=0, ema_decay=0.5, save_every=2, report_to=None
+)
 fit(module, lambda step: shard(draw(step)), losses, config, Path(sys.argv[1]))
 if is_main_process():
     print("RESULT", module.weight.flatten().tolist())
 """
 
 
-def test_two_processes_that_share_each_batch_train_as_one_does(tmp_path):
-    program = tmp_path / "program.py"
+def _train_shared(folder: Path, processes: int) -> torch.Tensor:
+    program = folder.with_suffix(".py")
     program.write_text(SHARED_TRAINING)
-    results = []
-    for name, processes in (("one", 1), ("two", 2)):
-        for output in run_forked(program, tmp_path / name, 0, processes=processes):
-            assert output.returncode == 0, output.stderr
-            results += [line for line in output.stdout.splitlines() if line.startswith("RESULT")]
-    one, two = (torch.tensor(json.loads(line.removeprefix("RESULT "))) for line in results)
-    torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-6)
+    outputs = run_forked(program, folder, 0, processes=processes)
+    assert all(output.returncode == 0 for output in outputs), outputs
+    (told,) = [line for output in outputs for line in output.stdout.splitlines() if line.startswith("RESULT")]
+    return torch.tensor(json.loads(told.removeprefix("RESULT ")))
+
+
+def test_two_processes_that_share_each_batch_train_as_one_does(tmp_path):
+    torch.testing.assert_close(
+        _train_shared(tmp_path / "one", 1), _train_shared(tmp_path / "two", 2), rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 2), (1, 2), (2, 1)])
+def test_a_run_goes_on_in_as_many_processes_as_there_are(tmp_path, before, after):
+    whole = _train_shared(tmp_path / "run", before)
+    (tmp_path / "run" / "checkpoint-00000005.pt").unlink()
+    assert (tmp_path / "run" / "checkpoint-00000004.pt").exists()
+    torch.testing.assert_close(_train_shared(tmp_path / "run", after), whole, rtol=1e-5, atol=1e-6)
