@@ -29,7 +29,7 @@ from minigpt5.utils.json_files import read_json
 from minigpt5.vokens.connector import Connector
 from minigpt5.vokens.mapper import VokenMapper
 from minigpt5.vokens.query_connector import CAPTIONS, QueryConnector, measure_scale
-from minigpt5.weights import shipped_model
+from minigpt5.weights import is_pipeline, shipped_model
 
 Source = str | os.PathLike
 CONNECTORS: dict[str, type[Connector]] = {"mapper": VokenMapper, "queries": QueryConnector}
@@ -142,10 +142,6 @@ def join(
     return new_pipeline(model, processor, pipeline, n_vokens, **options)
 
 
-def _is_pipeline(source: Source) -> bool:
-    return Path(shipped_model(source), "model_index.json").exists()
-
-
 def open_reader(source: Source, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, Processor]:
     """A model that reads, and its processor or tokenizer.
 
@@ -153,7 +149,7 @@ def open_reader(source: Source, dtype: torch.dtype = torch.float32) -> tuple[Pre
         ValueError: if the model there is neither a vision-language nor a causal language model, or has no tokenizer.
         OSError: if there is none.
     """
-    if _is_pipeline(source):
+    if is_pipeline(source):
         pipe = MiniGPT5Pipeline.from_pretrained(source, dtype=dtype)
         return pipe.comprehension, pipe.processor
     return open_model(source, dtype)

@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import try_to_load_from_cache
-from huggingface_hub.errors import HFValidationError
 
 from minigpt5.pipeline import MiniGPT5Pipeline
 from minigpt5.utils.processes import pick_device
 from minigpt5.utils.programs import opening
 from minigpt5.utils.settings import Settings, setting
 from minigpt5.vokens.adapter_folder import RECORD
-from minigpt5.weights import check_model, shipped_model
+from minigpt5.weights import cached_file, check_model, shipped_model
 
 
 @dataclass(kw_only=True)
@@ -82,12 +80,3 @@ def revision(name: str | Path, index: str = "model_index.json") -> str:
     if cached is None:
         raise FileNotFoundError(f"{name} is no folder, no shipped model, and not in the cache of the Hugging Face hub")
     return f"commit:{Path(cached).parent.name}"
-
-
-def cached_file(name: str | Path, file: str) -> str | None:
-    """Where a file of a repository lies in the hub's cache; `None` where it does not."""
-    try:
-        cached = try_to_load_from_cache(str(name), file)
-    except HFValidationError:  # a path, and no name of a repository
-        return None
-    return cached if isinstance(cached, str) else None

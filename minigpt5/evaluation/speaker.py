@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from minigpt5.loading import cached_file, revision
 from minigpt5.loading import open_model as open_pipeline
+from minigpt5.loading import revision
 from minigpt5.output import MiniGPT5PipelineOutput
 from minigpt5.readers import Reader, reader_of
 from minigpt5.readers.opening import open_model
@@ -21,7 +21,7 @@ from minigpt5.utils.programs import opening
 from minigpt5.utils.settings import DTYPES, Settings, setting
 from minigpt5.vokens.adapter_folder import RECORD
 from minigpt5.vokens.decoding import decode_texts
-from minigpt5.weights import check_model, shipped_model
+from minigpt5.weights import check_model, is_pipeline
 
 
 @dataclass(kw_only=True)
@@ -62,8 +62,7 @@ def load_reader(config: ReaderSettings) -> Speaker:
         ProgramError: if it cannot be opened; names it.
     """
     dtype = getattr(torch, config.dtype)
-    index = Path(shipped_model(config.model)) / "model_index.json"
-    if config.adapter is not None or index.exists() or cached_file(config.model, index.name):
+    if config.adapter is not None or is_pipeline(config.model):
         return Speaker(open_pipeline(config.model, config.adapter, dtype).reader)
     with opening(f"the model {config.model}"):
         model, processor = open_model(config.model, dtype)

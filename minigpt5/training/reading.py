@@ -32,6 +32,7 @@ from minigpt5.utils.processes import is_main_process, pick_device, share_of_batc
 from minigpt5.utils.programs import opening
 from minigpt5.utils.settings import DTYPES, setting
 from minigpt5.vokens.adapters import LoraSettings, add_lora
+from minigpt5.weights import is_pipeline
 
 # Vokens of a reader that has none yet: MiniGPT-5's number.
 N_VOKENS = 8
@@ -172,12 +173,12 @@ class ReadingConfig(MixtureConfig):
 def open_reader_to_train(source: Path, dtype: torch.dtype) -> tuple[Reader, tuple[Any, ...]]:
     """A reader, and what is saved once it is trained: its pipeline, or its model and processor.
 
-    A folder with a `config.json` is a reader's, anything else a pipeline's. A reader without vokens gets eight.
+    A reader without vokens gets eight.
 
     Raises:
         OSError, ValueError: if it cannot be opened.
     """
-    if not (source / "config.json").is_file():
+    if is_pipeline(source):
         pipe = MiniGPT5Pipeline.from_pretrained(source, dtype=dtype)
         return pipe.reader, (pipe,)
     model, processor = open_model(source, dtype)

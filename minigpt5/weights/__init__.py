@@ -21,6 +21,26 @@ def shipped_models() -> list[str]:
     return sorted(path.parent.name for path in SHIPPED.glob("*/model_index.json"))
 
 
+def is_pipeline(name: str | os.PathLike) -> bool:
+    """Whether a model is a whole pipeline, shipped, in a folder or in the hub's cache, and no reader by itself."""
+    return (
+        os.path.exists(Path(shipped_model(name), "model_index.json"))
+        or cached_file(name, "model_index.json") is not None
+    )
+
+
+def cached_file(name: str | os.PathLike, file: str) -> str | None:
+    """Where a file of a repository lies in the hub's cache; `None` where it does not."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        cached = try_to_load_from_cache(str(name), file)
+    except HFValidationError:  # a path, and no name of a repository
+        return None
+    return cached if isinstance(cached, str) else None
+
+
 def check_model(name: str) -> None:
     """Refuse what names neither a shipped model nor a pipeline's folder nor, as owner/name, a hub repository.
 
