@@ -106,11 +106,17 @@ def _the(who: Character, rng: random.Random, colour: bool = True) -> str:
     return f"the {who.colour} {who.kind}" if colour and rng.random() < 0.4 else f"the {who.kind}"
 
 
-def _names(scene: Scene, fits: Callable[[Character], bool] = lambda who: True) -> str:
-    """A red fox and a blue cat, from left to right: those who fit, or nobody but all who are there."""
-    there = [who for who in scene.slots.values() if who]
-    found = [who for who in there if fits(who)]
-    return ("" if found else "only ") + " and ".join(article(f"{who.colour} {who.kind}") for who in found or there)
+def _names(scene: Scene) -> str:
+    """A red fox and a blue cat, from left to right."""
+    return " and ".join(article(f"{who.colour} {who.kind}") for who in scene.slots.values() if who)
+
+
+def _reasoned(asked: str, seen: str, so: str) -> tuple[str]:
+    """A reply that first tells what was asked for and what is there, each in the same words, and then concludes.
+
+    A small model cannot conclude without having said both.
+    """
+    return (f"{asked[0].upper()}{asked[1:]}? {seen[0].upper()}{seen[1:]}{so}.",)
 
 
 def _where(scene: Scene, side: str) -> str:
@@ -126,8 +132,7 @@ def _scene(rng: random.Random, companion: bool | None = None) -> Scene:
     return sample_scene(rng, companion, companion_share=COMPANION_SHARE)
 
 
-# What is asked about pictures. Replies first tell what they rest on: where one of two animals stands, what is there in
-# place of what was asked about, what each picture shows. A small model cannot conclude without having said it.
+# What is asked about pictures.
 
 
 def _animal(rng: random.Random, wording: str) -> Item:
@@ -181,14 +186,14 @@ def _yes_or_no(rng: random.Random, wording: str) -> Item:
         else:
             named = _absent(scene, rng, wording)
         text = _worded(QUESTIONS["is there"], rng, wording, a_fox=named)
-        seen = _names(scene, lambda other: yes and other == who)
+        asked, seen = named, _names(scene)
     elif about == "time":
         time = scene.time if yes else _other(scene.time, TIMES, rng)
         text = _worded(QUESTIONS["is it now"], rng, wording, time=time)
-        seen = f"it is {scene.time}"
+        asked, seen = time, f"it is {scene.time}"
     elif about == "number":
         text = _worded(QUESTIONS["are there two"], rng, wording)
-        seen = _names(scene, lambda other: yes)
+        asked, seen = "two animals", _names(scene)
     else:
         truth, options = {
             "colour": (who.colour, COLOURS),
@@ -202,8 +207,9 @@ def _yes_or_no(rng: random.Random, wording: str) -> Item:
         animal = _the(who, rng, colour=about != "colour")
         text = _worded(QUESTIONS["is it so"], rng, wording, animal=animal, so=rng.choice(phrases[told]))
         where = _where(scene, side) if about == "colour" else ""
+        asked = phrases[told][0]
         seen = f"the {who.kind}{where} is {truth if about == 'colour' else phrases[truth][0]}"
-    return Item("yes or no", (scene, text), (f"{seen[0].upper()}{seen[1:]}, so {'yes' if yes else 'no'}.",))
+    return Item("yes or no", (scene, text), _reasoned(asked, seen, f", so {'yes' if yes else 'no'}"))
 
 
 def _absent(scene: Scene, rng: random.Random, wording: str) -> str:
@@ -225,17 +231,16 @@ def _count(rng: random.Random, wording: str) -> Item:
     number = rng.choice((0, 1, 2))
     scene = _scene(rng, True if number == 2 else None)
     kinds, colours = ({getattr(who, name) for who in scene.characters} for name in ("kind", "colour"))
-    fits: Callable[[Character], bool]
     if number == 2 or (number == 1 and not scene.companion and rng.random() < 0.5):
-        foxes, fits = "animals", lambda who: True
+        foxes = "animals"
     elif rng.random() < 0.5:
         kind = rng.choice([kind for kind in KINDS if (kind in kinds) == (number == 1)])
-        foxes, fits = _plural(kind), lambda who: who.kind == kind
+        foxes = _plural(kind)
     else:
         colour = rng.choice([colour for colour in COLOURS if (colour in colours) == (number == 1)])
-        foxes, fits = f"{colour} animals", lambda who: who.colour == colour
+        foxes = f"{colour} animals"
     text = _worded(QUESTIONS["count"], rng, wording, foxes=foxes)
-    return Item("count", (scene, text), (f"{_names(scene, fits).capitalize()}: {NUMBERS[number]}.",))
+    return Item("count", (scene, text), _reasoned(foxes, _names(scene), f": {NUMBERS[number]}"))
 
 
 def _plural(kind: str) -> str:
@@ -248,17 +253,20 @@ def _which(rng: random.Random, wording: str) -> Item:
     who = rng.choice(scene.characters)
     fits: Callable[[Scene], bool]
     seen: Callable[[Scene], str]
-    what, fits, seen = rng.choice(
+    fox, red_fox = article(who.kind), article(f"{who.colour} {who.kind}")
+    what, asked, fits, seen = rng.choice(
         (
-            (article(who.kind), lambda other: who.kind in [one.kind for one in other.characters], _names),
-            (article(f"{who.colour} {who.kind}"), lambda other: who in other.characters, _names),
+            (fox, fox, lambda other: who.kind in [one.kind for one in other.characters], _names),
+            (red_fox, red_fox, lambda other: who in other.characters, _names),
             (
                 f"an animal {rng.choice(PLACE_PHRASES[scene.place])}",
+                f"the {scene.place}",
                 lambda other: other.place == scene.place,
                 lambda other: f"the {other.place}",
             ),
             (
                 f"an animal {rng.choice(TIME_PHRASES[scene.time])}",
+                scene.time,
                 lambda other: other.time == scene.time,
                 lambda other: other.time,
             ),
@@ -272,8 +280,8 @@ def _which(rng: random.Random, wording: str) -> Item:
     at = rng.randrange(len(scenes) + 1)
     scenes.insert(at, scene)
     text = _worded(QUESTIONS["which"], rng, wording, a_fox=what)
-    told = ", then ".join(seen(each) for each in scenes)
-    return Item("which", (*scenes, text), (f"First {told}: the {ORDINALS[at]} picture.",))
+    told = ", ".join(f"{ordinal} {seen(each)}" for ordinal, each in zip(ORDINALS, scenes, strict=False))
+    return Item("which", (*scenes, text), _reasoned(asked, told, f": the {ORDINALS[at]} picture"))
 
 
 def _compare(rng: random.Random, wording: str) -> Item:
