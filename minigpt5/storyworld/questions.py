@@ -7,7 +7,7 @@ them by. A reply is right by what it means, not by its words: `MARKS` has what c
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -106,17 +106,23 @@ def _the(who: Character, rng: random.Random, colour: bool = True) -> str:
     return f"the {who.colour} {who.kind}" if colour and rng.random() < 0.4 else f"the {who.kind}"
 
 
-def _names(scene: Scene) -> str:
-    """A red fox and a blue cat, from left to right."""
-    return " and ".join(article(f"{who.colour} {who.kind}") for who in scene.slots.values() if who)
+def _in_row(scene: Scene) -> list[Character]:
+    """Who is there, from left to right."""
+    return [who for who in scene.slots.values() if who]
 
 
-def _reasoned(asked: str, seen: str, so: str) -> tuple[str]:
-    """A reply that first tells what was asked for and what is there, each in the same words, and then concludes.
+def _with_colour(who: Character) -> str:
+    return article(f"{who.colour} {who.kind}")
 
-    A small model cannot conclude without having said both.
+
+def _check(asked: str, seen: Iterable[tuple[str, bool]]) -> str:
+    """What was asked for, and one by one what is there and whether it is that, in the same words.
+
+    Replies that conclude begin with it. A small model cannot compare what it has not said, and so it has one way to
+    compare to learn for all of them.
     """
-    return (f"{asked[0].upper()}{asked[1:]}? {seen[0].upper()}{seen[1:]}{so}.",)
+    told = ", ".join(f"{what}: {'yes' if fits else 'no'}" for what, fits in seen)
+    return f"{asked[0].upper()}{asked[1:]}? {told[0].upper()}{told[1:]}."
 
 
 def _where(scene: Scene, side: str) -> str:
@@ -186,14 +192,14 @@ def _yes_or_no(rng: random.Random, wording: str) -> Item:
         else:
             named = _absent(scene, rng, wording)
         text = _worded(QUESTIONS["is there"], rng, wording, a_fox=named)
-        asked, seen = named, _names(scene)
+        asked, seen = named, [(_with_colour(other), yes and other == who) for other in _in_row(scene)]
     elif about == "time":
         time = scene.time if yes else _other(scene.time, TIMES, rng)
         text = _worded(QUESTIONS["is it now"], rng, wording, time=time)
-        asked, seen = time, f"it is {scene.time}"
+        asked, seen = time, [(f"it is {scene.time}", yes)]
     elif about == "number":
         text = _worded(QUESTIONS["are there two"], rng, wording)
-        asked, seen = "two animals", _names(scene)
+        asked, seen = "two animals", [(" and ".join(map(_with_colour, _in_row(scene))), yes)]
     else:
         truth, options = {
             "colour": (who.colour, COLOURS),
@@ -207,9 +213,10 @@ def _yes_or_no(rng: random.Random, wording: str) -> Item:
         animal = _the(who, rng, colour=about != "colour")
         text = _worded(QUESTIONS["is it so"], rng, wording, animal=animal, so=rng.choice(phrases[told]))
         where = _where(scene, side) if about == "colour" else ""
-        asked = phrases[told][0]
-        seen = f"the {who.kind}{where} is {truth if about == 'colour' else phrases[truth][0]}"
-    return Item("yes or no", (scene, text), _reasoned(asked, seen, f", so {'yes' if yes else 'no'}"))
+        fact = truth if about == "colour" else phrases[truth][0]
+        asked, seen = phrases[told][0], [(f"the {who.kind}{where} is {fact}", yes)]
+    so = f" So {'yes' if yes else 'no'}." if len(seen) > 1 else ""
+    return Item("yes or no", (scene, text), (f"{_check(asked, seen)}{so}",))
 
 
 def _absent(scene: Scene, rng: random.Random, wording: str) -> str:
@@ -231,16 +238,18 @@ def _count(rng: random.Random, wording: str) -> Item:
     number = rng.choice((0, 1, 2))
     scene = _scene(rng, True if number == 2 else None)
     kinds, colours = ({getattr(who, name) for who in scene.characters} for name in ("kind", "colour"))
+    fits: Callable[[Character], bool]
     if number == 2 or (number == 1 and not scene.companion and rng.random() < 0.5):
-        foxes = "animals"
+        foxes, fits = "animals", lambda who: True
     elif rng.random() < 0.5:
         kind = rng.choice([kind for kind in KINDS if (kind in kinds) == (number == 1)])
-        foxes = _plural(kind)
+        foxes, fits = _plural(kind), lambda who: who.kind == kind
     else:
         colour = rng.choice([colour for colour in COLOURS if (colour in colours) == (number == 1)])
-        foxes = f"{colour} animals"
+        foxes, fits = f"{colour} animals", lambda who: who.colour == colour
     text = _worded(QUESTIONS["count"], rng, wording, foxes=foxes)
-    return Item("count", (scene, text), _reasoned(foxes, _names(scene), f": {NUMBERS[number]}"))
+    seen = [(_with_colour(who), fits(who)) for who in _in_row(scene)]
+    return Item("count", (scene, text), (f"{_check(foxes, seen)} So {NUMBERS[number]}.",))
 
 
 def _plural(kind: str) -> str:
@@ -251,37 +260,46 @@ def _which(rng: random.Random, wording: str) -> Item:
     """Which of two or three pictures alone shows something."""
     scene = _scene(rng)
     who = rng.choice(scene.characters)
-    fits: Callable[[Scene], bool]
-    seen: Callable[[Scene], str]
-    fox, red_fox = article(who.kind), article(f"{who.colour} {who.kind}")
+    fits: Callable[[Any], bool]
+    # What there is in a picture to be compared with what is asked for.
+    seen: Callable[[Scene], list[tuple[Any, str]]]
+
+    def animals(other: Scene) -> list[tuple[Any, str]]:
+        return [(one, _with_colour(one)) for one in _in_row(other)]
+
+    fox, red_fox = article(who.kind), _with_colour(who)
     what, asked, fits, seen = rng.choice(
         (
-            (fox, fox, lambda other: who.kind in [one.kind for one in other.characters], _names),
-            (red_fox, red_fox, lambda other: who in other.characters, _names),
+            (fox, fox, lambda one: one.kind == who.kind, animals),
+            (red_fox, red_fox, lambda one: one == who, animals),
             (
                 f"an animal {rng.choice(PLACE_PHRASES[scene.place])}",
                 f"the {scene.place}",
-                lambda other: other.place == scene.place,
-                lambda other: f"the {other.place}",
+                lambda place: place == scene.place,
+                lambda other: [(other.place, f"the {other.place}")],
             ),
             (
                 f"an animal {rng.choice(TIME_PHRASES[scene.time])}",
                 scene.time,
-                lambda other: other.time == scene.time,
-                lambda other: other.time,
+                lambda time: time == scene.time,
+                lambda other: [(other.time, other.time)],
             ),
         )
     )
     others = []
     while len(others) < 2:
-        if not fits(other := _scene(rng)):
+        other = _scene(rng)
+        if not any(fits(one) for one, _ in seen(other)):
             others.append(other)
     scenes = others[: rng.choice((1, 2))]
     at = rng.randrange(len(scenes) + 1)
     scenes.insert(at, scene)
     text = _worded(QUESTIONS["which"], rng, wording, a_fox=what)
-    told = ", ".join(f"{ordinal} {seen(each)}" for ordinal, each in zip(ORDINALS, scenes, strict=False))
-    return Item("which", (*scenes, text), _reasoned(asked, told, f": the {ORDINALS[at]} picture"))
+    told = []
+    for ordinal, each in zip(ORDINALS, scenes, strict=False):
+        (first, name), *rest = seen(each)
+        told += [(f"{ordinal} {name}", fits(first)), *((name, fits(one)) for one, name in rest)]
+    return Item("which", (*scenes, text), (f"{_check(asked, told)} So the {ORDINALS[at]} picture.",))
 
 
 def _compare(rng: random.Random, wording: str) -> Item:
@@ -320,13 +338,14 @@ ASKED: dict[str, Callable[[random.Random, str], Item]] = {
 }
 
 
-# Kinds whose answer takes looking one thing up by another, or setting things against each other, need more examples.
-HARD = ("colour", "side", "yes or no", "count", "which", "compare")
+# How often each kind is drawn: those that compare need the most examples, those that look one thing up by another more.
+SHARES = dict.fromkeys(ASKED, 1) | {"colour": 3, "side": 3, "compare": 3, "yes or no": 6, "count": 6, "which": 6}
 
 
 def question(rng: random.Random, wording: str = "train") -> Item:
-    """A question about one picture or more, of any kind; the hard ones three times as often."""
-    return ASKED[rng.choice((*ASKED, *HARD, *HARD))](rng, wording)
+    """A question about one picture or more, of any kind, as often as `SHARES` says."""
+    (kind,) = rng.choices(tuple(SHARES), tuple(SHARES.values()))
+    return ASKED[kind](rng, wording)
 
 
 # Boxes.
@@ -569,8 +588,10 @@ MARKS: dict[str, Mark] = {
     "place": _same(WORD_PLACES),
     "time": _same(WORD_TIMES),
     "side": _same(SIDE_WORDS),
-    "yes or no": _same({word: word for word in ("yes", "no")}),
-    "count": _same({"no": 0, "zero": 0, "nobody": 0, "single": 1} | {word: i for i, word in enumerate(NUMBERS)}),
+    "yes or no": _same_conclusion({word: word for word in ("yes", "no")}),
+    "count": _same_conclusion(
+        {"no": 0, "zero": 0, "nobody": 0, "single": 1} | {word: i for i, word in enumerate(NUMBERS)}
+    ),
     "which": _same_conclusion({word: word for word in ORDINALS}),
     "compare": _same_difference,
     "describe": _same_description,

@@ -159,29 +159,31 @@ def true_of(text, scene):
     )
 
 
-def check_reason(item):
-    """A reply names what was asked for, and what it then says that it sees is in the picture that it is about."""
-    asked, told = item.text.split("? ")
+def check_reason(item, so):
+    """A reply names what was asked for, then all that is in the picture beside whether it is that; gives what fits."""
+    asked, told = item.text.removesuffix(so).rstrip().split("? ")
     scene, text = item.question
-    wanted, repeated = read(text), read(asked)
+    wanted, repeated, seen = read(text), read(asked), read(told)
     assert repeated.place in (None, wanted.place) and repeated.time in (None, wanted.time), item
     for mention in repeated.mentions:
         assert any((mention.kind, mention.colour) == (other.kind, other.colour) for other in wanted.mentions), item
-    seen = read(told)
     for mention in seen.mentions:
         assert any(mention.kind == who.kind and mention.colour in (None, who.colour) for who in scene.characters), item
         if mention.side:
             assert scene.slots[mention.side].kind == mention.kind, item
     assert seen.place in (None, scene.place) and seen.time in (None, scene.time), item
+    compared = [each.split(": ") for each in told.removesuffix(".").split(", ")]
+    assert {fits for _, fits in compared} <= {"yes", "no"}, item
+    return [what for what, fits in compared if fits == "yes"]
 
 
 @pytest.mark.parametrize("wording", ["train", "fresh"])
 def test_yes_and_no_are_true_and_come_equally_often(wording):
     asked = [ASKED["yes or no"](random.Random(seed), wording) for seed in range(2000)]
     for item in asked:
-        said = item.text.split(", so ")[1]
-        assert said in ("yes.", "no.") and (said == "yes.") == true_of(item.question[1], item.question[0]), item
-        check_reason(item)
+        so = " So yes." if true_of(item.question[1], item.question[0]) else " So no."
+        assert item.text.endswith(so.split()[-1]), item
+        assert bool(check_reason(item, so)) == (so == " So yes."), item
     assert 0.46 < sum(item.text.endswith("yes.") for item in asked) / len(asked) < 0.54
 
 
@@ -198,12 +200,11 @@ def test_counts_are_those_of_the_scene(wording):
         ]
         if "animals" in words and not any(colour in words for _, colour in HELD_OUT):
             there = list(scene.characters)
-        foxes, told = item.text.split("? ")
-        seen, number = told.split(": ")
-        assert foxes.lower() in text.lower() and number == ("none.", "one.", "two.")[len(there)], item
-        assert len(read(seen).mentions) == len(scene.characters)
-        check_reason(item)
-    assert min(Counter(item.text.split(": ")[1] for item in asked).values()) > len(asked) / 4
+        so = f" So {('none', 'one', 'two')[len(there)]}."
+        assert item.text.endswith(so) and item.text.split("? ")[0].lower() in text.lower(), item
+        assert len(check_reason(item, so)) == len(there), item
+        assert len(read(item.text.split("? ")[1]).mentions) == len(scene.characters), item
+    assert min(Counter(item.text.split(" So ")[1] for item in asked).values()) > len(asked) / 4
 
 
 def test_one_picture_alone_shows_what_is_asked_for():
@@ -221,10 +222,12 @@ def test_one_picture_alone_shows_what_is_asked_for():
         ]
         assert sum(fits) == 1 and len(scenes) in (2, 3)
         asked, told = item.text.split("? First ")
-        told, picture = told.split(": ")
+        told, picture = told.split(". So the ")
+        assert picture == f"{('first', 'second', 'third')[fits.index(True)]} picture."
         assert [read(asked).place, read(asked).time] == [wanted.place, wanted.time]
-        assert picture == f"the {('first', 'second', 'third')[fits.index(True)]} picture."
-        for seen, scene in zip(map(read, re.split(", (?:second|third) ", told)), scenes, strict=True):
+        shown = re.split(", (?:second|third) ", told)
+        assert ["yes" in split_words(each) for each in shown] == fits
+        for seen, scene in zip(map(read, shown), scenes, strict=True):
             assert seen.place in (None, scene.place) and seen.time in (None, scene.time), item
             assert {(m.kind, m.colour) for m in seen.mentions} in (
                 set(),
@@ -357,15 +360,18 @@ def test_true_answers_are_marked_right_and_those_of_other_questions_hardly_ever(
         ("time", "In the moonlight.", "It is night.", True),
         ("yes or no", "Yes, it is.", "Yes.", True),
         ("yes or no", "Yes and no.", "Yes.", False),
-        ("which", "The second picture.", "A cat? First a fox, second a cat: the second picture.", True),
+        ("yes or no", "A fox? A cat: no, a fox: yes. So yes.", "A fox? A fox: yes.", True),
+        ("which", "The second picture.", "A cat? First a fox: no, second a cat: yes. So the second picture.", True),
         (
             "which",
-            "A cat? First a cat, second a fox: the first picture.",
-            "A cat? First a fox, second a cat: the second picture.",
+            "A cat? First a cat: yes, second a fox: no. So the first picture.",
+            "A cat? First a fox: no, second a cat: yes. So the second picture.",
             False,
         ),
         ("count", "There are two.", "Two.", True),
         ("count", "There is no fox.", "None.", True),
+        ("count", "Foxes? A cat: no, a fox: yes. So one.", "Foxes? A cat: no, a fox: yes. So one.", True),
+        ("count", "Foxes? A cat: no, a fox: yes. So two.", "Foxes? A cat: no, a fox: yes. So one.", False),
         ("compare", "The colour: first red, then blue.", "The colour: first red, then blue.", True),
         ("compare", "The colour: first blue, then red.", "The colour: first red, then blue.", False),
         ("ground", "{<10><10><50><50>}", "{<12><10><52><50>}", True),
