@@ -427,6 +427,9 @@ def add_serve(commands) -> None:
         "--allow-urls", action="store_true", help="fetch pictures from public http and https addresses"
     )
     serving.add_argument("--log-prompts", action="store_true", help="write what is asked and answered to the log")
+    serving.add_argument(
+        "--feedback", type=free_file, metavar="FILE", help="take ratings at /v1/feedback and keep them in this file"
+    )
 
 
 def run_serve(arguments: argparse.Namespace) -> None:
@@ -436,18 +439,23 @@ def run_serve(arguments: argparse.Namespace) -> None:
         with collector_paused():
             import torch
 
-            from minigpt5.loading import open_model
+            from minigpt5.loading import identity, open_model
             from minigpt5.service.app import ServiceSettings, serve
             from minigpt5.service.engine import Limits
+            from minigpt5.service.feedback import FeedbackStore
             from minigpt5.service.pictures import PictureLimits
 
         quiet_libraries()
+        with as_program_error(ValueError):
+            store = FeedbackStore(arguments.feedback) if arguments.feedback else None
         pipe = open_model(arguments.model, arguments.adapter, getattr(torch, arguments.dtype))
         settings = ServiceSettings(
             model=Path(arguments.model).name,
             api_key=os.environ.get(API_KEY) or None,
             pictures=PictureLimits(allow_urls=arguments.allow_urls),
             log_prompts=arguments.log_prompts,
+            feedback=store,
+            identity=identity(arguments.model, arguments.adapter) if store else {},
         )
         say(address)
         serve(pipe, listening, Limits(**{name: getattr(arguments, name) for name in names}), settings)

@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -37,8 +37,10 @@ from minigpt5.service.engine import (
     Reply,
     segments,
 )
+from minigpt5.service.feedback import Feedback, FeedbackStore
 from minigpt5.service.metrics import Metrics
 from minigpt5.service.pictures import PictureLimits
+from minigpt5.service.store import Store
 from minigpt5.service.stories import Teller
 from minigpt5.vokens.decoding import TextEvent
 
@@ -46,6 +48,8 @@ from minigpt5.vokens.decoding import TextEvent
 PATIENCE = 0.25
 # The status of an answer to which who asked no longer listens, by nginx's custom.
 GONE = 499
+# Bytes of replies, and of what they answer, that can still be rated.
+RATEABLE = 64 * 2**20
 
 logger = logging.getLogger("minigpt5.service")
 
@@ -60,6 +64,8 @@ class ServiceSettings:
         pictures: what pictures are opened.
         max_body_mb: megabytes of a request.
         log_prompts: whether the log tells what was asked and answered.
+        feedback: where ratings of replies go; `None` takes none.
+        identity: the model as feedback tells of it, see `minigpt5.loading.identity`.
     """
 
     model: str
@@ -67,6 +73,8 @@ class ServiceSettings:
     pictures: PictureLimits = field(default_factory=PictureLimits)
     max_body_mb: int = 64
     log_prompts: bool = False
+    feedback: FeedbackStore | None = None
+    identity: Mapping[str, Any] = field(default_factory=dict)
 
 
 class HTTPError(Exception):
@@ -164,6 +172,15 @@ def create_app(engine: Engine, settings: ServiceSettings, metrics: Metrics) -> F
 
     app = FastAPI(title="minigpt5", lifespan=lifespan)
     began = int(time.time())
+    rateable: Store[Feedback] = Store(RATEABLE)
+    metrics.watch("rateable_bytes", "Of replies kept to be rated.", lambda: rateable.nbytes)
+
+    def answered(call: Call, number: str, asked: shapes.Asked, reply: Reply, parts: list[Segment]) -> None:
+        """Note down a reply, and keep it as long as somebody may rate it."""
+        call.answered([reply], [parts])
+        if settings.feedback is not None:
+            kept = shapes.unrated(number, settings.identity, asked, reply, parts)
+            rateable.put(number, kept, shapes.size_of(kept))
 
     def route(path: str) -> Callable:
         """A route for requests with a body: checks the key, answers errors in OpenAI's shape, and writes the log."""
@@ -261,7 +278,7 @@ def create_app(engine: Engine, settings: ServiceSettings, metrics: Metrics) -> F
         number = f"chatcmpl-{call.number}"
         if not asked.stream:
             parts = await whole(call, reply, events)
-            call.answered([reply], [parts])
+            answered(call, number, asked, reply, parts)
             content = await asyncio.to_thread(shapes.chat_completion, number, settings.model, reply, parts)
             call.ended(200)
             return JSONResponse(content)
@@ -277,7 +294,7 @@ def create_app(engine: Engine, settings: ServiceSettings, metrics: Metrics) -> F
                 content = event.text if is_text else [await asyncio.to_thread(shapes.content_part, event.image)]
                 yield sent(shapes.chat_chunk(number, settings.model, opening | {"content": content}))
                 opening = {}
-            call.answered([reply], [segments(parts)])
+            answered(call, number, asked, reply, segments(parts))
             yield sent(shapes.chat_chunk(number, settings.model, opening, reply.finish_reason))
             if asked.include_usage:
                 last = shapes.chat_chunk(number, settings.model, {})
@@ -290,7 +307,8 @@ def create_app(engine: Engine, settings: ServiceSettings, metrics: Metrics) -> F
     async def responses(call: Call, body: Mapping[str, Any]) -> Response:
         asked = await asyncio.to_thread(shapes.read_response, body, settings.pictures)
         reply, events = await ask(call, asked, asked.options)
-        made = shapes.ResponseEvents(f"resp_{call.number}", settings.model)
+        number = f"resp_{call.number}"
+        made = shapes.ResponseEvents(number, settings.model)
 
         async def told() -> AsyncIterator[dict[str, Any]]:
             parts: list[Event] = []
@@ -307,7 +325,7 @@ def create_app(engine: Engine, settings: ServiceSettings, metrics: Metrics) -> F
                     news = await asyncio.to_thread(made.preview, event.number, event.image)
                 for one in news:
                     yield one
-            call.answered([reply], [segments(parts)])
+            answered(call, number, asked, reply, segments(parts))
             for one in [] if parts else made.begin():
                 yield one
             for one in made.end(reply):
@@ -355,6 +373,18 @@ def create_app(engine: Engine, settings: ServiceSettings, metrics: Metrics) -> F
             yield "data: [DONE]\n\n"
 
         return await stream(call, teller, lines())
+
+    if (store := settings.feedback) is not None:
+
+        @route("/v1/feedback")
+        async def feedback(call: Call, body: Mapping[str, Any]) -> Response:
+            number, rating, correction = await asyncio.to_thread(shapes.read_feedback, body, settings.pictures)
+            if (kept := rateable.get(number)) is None:
+                raise HTTPError(404, f"no reply {number} is remembered: it is too long ago, or was another service's")
+            # On the disk before the answer.
+            await asyncio.to_thread(store.put, replace(kept, rating=rating, correction=correction))
+            call.ended(200)
+            return JSONResponse({"id": number, "object": "feedback", "rating": rating})
 
     @app.get("/v1/models")
     async def models(request: Request) -> Response:

@@ -11,13 +11,14 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from PIL import Image
 
 from minigpt5.output import Segment
 from minigpt5.readers.prompts import Message
 from minigpt5.service.engine import MOST_PREVIEWS, Reply
+from minigpt5.service.feedback import RATINGS, Feedback
 from minigpt5.service.pictures import PictureLimits, open_picture
 from minigpt5.utils.checks import one_of, real_number, shown, whole_number, yes_or_no
 from minigpt5.utils.html import base64_png, data_url
@@ -139,6 +140,24 @@ def read_picture(body: Mapping[str, Any]) -> Asked:
     return Asked(body["prompt"], options, n=n)
 
 
+def read_feedback(body: Mapping[str, Any], limits: PictureLimits) -> tuple[str, str, list[Segment] | None]:
+    """A request of `/v1/feedback`: the reply's id, its rating, and the segments that it should have had.
+
+    Raises:
+        TypeError, ValueError: for what is none; names it.
+    """
+    number, correction = body.get("id"), None
+    if not isinstance(number, str):
+        raise TypeError(f"id must be that of a reply, got {shown(number)}")
+    rating = one_of("rating", body.get("rating"), RATINGS)
+    if body.get("correction") is not None:
+        parts = _content(body["correction"], "correction", limits)
+        correction = [part.get("text", part.get("image")) for part in parts]
+        if not all(correction):
+            raise ValueError("correction: its parts must say or show something")
+    return number, rating, correction
+
+
 def _refuse(body: Mapping[str, Any], names: Sequence[str]) -> None:
     for name in names:
         if body.get(name):
@@ -211,6 +230,19 @@ def _content(content: Any, where: str, limits: PictureLimits) -> list[dict]:
 
 
 # Replies
+
+
+def unrated(number: str, model: Mapping[str, Any], asked: Asked, reply: Reply, parts: Sequence[Segment]) -> Feedback:
+    """A reply with what repeats it, as feedback that lacks only the rating."""
+    settings = {name: value for name, value in asked.options.items() if name not in ("seed", "timeout", "previews")}
+    return Feedback(number, model, cast(list[Message], asked.prompt), settings, reply.seed, parts, rating="")
+
+
+def size_of(feedback: Feedback) -> int:
+    """About the bytes that it holds in memory."""
+    read = [part.get("text", part.get("image")) for message in feedback.messages for part in message["content"]]
+    parts: list[Any] = [*read, *feedback.reply]
+    return 1000 + sum(len(part) if isinstance(part, str) else 3 * part.width * part.height for part in parts)
 
 
 def content_part(part: Segment) -> dict[str, Any]:

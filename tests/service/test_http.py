@@ -25,6 +25,7 @@ from minigpt5.service import stories
 from minigpt5.service.app import JSONLines, ServiceSettings, create_app
 from minigpt5.service.client import ServiceError, tell_story_at
 from minigpt5.service.engine import Engine, Limits
+from minigpt5.service.feedback import FeedbackStore
 from minigpt5.service.metrics import Metrics
 from minigpt5.service.pictures import PictureLimits
 from minigpt5.service.shapes import base64_png
@@ -273,6 +274,36 @@ def test_bodies_are_json_objects_of_a_bounded_size(running):
 
 def test_models_are_listed(client):
     assert [model.id for model in client.models.list()] == ["tiny"]
+
+
+def test_a_rated_reply_is_kept_with_what_repeats_it(own_pipe, pictures, tmp_path):
+    store, model = FeedbackStore(tmp_path / "feedback.sqlite"), {"name": "tiny", "revision": "1", "adapter": None}
+    content = [{"type": "text", "text": "what is it?"}, url_of(pictures[0])]
+    asked = {"messages": [{"role": "user", "content": content}], "image_mode": "always", "temperature": 0}
+    with service(own_pipe, feedback=store, identity=model) as (url, *_):
+
+        def post(route, **body):
+            return requests.post(f"{url}/v1/{route}", json=body, timeout=120)
+
+        chat = post("chat/completions", **asked, seed=3, timeout=60).json()
+        spoken = post("responses", input="a cat", seed=4, stream=True).text
+        response = json.loads(spoken.split("data: ")[-1])["response"]["id"]
+        assert post("feedback", id=chat["id"], rating="up").json()["rating"] == "up"
+        corrected = [{"type": "text", "text": "A fox."}, url_of(pictures[1])]
+        assert post("feedback", id=chat["id"], rating="down", correction=corrected).status_code == 200
+        assert post("feedback", id=response, rating="up").status_code == 200
+        unknown = post("feedback", id="chatcmpl-0", rating="up")
+        assert unknown.status_code == 404 and "chatcmpl-0" in unknown.json()["error"]["message"]
+        for wrong in ({"rating": "up"}, {"id": response, "rating": "so so"}, {"id": response, "rating": "down"}):
+            assert post("feedback", **{"correction": [{"type": "text", "text": ""}], **wrong}).status_code == 400
+    first, second = store
+    assert (first.id, first.rating, first.seed, first.model) == (chat["id"], "down", 3, model)
+    assert (second.id, second.rating, second.seed) == (response, "up", 4)
+    assert first.correction[0] == "A fox." and np.array_equal(first.correction[1], pictures[1])
+    again = own_pipe(first.messages, generator=seeded(first.seed), **first.settings).segments[0]
+    assert list(map(type, first.reply)) == list(map(type, again))
+    for one, other in zip(first.reply, again, strict=True):
+        assert one == other if isinstance(one, str) else np.array_equal(one, other)
 
 
 def test_measures_are_told(running, client):

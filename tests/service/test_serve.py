@@ -35,6 +35,7 @@ def test_a_port_that_is_taken_is_told(capsys):
         (["storyworld-mini", "--port", "65536"], "at most 65535"),
         (["storyworld-mini", "--batch-size", "0"], "at least 1"),
         (["storyworld-mini", "--adapter", "."], "is not the folder of an adapter"),
+        (["storyworld-mini", "--feedback", __file__], "is no file of feedback"),
         ([], "MODEL"),
     ],
 )
@@ -48,14 +49,15 @@ def test_an_extra_that_is_not_there_is_named(capsys, monkeypatch):
     assert "this needs uvicorn: pip install 'minigpt5[service]'" in refusal(capsys, "storyworld-mini")
 
 
-def test_the_command_s_limits_are_the_service_s(tiny_folder, monkeypatch, capsys):
+def test_the_command_s_limits_are_the_service_s(tiny_folder, tmp_path, monkeypatch, capsys):
     from minigpt5.service import app
 
     seen = []
     monkeypatch.setattr(app, "serve", lambda *given: seen.append(given))
     monkeypatch.setenv("MINIGPT5_API_KEY", "secret")
     limits = ["--batch-size", "3", "--queue-size", "5", "--timeout", "7", "--max-new-tokens", "9", "--max-images", "2"]
-    arguments = [tiny_folder, "--port", 0, "--cache-mb", 1, "--allow-urls", *limits]
+    feedback = tmp_path / "feedback.sqlite"
+    arguments = [tiny_folder, "--port", 0, "--cache-mb", 1, "--allow-urls", "--feedback", feedback, *limits]
     assert cli.main(["serve", *map(str, arguments)]) == 0
     ((pipe, listening, limits, settings),) = seen
     assert pipe.mapper is not None and capsys.readouterr().out.startswith("http://127.0.0.1:")
@@ -63,6 +65,7 @@ def test_the_command_s_limits_are_the_service_s(tiny_folder, monkeypatch, capsys
     assert (limits.max_images, limits.cache_mb, listening.fileno()) == (2, 1, -1)
     assert (settings.model, settings.api_key, settings.log_prompts) == ("tiny", "secret", False)
     assert settings.pictures.allow_urls
+    assert settings.feedback.path == feedback and settings.identity["name"] == str(tiny_folder)
 
 
 @pytest.mark.slow
