@@ -52,15 +52,9 @@ class ServiceBenchmark(Settings):
 
 
 def service_of(config, batch_size, *options):
-    """A service whose queue holds all that `warmed` asks at once."""
+    """A service whose queue holds all that `full_speed` asks at once."""
     queue = 8 * config.batch_size
     return started(config.model, "--batch-size", batch_size, "--queue-size", queue, "--timeout", 3600, *options)
-
-
-def warmed(url, share, batch_size):
-    """Full speed of a service, after some requests to warm up."""
-    full_speed(url, share, batch_size)
-    return full_speed(url, share, 4 * batch_size)
 
 
 def poisson(rate, seconds, seed):
@@ -76,19 +70,19 @@ def compare(config):
     with service_of(config, config.batch_size) as together, service_of(config, 1) as alone:
         urls = {"together": together.url, "one at a time": alone.url}
         for share in config.shares:
-            speeds = {name: warmed(url, share, config.batch_size) for name, url in urls.items()}
+            speeds = {name: full_speed(url, share, config.batch_size) for name, url in urls.items()}
             ratio = speeds["together"] / speeds["one at a time"]
             told = ", ".join(f"{name} {speed:.2f} replies/s" for name, speed in speeds.items())
             print(f"\n{share:.0%} pictures, at full speed {told}, ratio {ratio:.2f}")
             print(f"{'load':>5}{'arrive/s':>10}{'':>15}" + "".join(f"{column:>15}" for column in COLUMNS), flush=True)
             rows = []
-            for load in config.loads:
+            for number, load in enumerate(config.loads):
                 rate = load * speeds["together"]
                 moments = poisson(rate, config.seconds, config.seed)
                 kinds = sample_kinds(share, len(moments), config.seed)
                 rows.append({"load": load, "rate": rate})
                 for name, url in urls.items():
-                    one = rows[-1][name] = summary(moments, put_load(url, moments, kinds))
+                    one = rows[-1][name] = summary(moments, put_load(url, moments, kinds, seed=number))
                     cells = "".join(f"{one[column]:>15.3f}" for column in COLUMNS)
                     print(f"{load:>5}{rate:>10.2f}{name:>15}{cells}", flush=True)
             figures.append({"share": share, "full_speed": speeds, "ratio": ratio, "loads": rows})
@@ -144,7 +138,8 @@ def life(config, store, ratings, rate, killed):
     seconds, share = config.soak * 30, statistics.mean(config.shares)
     memory, over = [], threading.Event()
     with service_of(config, config.batch_size, "--feedback", store) as service:
-        rate = rate or 0.7 * warmed(service.url, share, config.batch_size)
+        # The second half comes at the first one's rate.
+        rate = rate or 0.7 * full_speed(service.url, share, config.batch_size)
         moments = poisson(rate, seconds, config.seed + killed)
 
         def look():
@@ -168,7 +163,7 @@ def life(config, store, ratings, rate, killed):
         if killed:
             killing.start()
         kinds = sample_kinds(share, len(moments), config.seed)
-        answers = put_load(service.url, moments, kinds, lambda answer: ratings.of(service.url, answer))
+        answers = put_load(service.url, moments, kinds, killed, lambda answer: ratings.of(service.url, answer))
         if killed:
             killing.join()
             rating.join()
@@ -195,7 +190,7 @@ def soak(config):
         )
         second = life(config, store, ratings, first["rate"], killed=False)
         lost = ratings.lost(store)
-    print(f"in the end: of {len(ratings.accepted)} replies with an accepted rating {lost} lost theirs")
+    print(f"in the end: {len(ratings.accepted)} replies had an accepted rating, {lost} lost it")
     print(f"ratings that were refused: {ratings.refused}")
     feedback = {"rated": len(ratings.accepted), "lost_by_the_kill": lost_by_kill, "lost": lost}
     return {"halves": [first, second], "feedback": feedback | {"refused": ratings.refused}}

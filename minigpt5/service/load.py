@@ -83,18 +83,18 @@ def started(model: str, *options: object) -> Iterator[Service]:
         RuntimeError: if it does not start; it says why on stderr.
     """
     command = [sys.executable, "-m", "minigpt5", "serve", model, "--port", "0", *map(str, options)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        # What a log is not read from stops who writes it.
-        with ThreadPoolExecutor(1) as reading:
-            told = reading.submit(lambda: [line for line in process.stderr or () if not line.startswith("{")])
-            try:
-                url = (process.stdout.readline() if process.stdout else "").strip()
-                if not url:
-                    raise RuntimeError(f"the service did not start: {' '.join(''.join(told.result()).split())}")
-                get(url, "/health")
-                yield Service(url, process)
-            finally:
-                process.terminate()
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as process, ThreadPoolExecutor(1) as reading:
+        # Who writes a log that is not read comes to a halt.
+        told = reading.submit(lambda: [line for line in process.stderr or () if not line.startswith("{")])
+        try:
+            url = (process.stdout.readline() if process.stdout else "").strip()
+            if not url:
+                raise RuntimeError(f"the service did not start: {' '.join(''.join(told.result()).split())}")
+            get(url, "/health")
+            yield Service(url, process)
+        finally:
+            process.terminate()
 
 
 def get(url: str, path: str) -> str:
@@ -150,9 +150,9 @@ def sample_kinds(share: float, count: int, seed: int) -> list[str]:
     return [PICTURE if rng.random() < share else WORDS for _ in range(count)]
 
 
-def chat(kind: str, number: int) -> dict[str, Any]:
-    """A request of `/v1/chat/completions`; those of other numbers ask for something else."""
-    rng = random.Random(number)
+def chat(kind: str, number: int, seed: int) -> dict[str, Any]:
+    """A request of `/v1/chat/completions`; those of other numbers and seeds ask for something else."""
+    rng = random.Random(f"{seed}, {number}")
     what = f"a {rng.choice(_COLOURS)} {rng.choice(_WHO)} and a {rng.choice(_COLOURS)} {rng.choice(_WHO)}"
     asked = f"Draw this: {what} in the {rng.choice(_WHERE)}." if kind == PICTURE else f"Tell me of {what}."
     limits = {"image_mode": "always", "max_images": 1} if kind == PICTURE else {"image_mode": "never"}
@@ -161,19 +161,24 @@ def chat(kind: str, number: int) -> dict[str, Any]:
 
 
 def put_load(
-    url: str, moments: Sequence[float], kinds: Sequence[str], then: Callable[[Answer], Any] | None = None
+    url: str,
+    moments: Sequence[float],
+    kinds: Sequence[str],
+    seed: int = 0,
+    then: Callable[[Answer], Any] | None = None,
 ) -> list[Answer]:
     """Ask at those moments, and wait for all answers, in the order of the requests.
 
     Args:
         moments: seconds from now.
         kinds: of the requests.
+        seed: with another one something else is asked for, which the service has not read before.
         then: is told each answer, in a thread of its own.
     """
     began = time.monotonic()
 
     def ask(number: int) -> Answer:
-        answer = post(url, "/v1/chat/completions", chat(kinds[number], number), began + moments[number])
+        answer = post(url, "/v1/chat/completions", chat(kinds[number], number, seed), began + moments[number])
         if then is not None:
             then(answer)
         return answer
@@ -210,7 +215,9 @@ def summary(moments: Sequence[float], answers: Sequence[Answer]) -> dict[str, fl
     return told | {"refused": 1 - len(done) / len(answers)}
 
 
-def full_speed(url: str, share: float, count: int) -> float:
-    """Replies a second to requests that all come at once."""
-    kinds = sample_kinds(share, count, seed=-1)
-    return summary([0.0] * count, put_load(url, [0.0] * count, kinds))["replies_per_s"]
+def full_speed(url: str, share: float, batch_size: int) -> float:
+    """Replies a second to four batches of requests that all come at once, after one to warm up."""
+    for count in (batch_size, 4 * batch_size):
+        kinds = sample_kinds(share, count, seed=count)
+        told = summary([0.0] * count, put_load(url, [0.0] * count, kinds, seed=-count))
+    return told["replies_per_s"]

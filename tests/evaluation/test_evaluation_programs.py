@@ -145,7 +145,9 @@ PROGRAMS = {
     "benchmarks/benchmark_import": ("--scale", "3"),
     "benchmarks/benchmark_miniature": ("--model", "owner/nowhere"),
     "benchmarks/benchmark_published": ("--device", "abacus"),
+    "benchmarks/benchmark_service": ("--model", "owner/nowhere", "--out", "nowhere/out.json"),
     "benchmarks/benchmark_training": ("--scale", "3"),
+    "benchmarks/simulate_service": ("--costs", "nowhere.json"),
 }
 
 
@@ -204,7 +206,11 @@ def test_what_is_missing_is_one_line_and_nothing_is_left(name, refused, empty):
         ("benchmarks/benchmark_miniature", ("--out", "."), ". is a folder, not a file"),
         ("benchmarks/benchmark_published", ("--bandwidth", 0), "bandwidth is 0.0, must be above 0"),
         ("benchmarks/benchmark_published", (), "cannot open the device abacus: "),
+        ("benchmarks/benchmark_service", ("--soak", 0), "soak is 0.0, must be above 0"),
+        ("benchmarks/benchmark_service", ("--batch-size", 1), "batch_size is 1, must be at least 2"),
         ("benchmarks/benchmark_training", ("--scale", 8, "--batches", 4, 0), "batches is 0, must be at least 1"),
+        ("benchmarks/simulate_service", ("--shares", 2), "shares is 2.0, must be at most 1"),
+        ("benchmarks/simulate_service", ("--gpus", 0), "gpus is 0, must be at least 1"),
     ],
 )
 def test_a_setting_that_cannot_be_is_one_line(name, given, told, refused, empty):
