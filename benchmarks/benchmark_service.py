@@ -201,11 +201,16 @@ def main(config: ServiceBenchmark):
         check_file(config.out)
     machine = f"{platform.machine()}, {os.cpu_count()} CPUs"
     print(f"{config.model} on {machine}, batches of up to {config.batch_size}")
-    figures = soak(config) if config.soak else compare(config)
+    lost = 0
+    if config.soak:
+        figures = soak(config)
+        lost = figures["feedback"]["lost"]
+    else:
+        figures = compare(config)
     if config.out:
         write_json(config.out, {"machine": machine, "model": config.model, "figures": figures})
-    if config.soak and figures["feedback"]["lost"]:
-        raise ProgramError(f"{figures['feedback']['lost']} ratings were accepted and are not in the file")
+    if lost:
+        raise ProgramError(f"{lost} ratings were accepted and are not in the file")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from minigpt5.utils.programs import ProgramError
+
 # Kinds of requests: a reply in words alone, and one that is a picture.
 WORDS, PICTURE = "words", "picture"
 MOST_WORDS = 24
@@ -80,7 +82,7 @@ def started(model: str, *options: object) -> Iterator[Service]:
         options: of `minigpt5 serve`.
 
     Raises:
-        RuntimeError: if it does not start; it says why on stderr.
+        ProgramError: if it does not start; says why.
     """
     command = [sys.executable, "-m", "minigpt5", "serve", model, "--port", "0", *map(str, options)]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -90,7 +92,7 @@ def started(model: str, *options: object) -> Iterator[Service]:
         try:
             url = (process.stdout.readline() if process.stdout else "").strip()
             if not url:
-                raise RuntimeError(f"the service did not start: {' '.join(''.join(told.result()).split())}")
+                raise ProgramError(f"the service did not start: {' '.join(''.join(told.result()).split())}")
             get(url, "/health")
             yield Service(url, process)
         finally:
