@@ -33,7 +33,8 @@ class Costs:
             that are there; "step", of decoding; "begin", the mapper and the first denoising step; "denoise", each of
             the others; "finish", the VAE.
         lengths: of replies by kind, in decoding steps; a reply is one of them.
-        http: by kind, what a request takes beside the engine.
+        http: by kind, what a request takes beside the engine. Both are Python of one process, which runs one thread at
+            a time, so the engine stands still for it.
         denoising_steps: of a picture.
         source: the machine and the model.
     """
@@ -107,7 +108,7 @@ class Replica:
         while self.waiting and len(self.speaking) < most and len(self.painting) < most:
             request = self.waiting.popleft()
             self.speaking.append(request)
-            yield self.costs.of(f"read {request.kind}", len(self.speaking))
+            yield self.costs.http[request.kind] + self.costs.of(f"read {request.kind}", len(self.speaking))
         if not self.speaking:
             return
         yield self.costs.of("step", len(self.speaking))
@@ -161,7 +162,7 @@ def simulate(
     rng, answers = random.Random(seed), [Answer(429, 0.0)] * len(moments)
 
     def tell(request: Request, now: float) -> None:
-        answers[request.number] = Answer(200, now - request.came + costs.http[request.kind])
+        answers[request.number] = Answer(200, now - request.came)
 
     engines = [Replica(costs, batch_size, tell) for _ in range(replicas)]
     # When each engine that has something to do is done with it.

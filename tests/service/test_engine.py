@@ -1,7 +1,10 @@
 """Many requests at once: each reply is the one that the pipeline gives to the same request alone."""
 
+import itertools
+import random
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +21,7 @@ from minigpt5.service.engine import (
     PreviewEvent,
     QueueFullError,
 )
-from minigpt5.service.store import Store
+from minigpt5.service.store import Memory, Store
 from minigpt5.vokens.decoding import DecodingBatch, TextEvent
 
 WORDS = ["go on", "what does the red fox see in the forest at night?", "a cat", "tell me of <ImageHere>"]
@@ -334,3 +337,33 @@ def test_an_errand_has_the_pipeline_between_two_steps_of_others(pipe, start, hel
     engine.close()
     with pytest.raises(ClosedError):
         engine.use(lambda pipe: pipe)
+
+
+def test_the_longest_conversation_is_found_without_asking_of_each():
+    asked = []
+
+    def alike(one, other):
+        pairs = zip(one, other[:-1], strict=False)
+        return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+    class Reader:
+        def held(self, cache, inputs, keys):
+            asked.append(cache)
+            return alike(cache.ids[0].tolist(), inputs["input_ids"][0].tolist())
+
+    def kept(ids):
+        cache = SimpleNamespace(ids=torch.tensor([ids]), pictures=[], source=None, nbytes=8)
+        cache.select = lambda rows: SimpleNamespace(ids=cache.ids)
+        return cache
+
+    memory, rng = Memory(Reader(), 10**6), random.Random(0)
+    conversations = [[7, 7, 7, *(rng.randrange(3) for _ in range(6))] for _ in range(300)]
+    for ids in conversations:
+        memory.keep(kept(ids))
+    for prompt in ([7, 7, 7, 0, 1, 2, 0, 1, 2, 5], [7, 7, 7, 2, 2, 9]):
+        asked.clear()
+        found = memory.recall({"input_ids": torch.tensor([prompt])}, [])
+        assert alike(found.ids[0].tolist(), prompt) == max(alike(ids, prompt) for ids in conversations)
+        assert 1 <= len(asked) <= 10
+    asked.clear()
+    assert len(memory.recall({"input_ids": torch.tensor([[5, 5]])}, [])) == 0 and not asked

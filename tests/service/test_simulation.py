@@ -71,8 +71,9 @@ def test_a_batch_that_costs_more_with_more_rows():
 def test_prompts_are_read_and_words_decoded_between_denoising_steps():
     paid = costs(read=1, step=2, begin=10, denoise=10, finish=5, words=(2,), http=0.5)
     picture, words = simulate(paid, [0.0, 4.0], [PICTURE, WORDS], 4)
-    # Read 1, step 3, first denoising step 13; the other is read 14, step 16; second 26, its last step 28; third 38, 43.
-    assert words.seconds == pytest.approx(28 - 4 + 0.5) and picture.seconds == pytest.approx(43 + 0.5)
+    # HTTP and read 1.5, step 3.5, first denoising step 13.5; the other is read 15, step 17; second 27, its last step
+    # 29; third 39, the end 44.
+    assert words.seconds == pytest.approx(29 - 4) and picture.seconds == pytest.approx(44)
 
 
 def test_a_picture_waits_for_others_only_so_long():
