@@ -645,6 +645,20 @@ def add_import(commands) -> None:
         importing.add_argument(
             f"--{name}", type=whole_number(1), default=value, metavar="N", help=f"default: {value}, as published"
         )
+    importing.add_argument(
+        "--num-inference-steps",
+        type=whole_number(1, 1000),
+        default=50,
+        metavar="N",
+        help="a picture's (default: 50; 1 for SD-Turbo)",
+    )
+    importing.add_argument(
+        "--guidance-scale",
+        type=float,
+        default=7.5,
+        metavar="SCALE",
+        help="a picture's (default: 7.5; 0, none at all, for SD-Turbo)",
+    )
     importing.add_argument("--out", type=new_folder, metavar="DIR", required=True, help="the new pipeline folder")
 
 
@@ -673,6 +687,8 @@ def run_import(arguments: argparse.Namespace) -> None:
             qformer_heads=arguments.qformer_heads,
             lora_rank=arguments.lora_rank,
             lora_alpha=arguments.lora_alpha,
+            guidance_scale=arguments.guidance_scale,
+            num_inference_steps=arguments.num_inference_steps,
             revisions={part: revision for part, _, revision in pinned},
         )
     for warning in report.warnings:

@@ -144,6 +144,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         if transformer is not None:
             self.model_cpu_offload_seq = "comprehension->mapper->transformer->vae"
         self._painter: DiffusionPipeline | None = None
+        self._picture: tuple[Any, Modality] | None = None
         self._null: tuple[Any, dict[str, torch.Tensor]] | None = None
         self._own_card: str | None = None
         self._reader: Reader | None = None
@@ -260,6 +261,26 @@ class MiniGPT5Pipeline(DiffusionPipeline):
 
         return Chat(self, messages)
 
+    def compile(self, **options: Any) -> None:
+        """Compile what computes most: the network that denoises, the VAE's decoder and the language model.
+
+        Each is compiled in its place when it is first called, and again for inputs of other shapes. Replies and what is
+        saved stay the same, up to rounding. Of a transformer that denoises the blocks that repeat are compiled, which
+        is done once for all of them; of a UNet the whole. Adapters are to be attached before.
+
+        Args:
+            options: of `torch.compile`, such as `mode`, `dynamic` or `backend`.
+        """
+        denoiser: Any = self.picture.painter.denoiser
+        if isinstance(denoiser, UNet2DConditionModel) or not getattr(denoiser, "_repeated_blocks", None):
+            denoiser.compile(**options)
+        else:
+            denoiser.compile_repeated_blocks(**options)
+        decoder: Any = getattr(self.vae, "decoder", None)
+        if decoder is not None:
+            decoder.compile(**options)
+        self.reader.language_model.compile(**options)
+
     @property
     def reader(self) -> Reader:
         """Processor and comprehension as that which reads and speaks."""
@@ -278,10 +299,8 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         """
         parts = {name: getattr(self, name) for name in PARTS}
         painter: DiffusionPipeline | None = self._painter
-        same = painter is not None and all(
-            getattr(painter, name) is part for name, part in parts.items() if name in painter.components
-        )
-        if painter is None or not same:
+        own = {} if painter is None else painter.components
+        if painter is None or any(own[name] is not part for name, part in parts.items() if name in own):
             painter = self._painter = build_painter(
                 self.config["painter_class"], parts, self.config["painter_settings"]
             )
@@ -291,7 +310,11 @@ class MiniGPT5Pipeline(DiffusionPipeline):
     @property
     def picture(self) -> Modality:
         """What a block of vokens becomes: connector and painter, and the ids that ask for them."""
-        return Modality("image", tuple(self.reader.voken_ids), self.mapper, painter_of(self.painter))
+        parts = (tuple(self.reader.voken_ids), self.mapper, self.painter)
+        if self._picture is None or self._picture[0] != parts:
+            tokens, connector, painter = parts
+            self._picture = (parts, Modality("image", tokens, connector, painter_of(painter)))
+        return self._picture[1]
 
     @property
     def guidance_scale(self) -> float:
@@ -354,7 +377,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
                 continue
             if not isinstance(one, torch.Generator):
                 raise TypeError(f"generator must be a torch.Generator or a list of them, got {type(one).__name__}")
-            if one.device.type not in ("cpu", self._execution_device.type):
+            if one.device.type != "cpu" and one.device.type != self._execution_device.type:
                 raise ValueError(f"a generator is on {one.device}, but the pipeline runs on {self._execution_device}")
         if latents is not None:
             check_tensor("latents", latents)
@@ -387,18 +410,19 @@ class MiniGPT5Pipeline(DiffusionPipeline):
             ValueError: where pictures and marks do not match, for several prompts with one cache or another model's, or
                 if a prompt is longer than the model's context.
         """
-        reader, read = self.reader, 0
+        # Asked once, as diffusers looks through all parts for it.
+        reader, read, device = self.reader, 0, self._execution_device
         if prompt_cache is None:
             inputs = reader.encode(prompts, images)
         elif not isinstance(prompt_cache, ReaderCache):
             raise TypeError(f"prompt_cache must be a ReaderCache, got {type(prompt_cache).__name__}")
         elif len(prompts) == 1:
-            inputs = reader.unread(prompts[0], images[0] if images else None, prompt_cache, self._execution_device)
+            inputs = reader.unread(prompts[0], images[0] if images else None, prompt_cache, device)
             read = len(prompt_cache)
         else:
             raise ValueError(f"a prompt_cache is of one prompt, got {len(prompts)}")
         self.check_length(read + inputs["input_ids"].shape[1])
-        return inputs.to(self._execution_device)
+        return inputs.to(device)
 
     def check_length(self, length: int) -> None:
         """See that a prompt of so many tokens fits.
@@ -432,13 +456,17 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         check_tensor("voken_features", voken_features)
         return self.picture.conditioning(voken_features.to(self._execution_device))
 
-    def null_conditioning(self) -> dict[str, torch.Tensor]:
+    def null_conditioning(self, device: torch.device | None = None) -> dict[str, torch.Tensor]:
         """What guidance leads away from: what the mapper makes of zero features, one row of each tensor.
 
         It depends on the mapper's weights only, so it is computed once and kept until they change.
+
+        Args:
+            device: where the pipeline runs, if that is known already.
         """
         weights = tuple((parameter.data_ptr(), parameter._version) for parameter in self.mapper.parameters())
-        key = (self.mapper, weights, self.picture.painter.denoiser.dtype, self._execution_device)
+        painted_in = next(self.picture.painter.denoiser.parameters()).dtype
+        key = (self.mapper, weights, painted_in, device or self._execution_device)
         if self._null is None or self._null[0] != key:
             zeros = torch.zeros(1, self.reader.n_vokens, self.mapper.config.voken_dim)
             self._null = (key, self.conditioning(zeros))
@@ -475,11 +503,11 @@ class MiniGPT5Pipeline(DiffusionPipeline):
             if len(latents) != len(voken_features):
                 shape, given = (len(voken_features), *latents.shape[1:]), tuple(latents.shape)
                 raise ValueError(f"the replies hold {shape[0]} picture(s), so latents must be {shape}, got {given}")
-            latents = latents.to(self._execution_device, painter.denoiser.dtype)
+            latents = latents.to(conditioning["prompt_embeds"])
         led = self.guider is not None or painter.guides(self.guidance_scale)
         pictures = painter.paint(
             conditioning,
-            self.null_conditioning() if led else None,
+            self.null_conditioning(conditioning["prompt_embeds"].device) if led else None,
             self.guidance_scale,
             guider=self.guider,
             owner=self,

@@ -305,11 +305,11 @@ class Painter:
         tensors = dict(conditioning)
         if null is not None:
             tensors |= {f"negative_{name}": value for name, value in self.rows(null, conditioning).items()}
-        given, masks = {}, {}
+        given, masks, dtype = {}, {}, self.denoiser.dtype
         for name, value in tensors.items():
             if value.ndim == 3:
                 value, masks[name] = self._padded(name, value)
-            given[name] = value.to(self.denoiser.dtype)
+            given[name] = value.to(dtype)
         for name in self.parameters:
             if "attention_mask" in name or "embeds_mask" in name:
                 features = "prompt_embeds_2" if name.endswith("_2") else "prompt_embeds"

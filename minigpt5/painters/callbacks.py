@@ -40,7 +40,9 @@ class StepCallback:
     def arguments(self, parameters: Iterable[str]) -> dict[str, Any]:
         """This callback as an argument of a call with such parameters."""
         if "callback_on_step_end" in parameters:
-            names = {"latents", "prompt_embeds"} & set(self.painter._callback_tensor_inputs) | set(self.names)
+            # To a user's callback belong both halves of what guidance puts into one tensor.
+            wanted = {"latents"} if self.callback is None else {"latents", "prompt_embeds"}
+            names = wanted & set(self.painter._callback_tensor_inputs) | set(self.names)
             return {"callback_on_step_end": self, "callback_on_step_end_tensor_inputs": sorted(names)}
         if self.callback is None or "callback" not in parameters:
             return {}

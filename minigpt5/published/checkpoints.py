@@ -33,7 +33,7 @@ from minigpt5.published.tokenizer import load_llama_tokenizer
 from minigpt5.readers.lora import attach_lora
 from minigpt5.readers.minigpt4 import MiniGPT4ForConditionalGeneration
 from minigpt5.readers.processor import MiniGPT5Processor
-from minigpt5.utils.checks import whole_number
+from minigpt5.utils.checks import real_number, whole_number
 from minigpt5.utils.files import check_new_folder, whole_folder
 from minigpt5.utils.images import published_image_processor
 from minigpt5.utils.integrity import check_counts, few, load_whole_pipeline, local_folder, non_finite
@@ -415,6 +415,8 @@ def load_official(
     qformer_heads: int | None = None,
     lora_rank: int = 8,
     lora_alpha: int = 16,
+    guidance_scale: float = 7.5,
+    num_inference_steps: int = 50,
     revisions: dict[str, str] | None = None,
 ) -> tuple[MiniGPT5Pipeline, ImportReport]:
     """Build a pipeline from the published checkpoints.
@@ -429,6 +431,8 @@ def load_official(
         vit_heads, qformer_heads: of attention; where it is `None`, what the part's `config.json` says, or where that is
             missing the published 16 and 12.
         lora_rank, lora_alpha: of stage 2. No file tells the scale, alpha / rank.
+        guidance_scale, num_inference_steps: defaults of the pipeline's call, by default the published ones; 0 and 1 for
+            SD-Turbo in the place of Stable Diffusion.
         revisions: a hub revision by the name of its argument.
 
     Returns:
@@ -440,6 +444,8 @@ def load_official(
             for a file that is broken; names them.
     """
     revisions = revisions or {}
+    guidance_scale = real_number("guidance_scale", guidance_scale, 0, 100)
+    num_inference_steps = whole_number("num_inference_steps", num_inference_steps, 1, 1000)
     lora_rank, lora_alpha = whole_number("lora_rank", lora_rank, 1), whole_number("lora_alpha", lora_alpha, 1)
     locations = {}
     for name, given in {"llm": llm, "vit": vit, "qformer": qformer, "proj": proj, "stage1": stage1}.items():
@@ -500,7 +506,12 @@ def load_official(
     comprehension.generation_config = GenerationConfig(**GENERATION, **ends, stop_strings=["###"])
 
     pipe = MiniGPT5Pipeline(
-        processor, comprehension.eval(), mapper.eval(), **load_diffusion(sd, revisions.get("sd"), dtype)
+        processor,
+        comprehension.eval(),
+        mapper.eval(),
+        guidance_scale=guidance_scale,
+        num_inference_steps=num_inference_steps,
+        **load_diffusion(sd, revisions.get("sd"), dtype),
     )
     return pipe, weights.report
 

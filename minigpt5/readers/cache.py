@@ -12,6 +12,57 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 
+class RoomyLayer(DynamicLayer):
+    """Keys and values with room behind them, into which further tokens are written.
+
+    A `DynamicLayer` copies all that was read at every token. Here that happens when the room is used up, and when
+    something else than `update` and `crop` has put other keys and values in the place of these.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._rooms: dict[str, torch.Tensor] = {}
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Put more keys and values behind those that are here, and return all; see `DynamicLayer`."""
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            # What is to be differentiated must stay as it is, and a graph knows no room.
+            return super().update(key_states, value_states, *args, **kwargs)
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        self.keys, self.values = self._behind("keys", key_states), self._behind("values", value_states)
+        return self.keys, self.values
+
+    def _behind(self, name: str, new: torch.Tensor) -> torch.Tensor:
+        held, room = getattr(self, name), self._rooms.get(name)
+        length = held.shape[-2] if held.numel() else 0
+        whole = length + new.shape[-2]
+        if room is None or held._base is not room or room.shape[-2] < whole:
+            # A prompt is often all that is kept.
+            room = new.new_empty(*new.shape[:-2], whole + max(64, whole // 4) if length else whole, new.shape[-1])
+            if length:
+                room[..., :length, :] = held
+            self._rooms[name] = room
+        room[..., length:whole, :] = new
+        return room[..., :whole, :]
+
+    def reset(self) -> None:
+        """Forget everything."""
+        super().reset()
+        self._rooms = {}
+
+
+def new_states(config: Any = None) -> DynamicCache:
+    """An empty cache of transformers, of the layers that a configuration tells or of plain ones."""
+    states = DynamicCache(config=config)
+    states.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in states.layers]
+    if states.layer_class_to_replicate is DynamicLayer:
+        states.layer_class_to_replicate = RoomyLayer
+    return states
+
+
 @dataclass
 class ReaderCache:
     """What a reader has read of a batch of rows; empty until a reader fills it.
@@ -20,6 +71,7 @@ class ReaderCache:
         states: keys and values of all layers, or whatever else the language model remembers; a cache of transformers.
         ids, mask: tokens `(batch, length)`, and 1 where there are any.
         positions: `(batch, length)`, or `(axes, batch, length)` where they have several axes.
+        full: whether no row has a place without a token, as far as is known.
         pictures: what tells the pictures of a single row from others, in order.
         source: what tells the model by which they were read, and its weights, from others.
     """
@@ -28,6 +80,7 @@ class ReaderCache:
     ids: Any = None
     mask: Any = None
     positions: Any = None
+    full: bool = True
     pictures: list[bytes] = field(default_factory=list)
     source: Any = None
 
@@ -58,7 +111,7 @@ class ReaderCache:
     def clear(self) -> None:
         """Forget everything."""
         self.states = self.ids = self.mask = self.positions = self.source = None
-        self.pictures = []
+        self.full, self.pictures = True, []
 
     # Rows that come and go
 
@@ -66,7 +119,7 @@ class ReaderCache:
     def joins(self) -> bool:
         """Whether rows can be taken out and others put beside them: of every token keys and values are here."""
         layers = getattr(self.states, "layers", [])
-        return bool(layers) and all(type(layer) is DynamicLayer and layer.is_initialized for layer in layers)
+        return bool(layers) and all(type(layer) is RoomyLayer and layer.is_initialized for layer in layers)
 
     @property
     def _ahead(self) -> int:
@@ -84,17 +137,18 @@ class ReaderCache:
         mask, ahead = self.mask[rows], self._ahead
         empty = int((mask.cumsum(1) == 0).sum(1).min())
         keep = [*range(ahead), *range(ahead + empty, ahead + len(self))]
-        states = DynamicCache()
+        states = new_states()
         for number, layer in enumerate(self.states.layers):
             states.update(layer.keys[rows][:, :, keep], layer.values[rows][:, :, keep], number)
         positions = self.positions[..., rows, :][..., empty:]
-        return ReaderCache(states, self.ids[rows][:, empty:], mask[:, empty:], positions)
+        mask = mask[:, empty:]
+        return ReaderCache(states, self.ids[rows][:, empty:], mask, positions, full=bool(mask.all()))
 
     @classmethod
     def joined(cls, caches: Sequence[ReaderCache]) -> ReaderCache:
         """All rows of several caches of one model, the shorter ones padded on the left."""
         length = max(map(len, caches))
-        states = DynamicCache()
+        states = new_states()
         for number in range(len(caches[0].states.layers)):
             layers = [(cache.states.layers[number], cache._ahead, length - len(cache)) for cache in caches]
             keys = torch.cat([_padded(layer.keys, ahead, missing) for layer, ahead, missing in layers])
@@ -104,7 +158,8 @@ class ReaderCache:
         def of_tokens(name: str, axis: int) -> torch.Tensor:
             return torch.cat([pad(getattr(cache, name), (length - len(cache), 0)) for cache in caches], axis)
 
-        return cls(states, of_tokens("ids", 0), of_tokens("mask", 0), of_tokens("positions", -2))
+        full = all(cache.full and len(cache) == length for cache in caches)
+        return cls(states, of_tokens("ids", 0), of_tokens("mask", 0), of_tokens("positions", -2), full)
 
 
 def _padded(states: torch.Tensor, ahead: int, missing: int) -> torch.Tensor:

@@ -15,14 +15,15 @@ import inspect
 import sys
 import weakref
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import nn
 from torch.nn.functional import pad
-from transformers import BatchFeature, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import BatchFeature, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
-from minigpt5.readers.cache import ReaderCache
+from minigpt5.readers.cache import ReaderCache, new_states
 from minigpt5.readers.conversation import conversation
 from minigpt5.readers.encoding import PromptEncoder
 from minigpt5.readers.prefix import behind_prefix, prefix_of
@@ -99,7 +100,7 @@ class Reader(PromptEncoder):
         Args:
             cut: whether it is to be cut back later, and so forgets nothing that fell out of a window.
         """
-        return ReaderCache(DynamicCache() if cut and self._can_be_cut else DynamicCache(config=self.config))
+        return ReaderCache(new_states() if cut and self._can_be_cut else new_states(self.config))
 
     @property
     def takes_prefix(self) -> bool:
@@ -130,16 +131,21 @@ class Reader(PromptEncoder):
     def extend(
         self,
         ids: torch.Tensor,
-        mask: torch.Tensor,
+        mask: torch.Tensor | None,
         cache: ReaderCache | None,
         embeds: torch.Tensor | None = None,
     ) -> States:
         """Read more tokens `(batch, width)`; rows that have none are masked.
 
         Args:
+            mask: 1 where there is a token; `None` if there is one everywhere.
             embeds: what is read in place of the tokens' own embeddings, `(batch, width, hidden)`.
         """
-        positions = (mask.cumsum(1) - 1).clamp(min=0) + (0 if cache is None else cache.next_positions())
+        first = 0 if cache is None else cache.next_positions()
+        if mask is None:
+            positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids) + first
+        else:
+            positions = (mask.cumsum(1) - 1).clamp(min=0) + first
         if self._rope_index is not None:
             positions = positions.expand(3, -1, -1)
         return self._forward(ids, mask, positions, cache, {}, embeds)
@@ -160,14 +166,16 @@ class Reader(PromptEncoder):
     def _forward(
         self,
         ids: torch.Tensor,
-        mask: torch.Tensor,
+        mask: torch.Tensor | None,
         positions: torch.Tensor,
         cache: ReaderCache | None,
         seen: dict[str, torch.Tensor],
         embeds: torch.Tensor | None = None,
     ) -> States:
+        known, mask = mask is None, torch.ones_like(ids) if mask is None else mask
         every = (ids, mask, positions) if cache is None else cache.after(ids, mask, positions)
         states, whole_mask = behind_prefix(self.model, None if cache is None else cache.states, every[1])
+        full = cache is not None and cache.full and (known or bool(mask.all()))
         options: dict[str, Any] = {"input_ids": ids} if embeds is None else {"inputs_embeds": embeds}
         if seen:
             options |= self._token_types(every[0]) | seen
@@ -176,7 +184,8 @@ class Reader(PromptEncoder):
             options[name] = pad(options[name], (ahead, 0), value=self.text_type)
         options[cache_argument(self.body)] = states
         output = self.body(
-            attention_mask=whole_mask,
+            # Whether a mask leaves anything out, models would ask the device at every step.
+            attention_mask=None if full and known else whole_mask,
             position_ids=positions,
             use_cache=states is not None,
             output_hidden_states=self.layers != (-1,),
@@ -184,6 +193,7 @@ class Reader(PromptEncoder):
         )
         if cache is not None:
             cache.ids, cache.mask, cache.positions = every
+            cache.full = full
         last = output.last_hidden_state
         if self.layers == (-1,):
             return States(last, last)
@@ -294,7 +304,12 @@ class Reader(PromptEncoder):
 
 def cache_argument(body: nn.Module) -> str:
     """What a model's forward calls the cache, which transformers has renamed."""
-    return "cache" if "cache" in inspect.signature(body.forward).parameters else "past_key_values"
+    return _cache_argument(type(body))
+
+
+@lru_cache
+def _cache_argument(kind: type[nn.Module]) -> str:
+    return "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"
 
 
 def next_token_logits(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:

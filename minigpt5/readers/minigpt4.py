@@ -157,7 +157,7 @@ class MiniGPT4Reader(Reader):
     def extend(
         self,
         ids: torch.Tensor,
-        mask: torch.Tensor,
+        mask: torch.Tensor | None,
         cache: ReaderCache | None,
         embeds: torch.Tensor | None = None,
     ) -> States:

@@ -171,7 +171,9 @@ class InterleavedDecoder:
         self.stops = reader.stop_strings if config.stop_strings is None else config.stop_strings
         self.warp = logits_processors(config)
         self.never = reader.never_said if config.suppress_marks else []
-        self.img0 = reader.voken_ids[0]
+        self.img0, self.ends = reader.voken_ids[0], reader.eos_token_ids
+        # A row that is longer would not hold one more token and a picture.
+        self.longest = reader.context_length - reader.n_vokens - 1
 
     @torch.no_grad()
     def events(self, inputs: BatchFeature, cache: ReaderCache | None = None) -> Iterator[TextEvent | VokenEvent]:
@@ -209,7 +211,8 @@ class InterleavedDecoder:
             logits[:, self.img0] = -torch.inf
         else:
             full = [place for place, row in enumerate(rows) if row.images >= config.max_images]
-            logits[full, self.img0] = -torch.inf
+            if full:
+                logits[full, self.img0] = -torch.inf
         if self.warp:
             longest = max(len(row.history) for row in rows)
             begin = self.reader.reply_begin_id
@@ -234,7 +237,7 @@ class InterleavedDecoder:
         """Add a chosen token to its row: as text, as the start of a picture, or as its end."""
         row.choices += 1
         stops = self.stops
-        paints, ends = token == self.img0, token in self.reader.eos_token_ids
+        paints, ends = token == self.img0, token in self.ends
         if not paints and not ends:
             row.run.append(token)
         text = self._text(row.run)
@@ -271,8 +274,7 @@ class InterleavedDecoder:
 
     def _spent(self, row: _Row) -> bool:
         """Whether a row has made all its choices, or its context would not hold one more token and a picture."""
-        full = row.length + 1 + self.reader.n_vokens > self.reader.context_length
-        return full or row.choices >= self.config.max_new_tokens
+        return row.length > self.longest or row.choices >= self.config.max_new_tokens
 
 
 class DecodingBatch:
@@ -383,13 +385,15 @@ class DecodingBatch:
         """Whether a reply is not whole; one may end with a picture whose block still goes through voken by voken."""
         return not row.done or bool(row.pending)
 
-    def _next(self, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _next(self, width: int) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Ids and mask `(batch, width)` of what each row reads next; nothing, where its reply is over."""
         nothing = [self.reader.pad_token_id] * width
-        ids = [row.pending[:width] or nothing for row in self.rows]
-        mask = [[int(bool(row.pending))] * width for row in self.rows]
         like = self.cache.mask
-        return torch.tensor(ids, device=like.device), torch.tensor(mask, device=like.device, dtype=like.dtype)
+        ids = torch.tensor([row.pending[:width] or nothing for row in self.rows], device=like.device)
+        if all(row.pending for row in self.rows):
+            return ids, None
+        mask = [[int(bool(row.pending))] * width for row in self.rows]
+        return ids, torch.tensor(mask, device=like.device, dtype=like.dtype)
 
 
 def _multinomial(shares: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:

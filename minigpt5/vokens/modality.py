@@ -34,4 +34,5 @@ class Modality:
         """
         made = self.connector.conditioning(features.to(dtype=self.connector.dtype))
         self.painter.check_conditioning(made)
-        return {name: value.to(self.painter.denoiser.dtype) for name, value in made.items()}
+        dtype = self.painter.denoiser.dtype
+        return {name: value.to(dtype) for name, value in made.items()}

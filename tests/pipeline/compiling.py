@@ -10,6 +10,36 @@ OPTIONS = {"backend": "aot_eager"}
 
 
 class CompileMixin:
+    def test_what_computes_most_is_compiled_in_its_place(self, opened, monkeypatch):
+        pipe, compiled = opened(), []
+        monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **options: compiled.append((module, options)))
+        pipe.compile(**OPTIONS)
+        assert compiled == [
+            (pipe.unet, OPTIONS),
+            (pipe.vae.decoder, OPTIONS),
+            (pipe.comprehension.language_model.model, OPTIONS),
+        ]
+
+    @pytest.mark.slow
+    def test_a_compiled_pipeline_replies_and_is_saved_as_before(self, opened, pictures, tmp_path):
+        pipe, graphs = opened(), []
+
+        def backend(graph, inputs):
+            graphs.append(graph)
+            return graph.forward
+
+        options = {"output_type": "pt", "max_new_tokens": 8}
+        whole = paint(pipe, self.picture_prompt, pictures[0], **options)
+        pipe.compile(backend=backend)
+        assert same(paint(pipe, self.picture_prompt, pictures[0], **options), whole, atol=1e-4)
+        made = len(graphs)
+        assert made >= 3
+        # A second reply brings nothing new.
+        assert same(paint(pipe, self.picture_prompt, pictures[0], **options), whole, atol=1e-4)
+        assert len(graphs) == made
+        pipe.save_pretrained(tmp_path)
+        assert same(paint(type(pipe).from_pretrained(tmp_path), self.picture_prompt, pictures[0], **options), whole)
+
     @pytest.mark.slow
     @pytest.mark.parametrize("name", ["mapper", "unet"])
     def test_compiled_parts_reply_as_they_did(self, opened, name):
@@ -17,15 +47,6 @@ class CompileMixin:
         whole = paint(pipe)
         setattr(pipe, name, torch.compile(getattr(pipe, name), **OPTIONS))
         assert same(paint(pipe), whole, atol=1e-4)
-
-    @pytest.mark.slow
-    def test_compiled_reading_and_decoding_reply_as_they_did(self, opened, pictures):
-        pipe = opened()
-        whole = paint(pipe, self.picture_prompt, pictures[0], output_type="pt")
-        pipe.comprehension.language_model.compile(**OPTIONS)
-        pipe.comprehension.vision_model.compile(**OPTIONS)
-        pipe.vae.decoder.compile(**OPTIONS)
-        assert same(paint(pipe, self.picture_prompt, pictures[0], output_type="pt"), whole, atol=1e-4)
 
     def test_repeated_blocks_of_the_mapper_are_compiled_in_one_piece(self, opened):
         pipe = opened()
