@@ -1,5 +1,7 @@
 """A training step: against the published program's on its recorded sizes, and at mid size with and without the cache.
 
+Of the published size the multiplications are counted, on shapes alone: what of them the cache can save.
+
     python benchmarks/benchmark_training.py [--out benchmarks/training.json]
 
 One thread, as in the recording. Seconds depend on the machine; the published ones are of another, like this one.
@@ -11,13 +13,16 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from minigpt5.data.tasks import exchange, story_context
 from minigpt5.published.checkpoints import load_official
-from minigpt5.published.shapes import SCALES, random_pipeline
+from minigpt5.published.shapes import IMAGE_SIZE, N_VOKENS, SCALES, empty_parts, random_pipeline
 from minigpt5.storyworld.draw import draw
 from minigpt5.storyworld.scene import split_rng
 from minigpt5.storyworld.stories import sample_story
@@ -64,6 +69,48 @@ def step_seconds(pipe, batch, captions, lora, repeats, cache=None):
     return min(times[1:])
 
 
+def step_flops(length, read, captions):
+    """TFLOP of a training step of the published size for one conversation: what the cache saves, and what it cannot.
+
+    Args:
+        length: tokens of the conversation.
+        read: pictures of it that are read; one more is painted.
+        captions: whether the caption loss has weight, as in the first stage.
+    """
+    parts = {name: part.to("meta").requires_grad_(name == "mapper") for name, part in empty_parts().items()}
+    reader, mapper, unet = parts["comprehension"], parts["mapper"], parts["unet"]
+    empty = partial(torch.empty, device="meta")
+    side = 8 * unet.config.sample_size
+    frozen = {
+        "pictures read": lambda: reader.get_image_features(empty(read, 3, IMAGE_SIZE, IMAGE_SIZE)),
+        "target encoded": lambda: parts["vae"].encode(empty(1, 3, side, side)),
+    }
+    if captions:
+        ids = torch.zeros(1, mapper.config.text_length, dtype=torch.long, device="meta")
+        frozen["caption encoded"] = lambda: parts["text_encoder"](ids)
+    states = empty(1, length, mapper.config.voken_dim, requires_grad=True)
+    features = empty(1, N_VOKENS, mapper.config.voken_dim, requires_grad=True)
+    conditioning = empty(1, mapper.config.text_length, mapper.config.text_dim, requires_grad=True)
+    noisy = empty(1, 4, unet.config.sample_size, unet.config.sample_size)
+    trained = {
+        "language model": lambda: reader.language_model(inputs_embeds=states, use_cache=False).logits,
+        "mapper": lambda: mapper(features),
+        "UNet": lambda: unet(noisy, 500, encoder_hidden_states=conditioning).sample,
+    }
+    counted = {}
+    for name, work in (frozen | trained).items():
+        # Masks without values are taken for what is traced only where tensors are fake.
+        fake = FakeTensorMode(allow_non_fake_inputs=True)
+        with fake, FlopCounterMode(display=False) as counter, torch.set_grad_enabled(name in trained):
+            output = work() if read or name != "pictures read" else None
+            if name in trained:
+                output.sum().backward()
+        counted[f"{name}_tflop"] = counter.get_total_flops() / 1e12
+    saved = sum(counted[f"{name}_tflop"] for name in frozen)
+    whole = sum(counted.values())
+    return counted | {"cached_over_plain_at_most": whole / (whole - saved)}
+
+
 @dataclass(kw_only=True)
 class TrainingBenchmark(Settings):
     """What is measured."""
@@ -108,6 +155,9 @@ def main(config: TrainingBenchmark):
             "cached_samples_per_s": size / cached,
             "cached_over_plain": plain / cached,
         }
+    # A caption is about 60 tokens; two steps of a story with their pictures, and the reply, about 300.
+    figures["published size, first stage"] = step_flops(60, 0, captions=True)
+    figures["published size, second stage"] = step_flops(300, 2, captions=False)
     machine = f"{platform.machine()}, 1 thread, torch {torch.__version__}"
     print(machine)
     for name, row in figures.items():
