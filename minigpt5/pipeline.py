@@ -456,17 +456,14 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         check_tensor("voken_features", voken_features)
         return self.picture.conditioning(voken_features.to(self._execution_device))
 
-    def null_conditioning(self, device: torch.device | None = None) -> dict[str, torch.Tensor]:
+    def null_conditioning(self) -> dict[str, torch.Tensor]:
         """What guidance leads away from: what the mapper makes of zero features, one row of each tensor.
 
         It depends on the mapper's weights only, so it is computed once and kept until they change.
-
-        Args:
-            device: where the pipeline runs, if that is known already.
         """
         weights = tuple((parameter.data_ptr(), parameter._version) for parameter in self.mapper.parameters())
         painted_in = next(self.picture.painter.denoiser.parameters()).dtype
-        key = (self.mapper, weights, painted_in, device or self._execution_device)
+        key = (self.mapper, weights, painted_in, self._execution_device)
         if self._null is None or self._null[0] != key:
             zeros = torch.zeros(1, self.reader.n_vokens, self.mapper.config.voken_dim)
             self._null = (key, self.conditioning(zeros))
@@ -507,7 +504,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         led = self.guider is not None or painter.guides(self.guidance_scale)
         pictures = painter.paint(
             conditioning,
-            self.null_conditioning(conditioning["prompt_embeds"].device) if led else None,
+            self.null_conditioning() if led else None,
             self.guidance_scale,
             guider=self.guider,
             owner=self,
