@@ -8,6 +8,7 @@ ratio the median of pairs of runs that take turns. What is compared is asserted 
 """
 
 import platform
+import random
 import resource
 import statistics
 import time
@@ -18,20 +19,22 @@ from operator import attrgetter
 from pathlib import Path
 
 import torch
-from benchmark_training import conversations
 from torch.profiler import ProfilerActivity, profile
 
 from minigpt5.chat import user_turn
+from minigpt5.data.tasks import story_tasks
 from minigpt5.loading import ModelSettings, open_model
 from minigpt5.readers import ReaderCache
 from minigpt5.storyworld.draw import draw
 from minigpt5.storyworld.examine import fresh_captions, sample_scenes
+from minigpt5.storyworld.scene import split_rng
+from minigpt5.storyworld.stories import sample_story
 from minigpt5.training.objective import LossWeights, VokenModel
 from minigpt5.utils.files import check_file, write_json
 from minigpt5.utils.programs import run_program
 from minigpt5.utils.settings import DTYPES, setting
 from minigpt5.vokens.adapters import LoraSettings, train_adapter
-from minigpt5.vokens.decoding import DecodingConfig, InterleavedDecoder
+from minigpt5.vokens.decoding import DecodingConfig, InterleavedDecoder, TextEvent
 
 BATCHES = (1, 8, 32)
 NEW_TOKENS = 32
@@ -68,7 +71,8 @@ def best(work, runs):
 
 def times_as_fast(ours, theirs, runs):
     """How many times as fast the first is as the second: the median of pairs, after one to warm up."""
-    ours(), theirs()
+    for work in (ours, theirs):
+        work()
     pairs = [(seconds(ours), seconds(theirs)) for _ in range(runs)]
     return statistics.median(other / own for own, other in pairs)
 
@@ -135,7 +139,7 @@ def over_generate(pipe, captions, runs):
         def ours(inputs=inputs, batch=batch):
             texts = [""] * batch
             for event in decoder.events(inputs):
-                texts[event.row] += event.text
+                texts[event.row] += event.text if isinstance(event, TextEvent) else ""
             return texts
 
         @torch.no_grad()
@@ -264,7 +268,10 @@ def print_profiles(pipe, captions):
     train_adapter(pipe, LoraSettings())
     pipe.mapper.float().requires_grad_(True)
     model = VokenModel(pipe, LossWeights(caption=0.0)).train()
-    batch = model.prepare(pipe.reader.training_batch(conversations(BATCHES[1]))).to(pipe.device)
+    stories = [sample_story(split_rng("train", seed)).steps for seed in range(BATCHES[1])]
+    rng = random.Random(0)
+    items = [story_tasks([one.text for one in steps], [draw(one.scene) for one in steps], rng) for steps in stories]
+    batch = model.prepare(pipe.reader.training_batch(items)).to(pipe.device)
     optimizer = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter.requires_grad], lr=1e-5)
 
     def step():

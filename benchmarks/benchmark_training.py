@@ -102,9 +102,10 @@ def step_flops(length, read, captions):
         # Masks without values are taken for what is traced only where tensors are fake.
         fake = FakeTensorMode(allow_non_fake_inputs=True)
         with fake, FlopCounterMode(display=False) as counter, torch.set_grad_enabled(name in trained):
-            output = work() if read or name != "pictures read" else None
             if name in trained:
-                output.sum().backward()
+                work().sum().backward()
+            elif read or name != "pictures read":
+                work()
         counted[f"{name}_tflop"] = counter.get_total_flops() / 1e12
     saved = sum(counted[f"{name}_tflop"] for name in frozen)
     whole = sum(counted.values())
