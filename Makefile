@@ -65,7 +65,7 @@ claims: install
 	$(RUN) evaluation/reproduce_claims.py --work runs/claims
 
 evaluate: install
-	$(RUN) evaluation/evaluate_storyworld.py --model storyworld-mini
+	$(RUN) evaluation/evaluate_storyworld.py --model storyworld-mini --processes 2
 
 benchmark: install
 	$(RUN) benchmarks/benchmark_miniature.py

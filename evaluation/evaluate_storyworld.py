@@ -1,21 +1,27 @@
 """Examine a StoryWorld model on fresh scenes and stories and print what it reaches beside what it should.
 
-    python evaluation/evaluate_storyworld.py --model storyworld-mini [--count 200] [--out results.json]
+    python evaluation/evaluate_storyworld.py --model storyworld-mini [--count 200] [--processes 2] [--out results.json]
 
 Scenes and stories come from the test split; captions, questions, wishes and story sentences are worded in ways that no
-training text is. Behind each share stand the bounds of its 95 % interval.
+training text is. Behind each share stand the bounds of its 95 % interval. The figures do not depend on how many
+processes share the work.
 """
 
 import math
+import multiprocessing
 import time
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from minigpt5.evaluation.storyworld import paint_alone
 from minigpt5.loading import ModelSettings, open_model
-from minigpt5.metrics.intervals import paired_difference, wilson_interval
+from minigpt5.metrics.intervals import Interval, paired_difference, wilson_interval
 from minigpt5.storyworld.draw import draw
 from minigpt5.storyworld.examine import (
     examine_captions,
@@ -31,6 +37,7 @@ from minigpt5.storyworld.questions import ASKED
 from minigpt5.training.latents import psnr
 from minigpt5.utils.files import check_file, write_json
 from minigpt5.utils.images import to_tensor
+from minigpt5.utils.logs import quiet_libraries
 from minigpt5.utils.programs import run_program
 from minigpt5.utils.settings import plain, setting
 
@@ -40,109 +47,165 @@ class ExamConfig(ModelSettings):
     """The examination."""
 
     count: int = setting(200, least=1, help="scenes or stories a figure")
+    processes: int = setting(1, least=1, help="processes that share the figures, of one thread each where several do")
     out: Path | None = setting(None, help="JSON file for the figures")
 
 
+class Figure(NamedTuple):
+    """What is reached, what should be, and between which bounds it lies; `by` is what it is of, by attribute."""
+
+    name: str
+    value: float
+    target: float
+    interval: Interval | None = None
+    by: Mapping[str, float] = {}
+
+    @property
+    def reached(self) -> bool:
+        """Whether it is as good as it should be."""
+        return self.value >= self.target
+
+    def __str__(self) -> str:
+        bounds = f"[{self.interval.low:.3f}, {self.interval.high:.3f}]" if self.interval else ""
+        verdict = "reached" if self.reached else "MISSED"
+        by = f"\n    {', '.join(f'{name} {value:.3f}' for name, value in self.by.items())}" if self.by else ""
+        return f"{self.name:58} {self.value:7.3f} {bounds:16} target {self.target:6.3f}   {verdict}{by}"
+
+
+def share(name: str, value: float, target: float, items: int, by: Mapping[str, float] | None = None) -> Figure:
+    """A share of so many items. Steps of one story hang together, so of what is a share of steps the stories count."""
+    return Figure(name, value, target, wilson_interval(round(value * items), items), by or {})
+
+
+def marked(name: str, marks: list[bool], target: float) -> Figure:
+    return share(name, sum(marks) / len(marks), target, len(marks))
+
+
+# The figures in parts, none of which needs another: each takes a pipeline and how many items to ask for.
+
+KINDS = {
+    "one character": {"companion": False},
+    "two characters": {"companion": True},
+    "held-out pairs": {"companion": False, "held_out": True},
+}
+
+
 @torch.no_grad()
-def reconstruction(pipe, scenes):
-    """Mean PSNR in dB of renders through the VAE."""
+def examine_parts(pipe, count: int) -> Iterator[Figure]:
+    """The judge that marks, and the VAE."""
+    for name in ("one character", "two characters"):
+        scenes = sample_scenes(count, **KINDS[name])
+        own = judge_accuracy(load_judge().read([draw(scene) for scene in scenes]), scenes)
+        yield share(f"judge on renders, {name}: least attribute", min(own.values()), 0.99, count)
+    scenes = sample_scenes(count, **KINDS["one character"])
     pixels = torch.stack([to_tensor(draw(scene), pipe.vae.config.sample_size) for scene in scenes]).to(pipe.device)
-    return psnr(pipe.vae.decode(pipe.vae.encode(pixels).latent_dist.mode()).sample, pixels)
+    decoded = pipe.vae.decode(pipe.vae.encode(pixels).latent_dist.mode()).sample
+    yield Figure("VAE: PSNR in dB", psnr(decoded, pixels), 30)
+
+
+def examine_pictures(pipe, count: int, kind: str, target: float) -> Iterator[Figure]:
+    """Captions painted by the painter alone, and through vokens."""
+    scenes = sample_scenes(count, **KINDS[kind])
+    alone = judge_accuracy(load_judge().read(paint_alone(pipe, fresh_captions(scenes))), scenes)
+    yield share(f"text encoder + UNet, {kind}: all right", alone["all"], target, count, alone)
+    painted = examine_painting(pipe, scenes)
+    target = 0.95 if kind == "held-out pairs" else 0.95 * alone["all"]
+    yield share(f"vokens, {kind}: all right", painted["all"], target, count, painted)
+
+
+def examine_reading(pipe, count: int) -> Iterator[Figure]:
+    """Captions of pictures."""
+    for kind, target in (("one character", 0.95), ("two characters", 0.7)):
+        right = examine_captions(pipe.reader, sample_scenes(count, **KINDS[kind]))
+        yield share(f"captions, {kind}: all named rightly", right, target, count)
+
+
+def examine_telling(pipe, count: int) -> Iterator[Figure]:
+    """The next step of stories, and whole ones."""
+    for name, told in (("said", True), ("shown", False)):
+        step = examine_next_step(pipe, count, told)
+        yield share(f"next picture, colour only {name}: hero right", step["hero"], 0.9, count)
+        yield share(f"next step, colour only {name}: text agrees with picture", step["agrees"], 0.9, count)
+    free = examine_stories(pipe, count)
+    yield share("free-running stories: hero in all five pictures", free["hero_in_all"], 0.8, count)
+    yield share("free-running stories: text agrees with picture", free["agrees"], 0.9, count)
+
+
+def examine_answers(pipe, count: int) -> Iterator[Figure]:
+    """Questions, boxes and wishes."""
+    marks = interview(answerer(pipe), count)
+    for name in ASKED:
+        yield marked(f"question, {name}: right", marks[name], 0.9)
+    yield marked("box for a phrase: overlap of at least 0.5", marks["ground"], 0.8)
+    yield marked("phrase for a box: right", marks["refer"], 0.9)
+    yield marked("change of a picture: that right, all else kept", marks["change"], 0.85)
+    yield marked("two named animals: both there, colours bound", marks["two animals"], 0.9)
+    for name in ("question", "wish"):
+        yield marked(f"{name}, typed well: right", marks[name], 0.9)
+        difference = paired_difference(marks[f"{name}, rough"], marks[name])
+        yield Figure(f"{name}, typed roughly: difference", difference.estimate, -0.03, difference)
+    yield marked("outside the world: told so, and no picture", marks["outside"], 0.9)
+    yield marked("inside the world: not told that it is outside", marks["inside"], 0.9)
+    yield marked("end of a story: told, and no picture", marks["ending"], 0.9)
+
+
+def examine_seeds(pipe, count: int) -> Iterator[Figure]:
+    """Stories that are sampled."""
+    tellings = examine_tellings(pipe, count)
+    yield marked("sampled stories: another seed tells another", tellings["differ"], 0.9)
+    yield marked("sampled stories: no place comes twice", tellings["places"], 0.9)
+    yield marked("sampled stories: no time comes twice", tellings["times"], 0.9)
+    if tellings["companion"]:
+        yield marked("sampled stories: a companion stays", tellings["companion"], 0.9)
+
+
+PARTS = (
+    examine_parts,
+    partial(examine_pictures, kind="one character", target=0.9),
+    partial(examine_pictures, kind="two characters", target=0.6),
+    partial(examine_pictures, kind="held-out pairs", target=0.75),
+    examine_reading,
+    examine_telling,
+    examine_answers,
+    examine_seeds,
+)
+
+
+opened = cache(open_model)
+
+
+def examine_part(config: ExamConfig, part: int) -> list[Figure]:
+    """The figures of one part, in a process of its own."""
+    quiet_libraries()
+    torch.set_num_threads(1)
+    return list(PARTS[part](opened(config.model, config.adapter), config.count))
+
+
+def examine(config: ExamConfig) -> Iterator[Iterable[Figure]]:
+    """The figures of one part after the other."""
+    if config.processes == 1:
+        pipe = open_model(config.model, config.adapter)
+        yield from (part(pipe, config.count) for part in PARTS)
+    else:
+        with ProcessPoolExecutor(config.processes, multiprocessing.get_context("spawn")) as pool:
+            yield from pool.map(partial(examine_part, config), range(len(PARTS)))
 
 
 def main(config: ExamConfig):
     if config.out:
         check_file(config.out)
-    pipe = open_model(config.model, config.adapter)
-    judge = load_judge()
-    count = config.count
-    one = sample_scenes(count, companion=False)
-    two = sample_scenes(count, companion=True)
-    held_out = sample_scenes(count, companion=False, held_out=True)
-    figures, intervals, missed = {}, {}, []
-
-    def report(name, value, target, interval=None):
-        # JSON has no word for a number that is none.
-        figures[name] = round(value, 4) if math.isfinite(value) else None
-        verdict = "reached" if value >= target else "MISSED"
-        if verdict == "MISSED":
-            missed.append(name)
-        bounds = ""
-        if interval:
-            intervals[name] = [round(interval.low, 4), round(interval.high, 4)]
-            bounds = f"[{interval.low:.3f}, {interval.high:.3f}]"
-        print(f"{name:58} {value:7.3f} {bounds:16} target {target:6.3f}   {verdict}", flush=True)
-
-    def report_share(name, value, target, items=count):
-        # Steps of one story hang together, so of what is a share of steps the stories count.
-        report(name, value, target, wilson_interval(round(value * items), items))
-
-    def report_marks(name, marks, target):
-        report_share(name, sum(marks) / len(marks), target, len(marks))
-
-    start = time.monotonic()
-    for name, scenes in (("one character", one), ("two characters", two)):
-        own = judge_accuracy(judge.read([draw(scene) for scene in scenes]), scenes)
-        report_share(f"judge on renders, {name}: least attribute", min(own.values()), 0.99)
-    report("VAE: PSNR in dB", reconstruction(pipe, one), 30)
-
-    alone = {}
-    for name, scenes, target in (
-        ("one character", one, 0.9),
-        ("two characters", two, 0.6),
-        ("held-out pairs", held_out, 0.75),
-    ):
-        alone[name] = judge_accuracy(judge.read(paint_alone(pipe, fresh_captions(scenes))), scenes)
-        print("   ", {attribute: round(value, 3) for attribute, value in alone[name].items()})
-        report_share(f"text encoder + UNet, {name}: all right", alone[name]["all"], target)
-
-    report_share("captions, one character: all named rightly", examine_captions(pipe.reader, one), 0.95)
-    report_share("captions, two characters: all named rightly", examine_captions(pipe.reader, two), 0.7)
-
-    for name, scenes, target in (
-        ("one character", one, 0.95 * alone["one character"]["all"]),
-        ("two characters", two, 0.95 * alone["two characters"]["all"]),
-        ("held-out pairs", held_out, 0.95),
-    ):
-        painted = examine_painting(pipe, scenes)
-        print("   ", {attribute: round(value, 3) for attribute, value in painted.items()})
-        report_share(f"vokens, {name}: all right", painted["all"], target)
-
-    for name, told in (("said", True), ("shown", False)):
-        step = examine_next_step(pipe, count, told)
-        report_share(f"next picture, colour only {name}: hero right", step["hero"], 0.9)
-        report_share(f"next step, colour only {name}: text agrees with picture", step["agrees"], 0.9)
-    free = examine_stories(pipe, count)
-    report_share("free-running stories: hero in all five pictures", free["hero_in_all"], 0.8)
-    report_share("free-running stories: text agrees with picture", free["agrees"], 0.9)
-
-    marks = interview(answerer(pipe), count, judge)
-    for name in ASKED:
-        report_marks(f"question, {name}: right", marks[name], 0.9)
-    report_marks("box for a phrase: overlap of at least 0.5", marks["ground"], 0.8)
-    report_marks("phrase for a box: right", marks["refer"], 0.9)
-    report_marks("change of a picture: that right, all else kept", marks["change"], 0.85)
-    report_marks("two named animals: both there, colours bound", marks["two animals"], 0.9)
-    for name in ("question", "wish"):
-        rough = marks[f"{name}, rough"]
-        report_marks(f"{name}, typed well: right", marks[name], 0.9)
-        difference = paired_difference(rough, marks[name])
-        report(f"{name}, typed roughly: difference", difference.estimate, -0.03, difference)
-    report_marks("outside the world: told so, and no picture", marks["outside"], 0.9)
-    report_marks("inside the world: not told that it is outside", marks["inside"], 0.9)
-    report_marks("end of a story: told, and no picture", marks["ending"], 0.9)
-
-    tellings = examine_tellings(pipe, count, judge)
-    report_marks("sampled stories: another seed tells another", tellings["differ"], 0.9)
-    report_marks("sampled stories: no place comes twice", tellings["places"], 0.9)
-    report_marks("sampled stories: no time comes twice", tellings["times"], 0.9)
-    if tellings["companion"]:
-        report_marks("sampled stories: a companion stays", tellings["companion"], 0.9)
-
-    seconds = time.monotonic() - start
-    print(f"{len(figures) - len(missed)} of {len(figures)} targets reached, {count} items each, {seconds:.0f} s")
+    start, figures = time.monotonic(), []
+    for part in examine(config):
+        for figure in part:
+            figures.append(figure)
+            print(figure, flush=True)
+    reached, seconds = sum(figure.reached for figure in figures), time.monotonic() - start
+    print(f"{reached} of {len(figures)} targets reached, {config.count} items each, {seconds:.0f} s")
     if config.out:
-        write_json(config.out, plain(config) | {"figures": figures, "intervals": intervals})
+        # JSON has no word for a number that is none.
+        values = {each.name: round(each.value, 4) if math.isfinite(each.value) else None for each in figures}
+        bounds = {each.name: [round(bound, 4) for bound in each.interval[1:]] for each in figures if each.interval}
+        write_json(config.out, plain(config) | {"figures": values, "intervals": bounds})
 
 
 if __name__ == "__main__":

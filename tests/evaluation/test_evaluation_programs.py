@@ -4,6 +4,9 @@ import io
 import json
 import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -281,3 +284,16 @@ def test_a_talk_in_the_terminal(tmp_path, tiny_folder, pictures, run_program, ca
     assert [part["type"] for part in asked[0]] == ["image", "text"] and asked[0][1]["text"] == "Draw \ufffd this."
     assert Image.open(tmp_path / "out/002.png").tobytes() == pictures[1].tobytes()
     assert sorted(os.listdir(tmp_path / "out")) == ["001.png", "002.png"]
+
+
+@pytest.mark.slow
+def test_one_process_and_two_examine_the_miniature_alike(tmp_path):
+    program, figures = Path(__file__).parents[2] / "evaluation/evaluate_storyworld.py", []
+    for processes in ("1", "2"):
+        out = tmp_path / f"{processes}.json"
+        options = ("--model", "storyworld-mini", "--count", "2", "--processes", processes, "--out", str(out))
+        told = subprocess.run([sys.executable, program, *options], check=True, capture_output=True, text=True).stdout
+        results = json.loads(out.read_text())
+        assert set(results["intervals"]) < set(results["figures"]) and all(name in told for name in results["figures"])
+        figures.append(results["figures"])
+    assert figures[0] == figures[1]
