@@ -109,8 +109,8 @@ def examine_pictures(pipe, count: int, kind: str, target: float) -> Iterator[Fig
     alone = judge_accuracy(load_judge().read(paint_alone(pipe, fresh_captions(scenes))), scenes)
     yield share(f"text encoder + UNet, {kind}: all right", alone["all"], target, count, alone)
     painted = examine_painting(pipe, scenes)
-    target = 0.95 if kind == "held-out pairs" else 0.95 * alone["all"]
-    yield share(f"vokens, {kind}: all right", painted["all"], target, count, painted)
+    through = 0.95 if kind == "held-out pairs" else 0.95 * alone["all"]
+    yield share(f"vokens, {kind}: all right", painted["all"], through, count, painted)
 
 
 def examine_reading(pipe, count: int) -> Iterator[Figure]:

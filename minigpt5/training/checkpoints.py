@@ -148,9 +148,8 @@ _WHOLE: dict[str, Any] = {"full_state_dict": True, "ignore_frozen_params": True}
 def training_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Trainable parameters and optimizer state by name, gathered to the first process's memory."""
     parameters, state = get_state_dict(module, optimizer, options=StateDictOptions(cpu_offload=True, **_WHOLE))
-    trainable = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
-    trainable |= {name.removeprefix("module.") for name in trainable}
-    return {"parameters": {n: v for n, v in parameters.items() if n in trainable}, "optimizer": state}
+    trainable = {_bare(name) for name, parameter in module.named_parameters() if parameter.requires_grad}
+    return {"parameters": {n: v for n, v in parameters.items() if _bare(n) in trainable}, "optimizer": state}
 
 
 def load_training_state(module: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
