@@ -64,6 +64,9 @@ PAIR_ORDERS = {
         "{side} {a_hero} and {other_side} {a_companion}, {place} {time}",
         "a picture of {a_hero} {side} and {a_companion} {other_side} {place} {time}",
         "{a_hero} {verb} {side}, {a_companion} {verb} {other_side}, {place} {time}",
+        "{side} {a_hero}, {other_side} {a_companion}: {place} {time}",
+        "{place} {side} {a_hero}, {time} {other_side} {a_companion}",
+        "{time}, {side} {a_hero} {verb} and {other_side} {a_companion} {place}",
     ),
     "fresh": (
         "{time} {place}: {side} {a_hero}, {other_side} {a_companion}",

@@ -338,6 +338,16 @@ ASKED: dict[str, Callable[[random.Random, str], Item]] = {
 }
 
 
+def _place_and_time(rng: random.Random, wording: str) -> Item:
+    scene = _scene(rng)
+    text = _worded(QUESTIONS["place and time"], rng, wording)
+    answer = f"It is {PLACE_PHRASES[scene.place][0]} {TIME_PHRASES[scene.time][0]}."
+    return Item("place and time", (scene, text), (answer,))
+
+
+# No task draws these, so that there is something for feedback to teach.
+UNTAUGHT: dict[str, Callable[[random.Random, str], Item]] = {"place and time": _place_and_time}
+
 # How often each kind is drawn: those that compare need the most examples, those that look one thing up by another more.
 SHARES = dict.fromkeys(ASKED, 1) | {"colour": 3, "side": 3, "compare": 3, "yes or no": 6, "count": 6, "which": 6}
 
@@ -462,9 +472,10 @@ def outside(rng: random.Random, wording: str = "train") -> Item:
     word = rng.choice(OUTSIDE[kind][wording])
     if kind == "request":
         return Item("outside", (word,), (SORRY[kind],))
-    if kind != "place" and wording == "train" and rng.random() < 0.3:
+    if wording == "train" and rng.random() < 0.3:
         # There are more words than any list has.
-        word = _made_up(rng)
+        at = rng.choice(("in the ", "in a ", "on the ", "on a ", "at the ")) if kind == "place" else ""
+        word = f"{at}{_made_up(rng)}"
     scene = _scene(rng, False)
     who = scene.hero
     where = rng.choice(PLACE_PHRASES[scene.place])
@@ -587,6 +598,7 @@ MARKS: dict[str, Mark] = {
     "colour": _same({colour: colour for colour in COLOURS}),
     "place": _same(WORD_PLACES),
     "time": _same(WORD_TIMES),
+    "place and time": _same(WORD_PLACES | WORD_TIMES),
     "side": _same(SIDE_WORDS),
     "yes or no": _same_conclusion({word: word for word in ("yes", "no")}),
     "count": _same_conclusion(

@@ -76,12 +76,48 @@ OPENINGS = {
 }
 MOVES = {
     "train": {
-        "travel": ("{it} walks {to}", "then {it} runs {to}", "{it} goes {to}", "{it} travels {to}"),
-        "together": ("together they walk {to}", "they go {to}", "the two friends run {to}", "then they travel {to}"),
-        "meet": ("{it} meets {friend} {place}", "{place} {it} finds {friend}", "then {friend} comes {place}"),
-        "nightfall": ("night comes and the moon is out {place}", "soon it is dark {place}", "it is night {place}"),
-        "sunrise": ("the sun comes up {place}", "in the morning the sun is out {place}", "a new day begins {place}"),
-        "aside": ("{it} walks to the {side} {place}", "{place} {it} goes to the {side} side"),
+        "travel": (
+            "{it} walks {to}",
+            "then {it} runs {to}",
+            "{it} goes {to}",
+            "{it} travels {to}",
+            "now {it} runs {to}",
+            "after that {it} goes {to}",
+        ),
+        "together": (
+            "together they walk {to}",
+            "they go {to}",
+            "the two friends run {to}",
+            "then they travel {to}",
+            "both of them walk {to}",
+            "now the friends go {to}",
+        ),
+        "meet": (
+            "{it} meets {friend} {place}",
+            "{place} {it} finds {friend}",
+            "then {friend} comes {place}",
+            "now {it} meets {friend} {place}",
+        ),
+        "nightfall": (
+            "night comes and the moon is out {place}",
+            "soon it is dark {place}",
+            "it is night {place}",
+            "then night comes {place}",
+            "{place} the moon is out",
+        ),
+        "sunrise": (
+            "the sun comes up {place}",
+            "in the morning the sun is out {place}",
+            "a new day begins {place}",
+            "{place} a new day begins",
+            "then the sun is up {place}",
+        ),
+        "aside": (
+            "{it} walks to the {side} {place}",
+            "{place} {it} goes to the {side} side",
+            "soon {it} goes to the {side} {place}",
+            "then {it} walks to the {side} side {place}",
+        ),
     },
     "fresh": {
         "travel": ("soon {it} goes {to}", "then {it} walks {to}", "soon {it} travels {to}"),

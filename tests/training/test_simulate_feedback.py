@@ -11,7 +11,7 @@ def test_replies_are_corrected_or_liked(run_program, tiny_folder, tmp_path, monk
     )
     opinions = []
     for name in ("day", "night"):
-        arguments = ("--model", tiny_folder, "--count", 6, "--out", tmp_path / name)
+        arguments = ("--model", tiny_folder, "--kind", "time", "--count", 6, "--out", tmp_path / name)
         run_program("training/miniature/simulate_feedback", *arguments)
         opinions.append({row.id: (row.rating, row.correction) for row in FeedbackStore(tmp_path / name)})
     assert len(opinions[0]) == 6

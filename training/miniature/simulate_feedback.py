@@ -1,6 +1,7 @@
-"""Ask a model StoryWorld's questions of one kind and keep what somebody who knows the truth would think of the replies.
+r"""Ask a model StoryWorld's questions of one kind, and keep what somebody who knows the truth thinks of its replies.
 
-    python training/miniature/simulate_feedback.py --kind time --count 200 --out runs/feedback/feedback.sqlite
+    python training/miniature/simulate_feedback.py --kind "place and time" --count 200 \
+        --out runs/feedback/feedback.sqlite
 
 What is right gets a thumb up, what is wrong a thumb down and a correction. Questions are worded as in training and are
 of scenes that no other split has.
@@ -12,17 +13,19 @@ from pathlib import Path
 from minigpt5.loading import ModelSettings, identity, open_model
 from minigpt5.service.feedback import Feedback, FeedbackStore
 from minigpt5.storyworld.examine import ask
-from minigpt5.storyworld.questions import ASKED, MARKS, fresh_items
+from minigpt5.storyworld.questions import ASKED, MARKS, UNTAUGHT, fresh_items
 from minigpt5.utils.files import check_file
 from minigpt5.utils.programs import run_program
 from minigpt5.utils.settings import setting
+
+KINDS = ASKED | UNTAUGHT
 
 
 @dataclass(kw_only=True)
 class FeedbackConfig(ModelSettings):
     """What is asked."""
 
-    kind: str = setting("time", choices=tuple(ASKED), help="of question")
+    kind: str = setting("place and time", choices=tuple(KINDS), help="of question")
     count: int = setting(200, least=1, help="questions")
     out: Path = setting(help="SQLite file for the feedback, made if it is not there")
 
@@ -30,7 +33,7 @@ class FeedbackConfig(ModelSettings):
 def main(config: FeedbackConfig):
     check_file(config.out)
     pipe, model = open_model(config.model, config.adapter), identity(config.model, config.adapter)
-    items = list(fresh_items(ASKED[config.kind], config.count, "feedback", "train"))
+    items = list(fresh_items(KINDS[config.kind], config.count, "feedback", "train"))
     questions = [item.messages()[:1] for item in items]
     replies, _ = ask(pipe, [question[0]["content"] for question in questions], image_mode="never")
     config.out.parent.mkdir(parents=True, exist_ok=True)
