@@ -49,7 +49,7 @@ from minigpt5.utils.boxes import format_box, iou, parse_box
 
 Part = str | Scene
 # Of prompts in training; replies are never rough.
-ROUGH_SHARE = 0.3
+ROUGH_SHARE = 0.5
 COMPANION_SHARE = 0.4
 # Where a wish names no place.
 DEFAULT_PLACE = "meadow"
@@ -421,11 +421,12 @@ def changed(rng: random.Random, wording: str = "train", aspect: str | None = Non
     aspect = aspect or rng.choice(tuple(CHANGES))
     scene = _scene(rng, {"add": False, "remove": True}.get(aspect))
     after, old, new = change(scene, aspect, rng)
+    animal = _the(old, rng, colour=aspect not in ("colour", "animal"))
     text = _worded(
         CHANGES[aspect],
         rng,
         wording,
-        animal=_the(old, rng, colour=aspect not in ("colour", "animal")),
+        animal=animal,
         colour=new.colour,
         a_fox=article(new.kind),
         friend=article(f"{new.colour} {new.kind}"),
@@ -435,7 +436,12 @@ def changed(rng: random.Random, wording: str = "train", aspect: str | None = Non
         time=rng.choice(TIME_PHRASES[after.time]),
         day=after.time,
     )
-    return Item(f"change {aspect}", (scene, text), (plain_caption(after), after))
+    told = plain_caption(after)
+    becomes = {"colour": new.colour, "animal": article(new.kind), "remove": "gone"}
+    if aspect in becomes:
+        seen = _check(article(animal.removeprefix("the ")), ((_with_colour(who), who == old) for who in _in_row(scene)))
+        told = f"{seen} So {becomes[aspect]}. {told}"
+    return Item(f"change {aspect}", (scene, text), (told, after))
 
 
 def paint(rng: random.Random, wording: str = "train") -> Item:

@@ -159,6 +159,10 @@ QUESTIONS: dict[str, Wording] = {
             "I want to know on which side {animal} is.",
             "Do you see {animal} on the left, in the middle or on the right?",
             "Where in the picture does {animal} stand, left, right or in the middle?",
+            "Left or right: where do you see {animal}?",
+            "In the middle or at a side: where is {animal}?",
+            "Name the side of {animal}.",
+            "Say the side of {animal}.",
         ),
         "fresh": (
             "Tell me on which side {animal} is.",
