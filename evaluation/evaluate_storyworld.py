@@ -98,7 +98,8 @@ def examine_parts(pipe, count: int) -> Iterator[Figure]:
         own = judge_accuracy(load_judge().read([draw(scene) for scene in scenes]), scenes)
         yield share(f"judge on renders, {name}: least attribute", min(own.values()), 0.99, count)
     scenes = sample_scenes(count, **KINDS["one character"])
-    pixels = torch.stack([to_tensor(draw(scene), pipe.vae.config.sample_size) for scene in scenes]).to(pipe.device)
+    size = pipe.vae.config.sample_size
+    pixels = torch.stack([to_tensor(draw(scene, size), size) for scene in scenes]).to(pipe.device)
     decoded = pipe.vae.decode(pipe.vae.encode(pixels).latent_dist.mode()).sample
     yield Figure("VAE: PSNR in dB", psnr(decoded, pixels), 30)
 

@@ -3,15 +3,21 @@
 import io
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from PIL import Image
 
 from minigpt5 import ImageEvent, TextEvent
+from minigpt5.storyworld.draw import draw
+from minigpt5.storyworld.examine import sample_scenes
+from minigpt5.utils.images import to_tensor
 
 FEW = ("--num-inference-steps", "2", "--judge", "storyworld")
 
@@ -284,6 +290,23 @@ def test_a_talk_in_the_terminal(tmp_path, tiny_folder, pictures, run_program, ca
     assert [part["type"] for part in asked[0]] == ["image", "text"] and asked[0][1]["text"] == "Draw \ufffd this."
     assert Image.open(tmp_path / "out/002.png").tobytes() == pictures[1].tobytes()
     assert sorted(os.listdir(tmp_path / "out")) == ["001.png", "002.png"]
+
+
+def test_a_vae_is_examined_on_pictures_drawn_in_its_own_size():
+    """Smaller ones made larger are blurred, as none that it has to keep."""
+    seen = []
+
+    def encode(pixels):
+        seen.append(pixels)
+        return SimpleNamespace(latent_dist=SimpleNamespace(mode=lambda: pixels))
+
+    vae = SimpleNamespace(config=SimpleNamespace(sample_size=128), encode=encode)
+    vae.decode = lambda latents: SimpleNamespace(sample=0.98 * latents)
+    program = runpy.run_path(str(Path(__file__).parents[2] / "evaluation/evaluate_storyworld.py"))
+    *_, figure = program["examine_parts"](SimpleNamespace(vae=vae, device="cpu"), 2)
+    drawn = [to_tensor(draw(scene, 128), 128) for scene in sample_scenes(2, companion=False)]
+    assert torch.equal(seen[0], torch.stack(drawn))
+    assert figure.value > 40 and figure.reached
 
 
 @pytest.mark.slow
