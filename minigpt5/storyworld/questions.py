@@ -49,7 +49,7 @@ from minigpt5.utils.boxes import format_box, iou, parse_box
 
 Part = str | Scene
 # Of prompts in training; replies are never rough.
-ROUGH_SHARE = 0.5
+ROUGH_SHARE = 0.7
 COMPANION_SHARE = 0.4
 # Where a wish names no place.
 DEFAULT_PLACE = "meadow"
