@@ -56,19 +56,18 @@ def main(config: MiniatureConfig):
         settings = ("--config", config.configs / f"{name}.yaml", "--out", out / name)
         run(program, out / name / result, *settings, *more, processes=processes)
 
-    run("export_storyworld", data / "done", "--config", config.configs / "data.yaml", "--out", data)
     exported, judge = ("--data", data), ("--judge", out / "judge/model")
 
     def painter() -> None:
         stage("miniature/train_vae", "vae", "model", *exported)
-        stage("miniature/train_judge", "judge", "model")
+        judged.result()
         stage("miniature/train_diffusion", "diffusion", "scheduler", *exported, "--vae", out / "vae/model", *judge)
 
-    def reader() -> None:
-        stage("miniature/pretrain_comprehension", "comprehension", "model", *exported)
-
     with ThreadPoolExecutor(2) as pool:
-        for track in (pool.submit(painter), pool.submit(reader)):
+        judged = pool.submit(stage, "miniature/train_judge", "judge", "model")
+        run("export_storyworld", data / "done", "--config", config.configs / "data.yaml", "--out", data)
+        reader = pool.submit(stage, "miniature/pretrain_comprehension", "comprehension", "model", *exported)
+        for track in (judged, reader, pool.submit(painter)):
             track.result()
 
     parts = ("--comprehension", out / "comprehension", "--diffusion", out / "diffusion", "--vae", out / "vae/model")
