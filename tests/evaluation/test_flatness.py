@@ -21,6 +21,12 @@ def test_a_curve_is_flat_where_its_last_third_gains_nothing_that_its_interval_sh
     assert is_flat({step: noise.normal(0.5, 0.3, 100).tolist() for step in (1, 2, 3)})
 
 
+def test_a_curve_at_chance_is_not_flat():
+    noise = np.random.default_rng(0)
+    assert not is_flat({step: noise.normal(0, 0.3, 100).tolist() for step in (1, 2, 3)})
+    assert not is_flat({100: [0.0] * 5, 200: [0.0] * 5, 300: [0.0] * 5})
+
+
 def test_the_last_mark_by_two_thirds_of_the_steps_is_compared_with():
     curve = {100: marks(0.1), 200: marks(0.4), 201: marks(0.8), 300: marks(0.8)}
     assert last_third_gain(curve).estimate == pytest.approx(0.4)

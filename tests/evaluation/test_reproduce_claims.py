@@ -14,7 +14,7 @@ from torch import nn
 
 from minigpt5.evaluation.baselines import ZeroShotDiffusion
 from minigpt5.evaluation.claims import plan, runner
-from minigpt5.evaluation.claims.asking import ask, frames_right
+from minigpt5.evaluation.claims.asking import ask, frames_right, right_above_chance
 from minigpt5.evaluation.claims.flatness import budget, is_flat
 from minigpt5.evaluation.claims.plan import (
     ALIGN,
@@ -36,7 +36,7 @@ from minigpt5.evaluation.claims.world import CAPTIONS, NEXT, TURN, final, pictur
 from minigpt5.metrics import FrechetInceptionDistance
 from minigpt5.metrics.intervals import Interval
 from minigpt5.output import MiniGPT5PipelineOutput
-from minigpt5.storyworld.judge import ATTRIBUTES, Judge, load_judge
+from minigpt5.storyworld.judge import ATTRIBUTES, Judge, Verdict, load_judge
 from minigpt5.utils.files import write_json
 from minigpt5.utils.programs import ProgramError
 
@@ -254,7 +254,25 @@ def test_systems_are_asked_in_batches_with_the_noise_of_the_item():
 
 def test_a_missing_picture_shows_nothing(judge):
     assert frames_right(judge, [None], [questions(CAPTIONS, "test", 1)[0].scene]) == [0.0]
-    assert "kind" in ATTRIBUTES
+    assert right_above_chance(judge, [None, None], [one.scene for one in questions(CAPTIONS, "test", 2)]) == [0.0, 0.0]
+
+
+class Seer:
+    """A judge that is told what it sees."""
+
+    def read(self, scenes):
+        return [Verdict(scene.slots, scene.place, scene.time) for scene in scenes]
+
+
+def test_marks_are_attributes_above_chance():
+    scenes = [question.scene for question in questions(CAPTIONS, "test", 40)]
+    right = right_above_chance(Seer(), scenes, scenes)
+    assert min(right) > 0.3
+    assert right[0] == pytest.approx(
+        1 - np.mean([[Seer().read(scenes)[0].compare(one)[name] for name in ATTRIBUTES] for one in scenes[1:]])
+    )
+    # One picture for all is right by chance.
+    assert np.mean(right_above_chance(Seer(), scenes[:1] * 40, scenes)) == pytest.approx(0)
 
 
 def test_jobs_wait_for_what_they_are_made_of(tmp_path):

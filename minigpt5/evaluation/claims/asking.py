@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 
 from minigpt5.evaluation.baselines import ZeroShotDiffusion
 from minigpt5.evaluation.claims.world import Question
 from minigpt5.metrics.text import RougeL
-from minigpt5.storyworld.judge import Judge
+from minigpt5.storyworld.judge import ATTRIBUTES, Judge, Verdict
 from minigpt5.storyworld.scene import Scene
 
 BATCH = 50
@@ -50,13 +51,30 @@ def ask(system: Any, questions: Sequence[Question], seed: int = 0, **options: An
     return replies
 
 
+def _verdicts(judge: Judge, pictures: Sequence[Image.Image | None]) -> Iterator[Verdict | None]:
+    """What the judge reads off each; `None` for one that is missing."""
+    read = iter(judge.read([picture for picture in pictures if picture is not None]))
+    return (None if picture is None else next(read) for picture in pictures)
+
+
 def frames_right(judge: Judge, pictures: Sequence[Image.Image | None], scenes: Sequence[Scene]) -> list[float]:
     """Of each picture whether all that it shows is right; one that is missing shows nothing."""
-    read = iter(judge.read([picture for picture in pictures if picture is not None]))
-    return [
-        0.0 if picture is None else float(next(read).compare(scene)["all"])
-        for picture, scene in zip(pictures, scenes, strict=True)
-    ]
+    verdicts = _verdicts(judge, pictures)
+    return [float(bool(one) and one.compare(scene)["all"]) for one, scene in zip(verdicts, scenes, strict=True)]
+
+
+def right_above_chance(judge: Judge, pictures: Sequence[Image.Image | None], scenes: Sequence[Scene]) -> list[float]:
+    """Of each picture the share of its attributes that is right, above the same by the truths of all other items.
+
+    What is painted without regard to what was asked has 0 on average, and so has a picture that is missing. It tells
+    sooner than whole frames whether a training still learns.
+    """
+    found = []
+    for i, verdict in enumerate(_verdicts(judge, pictures)):
+        compared = [verdict.compare(scene) if verdict else {} for scene in scenes]
+        shares = np.array([np.mean([one[name] for name in ATTRIBUTES]) if one else 0.0 for one in compared])
+        found.append(float(shares[i] - np.delete(shares, i).mean()))
+    return found
 
 
 def texts_right(texts: Sequence[str], truths: Sequence[str]) -> list[float]:

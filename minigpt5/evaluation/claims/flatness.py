@@ -1,4 +1,4 @@
-"""When a training is done: its validation curve is flat over the last third of its steps."""
+"""When a training is done: it has learnt, and its validation curve is flat over the last third of its steps."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ def last_third_gain(curve: Mapping[int, Sequence[float]]) -> Interval:
 
 
 def is_flat(curve: Mapping[int, Sequence[float]]) -> bool:
-    """Whether that gain is not above 0 by its interval."""
-    return last_third_gain(curve).low <= 0
+    """Whether the last marks are above 0, which is chance, by their interval, and that gain is not by its own."""
+    last = curve[max(curve)]
+    return last_third_gain(curve).low <= 0 < paired_difference(last, [0.0] * len(last)).low
 
 
 def budget(first: int, rounds: int) -> int:

@@ -76,18 +76,18 @@ TEXT_WEIGHT = 0.3
 GUIDANCE_SCALE, CLAMPED_TO = 2.0, 3.0
 # The frozen parts, each trained once.
 PARTS = {
-    "vae": Part(1800, 16, 2e-3, 0.20),
-    "judge": Part(1200, 32, 2e-3, 0.06),
-    "painter": Part(3000, 32, 1e-3, 0.40),
-    "reader": Part(3000, 32, 1e-3, 0.40),
+    "vae": Part(1800, 16, 2e-3, 0.08),
+    "judge": Part(1200, 32, 2e-3, 0.03),
+    "painter": Part(3000, 32, 1e-3, 0.13),
+    "reader": Part(3000, 32, 1e-3, 0.13),
 }
 # The systems' trainings, by kind.
 KINDS = {
-    "align": Part(900, 16, 1e-3, 0.40),
-    "interleave": Part(900, 16, 1e-3, 0.41),
-    "text": Part(900, 16, 1e-3, 0.35),
-    "words": Part(900, 16, 1e-3, 0.35),
-    "painter": Part(900, 16, 3e-4, 0.20),
+    "align": Part(1500, 16, 1e-3, 0.10),
+    "interleave": Part(1500, 16, 1e-3, 0.13),
+    "text": Part(1500, 16, 1e-3, 0.065),
+    "words": Part(1500, 16, 1e-3, 0.07),
+    "painter": Part(1500, 16, 3e-4, 0.06),
 }
 
 

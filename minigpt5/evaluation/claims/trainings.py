@@ -22,7 +22,7 @@ from transformers import AutoTokenizer, Blip2ForConditionalGeneration, CLIPTextM
 
 from minigpt5.evaluation.baselines import GILL, Divter, TwoStage, ZeroShotDiffusion
 from minigpt5.evaluation.claims import models, world
-from minigpt5.evaluation.claims.asking import ask, frames_right, texts_right
+from minigpt5.evaluation.claims.asking import ask, frames_right, right_above_chance, texts_right
 from minigpt5.evaluation.claims.flatness import budget, is_flat
 from minigpt5.evaluation.claims.plan import (
     GUIDANCE_SCALE,
@@ -335,13 +335,15 @@ def _train_reader(folder: Path, amounts: Amounts) -> None:
         # Pictures of captions come first: the naming head reads these.
         rows = [rng.choice(pool) for _ in range(part.batch_size // 2)]
         lessons = [world.caption_lesson(*row, rng) for row in rows]
+        # A large language model reads a description and can say it plainly; this one learns to here.
         while len(lessons) < part.batch_size:
-            story = rng.random() < 0.6
-            lessons.append(
-                world.story_lesson(rng.choice(told), rng, "nothing")
-                if story
-                else world.talk_lesson(rng.choice(talks), rng, "nothing")
-            )
+            lessons += [
+                world.describe_lesson(*rng.choice(pool), rng),
+                world.story_lesson(rng.choice(told), rng, "plain"),
+                world.story_lesson(rng.choice(told), rng, "plain"),
+                world.talk_lesson(rng.choice(talks), rng, "nothing"),
+            ]
+        del lessons[part.batch_size :]
         return processor.training_batch([lesson.messages for lesson in lessons]), [scene for _, scene in rows]
 
     def losses(batch: Any, step: int) -> dict[str, torch.Tensor]:
@@ -350,11 +352,15 @@ def _train_reader(folder: Path, amounts: Amounts) -> None:
         naming = stack.namer.loss(output.qformer_outputs.last_hidden_state[: len(shown)], shown)
         return {"loss": output.loss + 0.1 * naming, "text": output.loss, "naming": naming}
 
+    questions = _validation(world.final("image-text", world.TRAINED_SHARE), amounts)
+
     def marks() -> list[float]:
-        """Of each picture whether its description is right."""
+        """Of each picture whether its description is right, and of what the last step of each story shows."""
         asked = [world.caption_lesson("", scene, random.Random(0)).messages[:1] for scene in scenes]
+        asked += [question.messages for question in questions]
+        shown = scenes + [cast(Any, question.scene) for question in questions]
         said = decode_texts(reader_of(model, processor), asked)
-        return [float(describes(text, scene)) for text, scene in zip(said, scenes, strict=True)]
+        return [float(describes(text, scene)) for text, scene in zip(said, shown, strict=True)]
 
     train_until_flat(stack, batches, losses, marks, folder / "reader", amounts, part)
     model.generation_config.update(max_new_tokens=40, do_sample=False, repetition_penalty=1.0, stop_strings=["###"])
@@ -488,7 +494,7 @@ def _marks(system: System, pipe: MiniGPT5Pipeline, judge: Judge, amounts: Amount
         questions = _validation(task, amounts)
         asked = answering(system, pipe, None)
         pictures = [picture for _, picture in ask(asked, questions)]
-        return frames_right(judge, pictures, [cast(Any, question.scene) for question in questions])
+        return right_above_chance(judge, pictures, [cast(Any, question.scene) for question in questions])
     questions = _validation(world.NEXT if system.kind == "text" else world.TURN, amounts)
     said = [text for text, _ in ask(pipe, questions, image_mode="never")]
     truths = [question.text or "" for question in questions]
@@ -524,7 +530,7 @@ def _tune_painter(pipe: MiniGPT5Pipeline, seed: int, folder: Path, amounts: Amou
 
     def marks() -> list[float]:
         pictures = [picture for _, picture in ask(alone, questions)]
-        return frames_right(judge, pictures, [cast(Any, question.scene) for question in questions])
+        return right_above_chance(judge, pictures, [cast(Any, question.scene) for question in questions])
 
     cast(Any, pipe).vae.requires_grad_(False)
     cast(Any, pipe).text_encoder.requires_grad_(False)

@@ -259,14 +259,20 @@ def caption_lesson(told: str, scene: Scene, rng: random.Random) -> Lesson:
     return Lesson(caption_task(told, picture(scene), rng))
 
 
+def describe_lesson(told: str, scene: Scene, rng: random.Random) -> Lesson:
+    """Say plainly what a caption asks to paint."""
+    return _lesson(illustrate([], [], told, rng), "", scene, "plain")
+
+
 def story_lesson(story: Story, rng: random.Random, paints: str) -> Lesson:
     """A step of a story: half of the lessons ask for what happens next, half for a picture of a sentence.
 
     Args:
-        paints: "vokens", "words" (a mark and a plain description in the picture's place) or "nothing", which asks for
-            what happens next alone.
+        paints: "vokens", "words" (a mark and a plain description in the picture's place), "plain" (that description
+            where a picture alone is asked for, as a language model answers that cannot paint) or "nothing", which asks
+            for what happens next alone.
     """
-    tells = paints != "vokens" or rng.random() < 0.5
+    tells = paints not in ("vokens", "plain") or rng.random() < 0.5
     step = rng.randrange(1 if tells else 0, 4)
     text, scene = _step(story, step)
     if tells:
@@ -289,9 +295,11 @@ def talk_lesson(talk: Sequence[Turn], rng: random.Random, paints: str) -> Lesson
 
 def _lesson(question: list[dict], text: str, scene: Scene | None, paints: str) -> Lesson:
     reply: list[dict[str, Any]] = [{"type": "text", "text": text}] if text else []
-    if scene is None or paints == "nothing":
+    if scene is None or paints == "nothing" or (paints == "plain" and text):
         return Lesson(exchange(question, reply))
     plain = plain_caption(scene)
+    if paints == "plain":
+        return Lesson(exchange(question, [{"type": "text", "text": plain}]))
     if paints == "words":
         return Lesson(exchange(question, [{"type": "text", "text": f"{text} {DESCRIPTION_MARK} {plain}"}]))
     return Lesson(exchange(question, [*reply, {"type": "image", "image": picture(scene)}]), text or plain, plain)
