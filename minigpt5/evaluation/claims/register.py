@@ -53,8 +53,8 @@ def plan_blocks() -> list[Block]:
             "and rule they are decided: settled before any of these trainings was run. This page is written from "
             "`minigpt5/evaluation/claims/plan.py` by `python evaluation/reproduce_claims.py --plan`, and a test holds "
             "the two together. The report names the commit of the plan that it was made by, and the program refuses "
-            "to go on with trainings of another plan. Of this bench's figures only those were known that the paragraph on "
-            "an earlier plan tells of."
+            "to go on with trainings of another plan. Of this bench's figures only those were known that the paragraph "
+            "on an earlier plan tells of."
         ),
         *_world(),
         *_rule(amounts),
