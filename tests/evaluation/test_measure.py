@@ -242,6 +242,20 @@ def test_a_page_shows_figures_of_tasks_side_by_side():
     assert "| model: revision | `sha256:0` |" in lines and not any("unet" in line for line in lines)
 
 
+def test_a_setting_of_several_lines_is_a_row_of_the_page():
+    record = {
+        "title": "Reading",
+        "settings": {"wording": "{}\nReply with yes|no.", "seed": 0},
+        "tasks": {},
+        "bounds": {},
+        "passed_over": {},
+        "not_computed": {},
+        "notes": [],
+    }
+    rows = markdown(record).partition("## Settings\n\n")[2].splitlines()
+    assert rows[2:] == [r"| wording | `{}\nReply with yes\|no.` |", "| seed | `0` |"]
+
+
 def test_items_that_were_passed_over_are_in_the_report_and_in_no_figure(data, tmp_path):
     items = alignment_items(data / "cc3m", "validation")
     replies = perfect(items[1:], tmp_path)
