@@ -61,10 +61,12 @@ def bootstrap_intervals(
         groups: the group of each row, where rows of one group are not independent of each other.
 
     Raises:
-        ValueError: if there are no rows.
+        ValueError: if there are no rows, or more or fewer groups than rows.
     """
     if not len(rows):
         raise ValueError("an interval needs at least one item, got none")
+    if groups is not None and len(groups) != len(rows):
+        raise ValueError(f"each item has its group, got {len(groups)} groups of {len(rows)} items")
     parts = _split(rows, range(len(rows)) if groups is None else groups)
     # Stacked, rows of groups of one are drawn at once.
     alone = np.concatenate(parts) if len(parts) == len(rows) else None

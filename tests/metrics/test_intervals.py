@@ -91,6 +91,12 @@ def test_intervals_draw_whole_groups():
     assert alone.high - alone.low < grouped.high - grouped.low
 
 
+@pytest.mark.parametrize("groups", ["ab", "abcd"])
+def test_each_item_has_its_group(groups):
+    with pytest.raises(ValueError, match=f"got {len(groups)} groups of 3 items"):
+        bootstrap_intervals(np.ones((3, 1)), lambda rows: {"mean": rows.mean()}, groups)
+
+
 def test_a_figure_that_a_resample_lacks_has_an_interval_of_the_others():
     rows = np.array([[1.0], [2.0], [np.nan]])
     summarise = lambda rows: {"mean": np.nanmean(rows)} if not np.isnan(rows).all() else {}  # noqa: E731
