@@ -244,6 +244,15 @@ def _loader() -> type:
             for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
         }
 
+        def compose_mapping_node(self, anchor: Any) -> Any:
+            node = super().compose_mapping_node(anchor)
+            names = set()
+            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+                if key.value in names:
+                    raise yaml.MarkedYAMLError(problem=f"it says {key.value} twice", problem_mark=key.start_mark)
+                names.add(key.value)
+            return node
+
     return Loader
 
 

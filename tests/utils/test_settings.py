@@ -153,6 +153,8 @@ def test_a_bad_value_is_one_line_that_names_it(name, value, capsys):
         ("model: m\n[1, 2]: 4\n", "not YAML"),
         ("- model\n", "the settings: ['model'] is not a mapping"),
         ("model: [\n", "not YAML"),
+        ("model: m\nsteps: 3\nsteps: 4\n", "not YAML in line 3: it says steps twice"),
+        ("model: m\nmix: {draw: 3, draw: 4}\n", "not YAML in line 2: it says draw twice"),
         ("model: \x00\n", "not YAML"),
         ("model: !!timestamp never\n", "not YAML"),
         ("model: !!python/object:os.system m\n", "not YAML"),
