@@ -134,7 +134,7 @@ def _convert(value: Any, annotation: Any) -> Any:
     for kind in kinds_of(annotation):
         origin, inner = get_origin(kind) or kind, get_args(kind)
         if kind is types.NoneType:
-            if value is None or value in NULL:
+            if _only_word(value) is None or _only_word(value) in NULL:
                 return None
         elif origin is dict and isinstance(value := _structure(value), dict):
             return {_convert(name, inner[0]): _convert(each, inner[1]) for name, each in value.items()}
@@ -157,9 +157,14 @@ def _refuse() -> NoReturn:
     raise TypeError
 
 
+def _only_word(value: Any) -> Any:
+    """The word of a list that has but one, as the command line gives `null` and `[q_proj, v_proj]` for lists."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
 def _structure(value: Any) -> Any:
     """A value that the command line gave as a word, `{draw: 3}`, or as a list of one word, `[q_proj, v_proj]`."""
-    word = value[0] if isinstance(value, list) and len(value) == 1 else value
+    word = _only_word(value)
     return read_yaml(word) if isinstance(word, str) and word.lstrip().startswith(("{", "[")) else value
 
 

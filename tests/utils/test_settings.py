@@ -86,6 +86,17 @@ def test_lists_come_as_words_or_as_a_list():
         assert read("--model", "m", "--names", *words).names == ("a", "b")
 
 
+def test_a_list_too_can_be_left_out(file):
+    @dataclass(kw_only=True)
+    class Named(Settings):
+        names: tuple[str, ...] | None = setting(("q",))
+
+    assert read("--names", "null", schema=Named).names is None
+    assert read("--names", "a", "null", schema=Named).names == ("a", "null")
+    file.write_text("names: null\n")
+    assert read("--config", file, schema=Named).names is None
+
+
 def test_a_truth_stands_alone_or_is_said():
     for words, value in ((["--fuse"], True), (["--fuse", "true"], True), (["--fuse=false"], False), ([], False)):
         assert read("--model", "m", *words).fuse is value
