@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 import reprlib
 import types
 from collections.abc import Mapping, Sequence
@@ -147,7 +148,7 @@ def _convert(value: Any, annotation: Any) -> Any:
         elif origin is float and isinstance(value, (int, str)) and not isinstance(value, bool):
             return float(value)
         elif origin is Path and isinstance(value, str) and value:
-            return Path(value)
+            return Path(os.path.expanduser(value))
         elif isinstance(value, origin) and not (origin is int and isinstance(value, bool)):
             return value
     return _refuse()

@@ -97,6 +97,13 @@ def test_a_list_too_can_be_left_out(file):
     assert read("--config", file, schema=Named).names is None
 
 
+def test_a_path_may_begin_at_home(file, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert read("--model=~/m").model == Path("/home/me/m") and read("--model=a/~").model == Path("a/~")
+    file.write_text("model: ~/m\n")
+    assert read("--config", file).model == Path("/home/me/m")
+
+
 def test_a_truth_stands_alone_or_is_said():
     for words, value in ((["--fuse"], True), (["--fuse", "true"], True), (["--fuse=false"], False), ([], False)):
         assert read("--model", "m", *words).fuse is value
