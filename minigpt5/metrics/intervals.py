@@ -216,7 +216,8 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> In
     shrink = 1 + z**2 / trials
     middle = (share + z**2 / (2 * trials)) / shrink
     half = z / shrink * sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
-    return Interval(share, max(0.0, middle - half), min(1.0, middle + half))
+    # Of none and of all, rounding would leave the share itself outside.
+    return Interval(share, max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half)))
 
 
 def _items(values: ArrayLike) -> np.ndarray:

@@ -60,6 +60,12 @@ def test_wilson_s_interval_is_scipy_s(successes, trials, confidence):
     assert ours == pytest.approx((successes / trials, theirs.low, theirs.high), abs=1e-12)
 
 
+@pytest.mark.parametrize("trials", range(1, 200))
+def test_of_none_and_of_all_the_share_is_a_bound(trials):
+    none, every = wilson_interval(0, trials), wilson_interval(trials, trials)
+    assert none.low == none.estimate == 0 and every.high == every.estimate == 1
+
+
 def test_wilson_s_interval_is_that_of_the_textbook():
     # Newcombe 1998, Statistics in Medicine 17, table I: 15 of 148.
     assert wilson_interval(15, 148)[1:] == pytest.approx((0.0624, 0.1605), abs=5e-5)
