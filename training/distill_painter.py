@@ -60,7 +60,8 @@ def main(config: DistillConfig):
 
     def evaluate():
         loss = validation_loss(losses, lambda index: batches(index, held_back), config.judged, config.steps)
-        return {"minus_loss": -loss, "painted": sample_grid(pipe, held_back.questions(4))}
+        questions = held_back.questions(4)
+        return {"minus_loss": -loss} | ({"painted": sample_grid(pipe, questions)} if questions else {})
 
     fit(model, batches, losses, config, config.out, evaluate, rows=draw.sizes)
     if is_main_process():

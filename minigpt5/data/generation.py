@@ -114,7 +114,7 @@ def _picture(image: Any, url: str, place: str) -> str | bytes:
     return (
         f"{url.rpartition('/')[0]}/{image}"
         if "://" in url
-        else os.path.join(os.path.dirname(os.path.abspath(url)), image)
+        else os.path.join(os.path.dirname(os.path.abspath(os.path.expanduser(url))), image)
     )
 
 

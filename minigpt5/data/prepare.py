@@ -126,7 +126,9 @@ class Verdicts:
                 for path, problem in zip(chunk, run(check_picture, chunk), strict=True):
                     verdicts[path] = problem
                     self._known[path] = unknown[path], problem
-                    journal.write(json.dumps([path, unknown[path], problem]) + "\n")
+                    # What the system could not read says nothing of the picture.
+                    if "[Errno " not in (problem or ""):
+                        journal.write(json.dumps([path, unknown[path], problem]) + "\n")
                     bar.update()
                 journal.flush()
         return verdicts

@@ -59,7 +59,12 @@ def compare(
 
     Returns:
         The comparisons, and the key: the study's id, the names, and who stands on the left of each item.
+
+    Raises:
+        ValueError: if both have one name, by which answers could not be counted.
     """
+    if names[0] == names[1]:
+        raise ValueError(f"both systems are called {names[0]!r}; name them apart")
     rng = random.Random(f"human study/{seed}")
     order = rng.sample(list(items), len(items))
     # As many on either side, so that a judge who always takes one side favours nobody.

@@ -147,10 +147,9 @@ def story_items(
     tasks = tuple(tasks)
     for number, row in enumerate(islice(vist_rows(root, split), count)):
         steps = [(text, cast(PictureFile, one).path) for text, one in zip(row.texts, row.pictures, strict=True)]
-        last = len(steps) - 1
         for task in tasks:
             texts, pictures = CONTEXTS[task.split()[1]] if task.startswith("final") else (True, True)
-            asked = range(last, last + 1) if task.startswith("final") else range(task == "next step", len(steps))
+            asked = range(len(steps))[-1:] if task.startswith("final") else range(task == "next step", len(steps))
             for step in asked:
                 text, picture = steps[step]
                 before = [(text if texts else None, path if pictures else None) for text, path in steps[:step]]

@@ -32,13 +32,18 @@ def _replied_turn(item: Item, reply: Reply) -> tuple[str, Path | None]:
     return reply.text, next(iter(reply.paths), None)
 
 
+def _true_text(item: Item, reply: Reply) -> str | tuple[str, ...] | None:
+    # To a picture without a word, no text is near or far.
+    return item.captions or (item.text if item.text and not item.text.isspace() else None)
+
+
 COLUMNS: dict[str, Column] = {
     "picture": lambda item, reply: next(iter(reply.paths), None),
     "true picture": lambda item, reply: item.picture and Path(item.picture),
     "sentence": lambda item, reply: item.sentence,
     # Where the sentence is given, there is nothing to say.
     "text": lambda item, reply: reply.text if item.sentence is None else None,
-    "true text": lambda item, reply: item.captions or item.text,
+    "true text": _true_text,
     "answers": lambda item, reply: item.answers or None,
     # VQA's accuracy leaves one out in turn.
     "answers of several": lambda item, reply: item.answers if len(item.answers) > 1 else None,

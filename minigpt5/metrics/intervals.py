@@ -61,10 +61,12 @@ def bootstrap_intervals(
         groups: the group of each row, where rows of one group are not independent of each other.
 
     Raises:
-        ValueError: if there are no rows.
+        ValueError: if there are no rows, or more or fewer groups than rows.
     """
     if not len(rows):
         raise ValueError("an interval needs at least one item, got none")
+    if groups is not None and len(groups) != len(rows):
+        raise ValueError(f"each item has its group, got {len(groups)} groups of {len(rows)} items")
     parts = _split(rows, range(len(rows)) if groups is None else groups)
     # Stacked, rows of groups of one are drawn at once.
     alone = np.concatenate(parts) if len(parts) == len(rows) else None
@@ -214,7 +216,8 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> In
     shrink = 1 + z**2 / trials
     middle = (share + z**2 / (2 * trials)) / shrink
     half = z / shrink * sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
-    return Interval(share, max(0.0, middle - half), min(1.0, middle + half))
+    # Of none and of all, rounding would leave the share itself outside.
+    return Interval(share, max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half)))
 
 
 def _items(values: ArrayLike) -> np.ndarray:

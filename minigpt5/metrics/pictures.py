@@ -247,8 +247,9 @@ class ClipImageSimilarity(ItemMetric):
 
     def update(self, pictures: Sequence[Picture], truths: Sequence[Picture]) -> None:
         """Take generated pictures and the true ones of the same places."""
-        pictures, truths = zip(*paired("pictures", pictures, "true pictures", truths), strict=True)
-        self.add((self.encoder.encode_pictures(pictures) * self.encoder.encode_pictures(truths)).sum(-1))
+        if pairs := paired("pictures", pictures, "true pictures", truths):
+            pictures, truths = zip(*pairs, strict=True)
+            self.add((self.encoder.encode_pictures(pictures) * self.encoder.encode_pictures(truths)).sum(-1))
 
 
 class ClipTextSimilarity(ItemMetric):
@@ -273,9 +274,10 @@ class ClipTextSimilarity(ItemMetric):
 
     def update(self, pictures: Sequence[Picture], texts: Sequence[str]) -> None:
         """Take generated pictures and the text that each should show."""
-        pictures, texts = zip(*paired("pictures", pictures, "texts", texts), strict=True)
-        cosines = (self.encoder.encode_pictures(pictures) * self.encoder.encode_texts(texts)).sum(-1)
-        self.add(self.scale * cosines)
+        if pairs := paired("pictures", pictures, "texts", texts):
+            pictures, texts = zip(*pairs, strict=True)
+            cosines = (self.encoder.encode_pictures(pictures) * self.encoder.encode_texts(texts)).sum(-1)
+            self.add(self.scale * cosines)
 
 
 class HPSv2(ClipTextSimilarity):

@@ -29,7 +29,13 @@ Truth = str | Sequence[str]
 
 
 def options_of(truth: Truth) -> list[str]:
-    """The texts of which any will do."""
+    """The texts of which any will do.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if not isinstance(truth, str) and not len(truth):
+        raise ValueError("a truth is a text or several, got an empty list")
     return [truth] if isinstance(truth, str) else list(truth)
 
 

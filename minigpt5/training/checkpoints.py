@@ -48,11 +48,13 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int, b
     path = folder / f"checkpoint-{step:08d}.pt"
     try:
         check_finite(dict(_tensors(state)), f"the weights of step {step} are not saved")
-        with whole_file(path) as temporary:
+        # A run that is killed between the two does the step again, and finds it the best again.
+        first = folder / BEST if best else path
+        with whole_file(first) as temporary:
             torch.save(state, temporary)
         if best:
-            with whole_file(folder / BEST) as temporary:
-                _link(path, temporary)
+            with whole_file(path) as temporary:
+                _link(first, temporary)
     except ValueError as error:
         raise CheckpointError(f"{error}; {_last_whole(folder)}. A lower learning_rate may help.") from error
     except OSError as error:

@@ -94,9 +94,14 @@ class ConsistencyModel(nn.Module):
             places: where on the ladder each picture stands, 1 to `ladder`; drawn where not given.
 
         Returns:
-            "loss"; in training it is scaled so that the mean over the processes is that over all their pictures.
+            "loss", 0 without a picture to paint; in training it is scaled so that the mean over the processes is that
+            over all their pictures.
         """
         vokens, schedule = self.vokens, self.student.schedule
+        if not len(batch["targets"]):
+            # Of talks a batch may paint nothing, but the loop asks for a gradient, and the others for all shares.
+            loss = 0 * torch.stack([parameter.sum() for parameter in self.student.denoiser.parameters()]).sum()
+            return {"loss": loss * share_of_batch(0) if self.training else loss}
         with torch.no_grad():
             states = vokens.reader.prefill(batch, features=vokens.read_pictures(batch))
             conditioning = self.pipe.mapper.conditioning(vokens.voken_features(states.features, batch["input_ids"]))

@@ -423,6 +423,9 @@ def fit(
                         f"{folder.name}: {bad_in_a_row} steps in a row had a loss or gradient that is not finite, the "
                         f"last with batch {index} (seed {config.seed}); a lower learning_rate may help"
                     )
+                if accelerator.scaler is not None:
+                    # It unscales the gradients of a step once, and has to be told that this one has ended.
+                    accelerator.scaler.update()
             else:
                 bad_in_a_row = 0
                 prepared.step()

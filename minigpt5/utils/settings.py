@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 import reprlib
 import types
 from collections.abc import Mapping, Sequence
@@ -134,7 +135,7 @@ def _convert(value: Any, annotation: Any) -> Any:
     for kind in kinds_of(annotation):
         origin, inner = get_origin(kind) or kind, get_args(kind)
         if kind is types.NoneType:
-            if value is None or value in NULL:
+            if _only_word(value) is None or _only_word(value) in NULL:
                 return None
         elif origin is dict and isinstance(value := _structure(value), dict):
             return {_convert(name, inner[0]): _convert(each, inner[1]) for name, each in value.items()}
@@ -147,7 +148,7 @@ def _convert(value: Any, annotation: Any) -> Any:
         elif origin is float and isinstance(value, (int, str)) and not isinstance(value, bool):
             return float(value)
         elif origin is Path and isinstance(value, str) and value:
-            return Path(value)
+            return Path(os.path.expanduser(value))
         elif isinstance(value, origin) and not (origin is int and isinstance(value, bool)):
             return value
     return _refuse()
@@ -157,9 +158,14 @@ def _refuse() -> NoReturn:
     raise TypeError
 
 
+def _only_word(value: Any) -> Any:
+    """The word of a list that has but one, as the command line gives `null` and `[q_proj, v_proj]` for lists."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
 def _structure(value: Any) -> Any:
     """A value that the command line gave as a word, `{draw: 3}`, or as a list of one word, `[q_proj, v_proj]`."""
-    word = value[0] if isinstance(value, list) and len(value) == 1 else value
+    word = _only_word(value)
     return read_yaml(word) if isinstance(word, str) and word.lstrip().startswith(("{", "[")) else value
 
 
@@ -243,6 +249,15 @@ def _loader() -> type:
             first: [(tag, pattern) for tag, pattern in resolvers if tag == "tag:yaml.org,2002:merge"]
             for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
         }
+
+        def compose_mapping_node(self, anchor: Any) -> Any:
+            node = super().compose_mapping_node(anchor)
+            names = set()
+            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+                if key.value in names:
+                    raise yaml.MarkedYAMLError(problem=f"it says {key.value} twice", problem_mark=key.start_mark)
+                names.add(key.value)
+            return node
 
     return Loader
 

@@ -62,6 +62,12 @@ def test_lines_are_rows_with_the_names_that_they_have(tmp_path):
     assert read_rows(str(file)) == [Row("1", "One."), Row("b", "Two.", shown), Row("7", "Three.")]
 
 
+def test_pictures_lie_beside_a_file_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"prompt": "One.", "images": ["fox.png"]}))
+    assert read_rows("~/rows.jsonl") == [Row("1", "One.", (f"{tmp_path}/fox.png",))]
+
+
 def test_parquet_of_an_address_has_pictures_within_or_beside(tmp_path):
     table = pa.table(
         {"prompt": ["One.", "Two."], "images": [[{"bytes": b"png", "path": "x"}], [{"bytes": None, "path": "a.png"}]]}

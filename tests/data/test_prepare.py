@@ -11,6 +11,7 @@ from minigpt5.data.prepare import as_table, prepare
 from minigpt5.data.readers import open_dataset
 from minigpt5.readers.prompts import as_list
 from minigpt5.storyworld.export import export_cc3m, export_mmdialog, export_vist
+from minigpt5.utils import images
 
 EXPORTS = {"cc3m": export_cc3m, "vist": export_vist, "mmdialog": export_mmdialog}
 
@@ -199,6 +200,21 @@ def test_a_repaired_download_is_checked_where_it_changed(source, out, monkeypatc
     monkeypatch.setattr(module, "check_picture", lambda path: checked.append(path) or check(path))
     assert prepare("cc3m", source, out)["splits"]["train"]["pictures"] == {"good": 10, "missing": 0, "corrupt": 0}
     assert sorted(checked) == sorted(map(str, paths))
+
+
+def test_a_picture_that_the_system_could_not_read_is_checked_again(source, out, monkeypatch):
+    export_cc3m(source, "train", 3, 16)
+    bad, decode = str(source / "train/000000001.png"), images._decode
+
+    def refused(file):
+        if str(file) == bad:
+            raise PermissionError(13, "Permission denied", bad)
+        return decode(file)
+
+    monkeypatch.setattr(images, "_decode", refused)
+    assert prepare("cc3m", source, out)["splits"]["train"]["problems"] == {"broken picture": 1}
+    monkeypatch.setattr(images, "_decode", decode)
+    assert prepare("cc3m", source, out)["splits"]["train"]["pictures"] == {"good": 3, "missing": 0, "corrupt": 0}
 
 
 def test_a_run_that_fails_leaves_the_index_of_the_last(source, out, monkeypatch):

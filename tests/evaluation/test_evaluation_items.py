@@ -1,5 +1,6 @@
 """What systems are asked."""
 
+import json
 import shutil
 
 import pytest
@@ -39,6 +40,14 @@ def test_the_final_step_is_asked_for_under_four_contexts(data):
     both = [part for text in texts for part in (text, "PICTURE")]
     assert parts(items["final, image-text context"].prompt()[0]) == both + asked
     assert {item.picture for item in items.values()} == {items["final, no context"].picture}
+
+
+def test_of_a_story_without_a_step_nothing_is_asked(data, tmp_path):
+    whole = {item.id: item.text for item in story_items(data / "vist", "validation", 1)}
+    stories = json.loads((data / "vist/validation_cleaned.json").read_text())
+    (tmp_path / "validation_cleaned.json").write_text(json.dumps(dict(list(stories.items())[:1]) | {"empty": []}))
+    shutil.copy(data / "vist/validation_image_mapping.json", tmp_path)
+    assert {item.id: item.text for item in story_items(tmp_path, "validation")} == whole
 
 
 def test_every_step_and_every_next_step_follow_the_true_steps(data):

@@ -46,6 +46,11 @@ def test_sides_and_order_are_drawn_by_the_seed_and_even(items, picture):
     assert list(key["left"].values()).count(NAMES[0]) == len(items) // 2
 
 
+def test_systems_of_one_name_cannot_be_told_apart(items):
+    with pytest.raises(ValueError, match="both systems are called 'a'"):
+        compare(items, replies(items), replies(items), ("a", "a"))
+
+
 def test_the_page_stands_alone_and_does_not_tell_who_is_who(items, picture):
     ours, theirs = replies(items, "It <b>rains</b>.", picture), replies(items, "</script>", picture)
     comparisons, key = compare(items, ours, theirs, NAMES)

@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import minigpt5.metrics
@@ -112,6 +113,19 @@ def test_a_system_that_says_nothing_has_no_figures_of_text(data, tmp_path, weigh
         replies.write(item.id, [open_image(item.picture)])
     (task,) = measured_of(items, replies, weights).tasks.values()
     assert "bleu_1" not in task.figures and "clip_i" in task.figures
+
+
+def test_a_turn_that_shows_a_picture_alone_is_in_no_figure_of_words(tmp_path, weights):
+    (tmp_path / "val").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "val/5.png")
+    turns = [[{"__TEXT__": "Hello."}], [{"__MEDIA__": "5"}], [{"__TEXT__": "Nice."}], [{"__TEXT__": "A red cat."}]]
+    talk = json.dumps({"conversation": [{"turn": turn} for turn in turns]})
+    (tmp_path / "val/val_conversations.txt").write_text(talk)
+    items = dialogue_items(tmp_path, "val")
+    assert [item.text for item in items] == ["", "A red cat."]
+    (task,) = measured_of(items, perfect(items, tmp_path / "out"), weights).tasks.values()
+    assert value(task, "rouge_l") == 1 and value(task, "picture_accuracy") == 1
+    assert value(task, "mm_relevance_mmdialog") == pytest.approx(100)
 
 
 def test_turns_are_compared_with_the_true_ones(data, tmp_path, weights):
@@ -226,6 +240,20 @@ def test_a_page_shows_figures_of_tasks_side_by_side():
     lines = markdown(record).splitlines()
     assert "| clip_i | 0.500 [0.250, 0.750] |  |" in lines and "| fid | 12.000 | 9.000 |" in lines
     assert "| model: revision | `sha256:0` |" in lines and not any("unet" in line for line in lines)
+
+
+def test_a_setting_of_several_lines_is_a_row_of_the_page():
+    record = {
+        "title": "Reading",
+        "settings": {"wording": "{}\nReply with yes|no.", "seed": 0},
+        "tasks": {},
+        "bounds": {},
+        "passed_over": {},
+        "not_computed": {},
+        "notes": [],
+    }
+    rows = markdown(record).partition("## Settings\n\n")[2].splitlines()
+    assert rows[2:] == [r"| wording | `{}\nReply with yes\|no.` |", "| seed | `0` |"]
 
 
 def test_items_that_were_passed_over_are_in_the_report_and_in_no_figure(data, tmp_path):

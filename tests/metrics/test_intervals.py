@@ -60,6 +60,12 @@ def test_wilson_s_interval_is_scipy_s(successes, trials, confidence):
     assert ours == pytest.approx((successes / trials, theirs.low, theirs.high), abs=1e-12)
 
 
+@pytest.mark.parametrize("trials", range(1, 200))
+def test_of_none_and_of_all_the_share_is_a_bound(trials):
+    none, every = wilson_interval(0, trials), wilson_interval(trials, trials)
+    assert none.low == none.estimate == 0 and every.high == every.estimate == 1
+
+
 def test_wilson_s_interval_is_that_of_the_textbook():
     # Newcombe 1998, Statistics in Medicine 17, table I: 15 of 148.
     assert wilson_interval(15, 148)[1:] == pytest.approx((0.0624, 0.1605), abs=5e-5)
@@ -89,6 +95,12 @@ def test_intervals_draw_whole_groups():
     assert grouped == pytest.approx(bootstrap_interval([0, 1, 1, 0, 1, 1]))
     alone = bootstrap_intervals(stories, summarise)["mean"]
     assert alone.high - alone.low < grouped.high - grouped.low
+
+
+@pytest.mark.parametrize("groups", ["ab", "abcd"])
+def test_each_item_has_its_group(groups):
+    with pytest.raises(ValueError, match=f"got {len(groups)} groups of 3 items"):
+        bootstrap_intervals(np.ones((3, 1)), lambda rows: {"mean": rows.mean()}, groups)
 
 
 def test_a_figure_that_a_resample_lacks_has_an_interval_of_the_others():

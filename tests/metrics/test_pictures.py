@@ -254,6 +254,15 @@ def test_missing_preference_models_are_told(monkeypatch, tmp_path):
         PickScore()
 
 
+@pytest.mark.parametrize("metric", [ClipImageSimilarity, ClipTextSimilarity])
+def test_a_batch_without_a_picture_adds_nothing(clip_encoder, renders, metric):
+    similarity, others = metric(clip_encoder), renders if metric is ClipImageSimilarity else TEXTS
+    similarity.update([], [])
+    similarity.update(renders[:2], others[:2])
+    similarity.update([], [])
+    assert similarity.items.shape == (2, 1)
+
+
 def test_as_many_pictures_as_texts(clip_encoder, renders):
     with pytest.raises(ValueError, match="12 pictures but 2 texts"):
         ClipTextSimilarity(clip_encoder).update(renders, TEXTS[:2])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from minigpt5.metrics import Meteor, MissingWeights, RougeL, SentenceSimilarity, WordBLEU
+from minigpt5.metrics import Cider, Meteor, MissingWeights, RougeL, SentenceSimilarity, WordBLEU
 from minigpt5.metrics.text import _NoSynonyms
 
 for package in ("sacrebleu", "nltk", "sentence_transformers"):
@@ -76,6 +76,12 @@ def test_meteor_counts_stems(without_wordnet):
 @pytest.mark.parametrize("metric", [RougeL, Meteor])
 def test_of_several_truths_the_nearest_counts(metric, without_wordnet):
     assert one(metric(), CAT, ["it is dark", WANTED_CAT]) == one(metric(), CAT, WANTED_CAT)
+
+
+@pytest.mark.parametrize("metric", [WordBLEU, RougeL, Meteor, Cider])
+def test_no_truth_at_all_is_an_error(metric, without_wordnet):
+    with pytest.raises(ValueError, match="a truth is a text or several, got an empty list"):
+        metric().update([CAT], [[]])
 
 
 def test_bleu_counts_words_of_all_truths():

@@ -40,6 +40,18 @@ def test_the_last_few_and_the_best_are_kept(tmp_path):
     assert step_of(find_checkpoint(tmp_path, str(tmp_path / "checkpoint-00000003.pt"))) == 3
 
 
+def test_a_checkpoint_that_says_it_is_the_best_is_kept_as_such_whenever_the_run_is_killed(tmp_path, monkeypatch):
+    save_checkpoint(tmp_path, 1, state(1), keep=2, best=True)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.link", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(tmp_path, 2, state(2), keep=2, best=True)
+    assert step_of(find_checkpoint(tmp_path, "latest")) == 1 and step_of(find_checkpoint(tmp_path, "best")) == 2
+
+
 def test_the_best_is_kept_where_there_are_no_links(tmp_path, monkeypatch):
     def no_links(*_):
         raise OSError(errno.ENOTSUP, "Operation not supported")

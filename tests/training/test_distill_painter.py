@@ -64,6 +64,16 @@ def test_only_the_student_learns(pipe, batch):
     assert not any(parameter.requires_grad for parameter in model.teacher_denoiser.parameters())
 
 
+def test_a_batch_without_a_picture_to_paint_teaches_nothing(pipe):
+    model = ConsistencyModel(pipe, guidance_scale=2.5).train()
+    talk = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Good morning."}]
+    loss = model(model.vokens.prepare(pipe.reader.training_batch([talk])))["loss"]
+    loss.backward()
+    assert loss.item() == 0
+    gradients = [p.grad for p in model.student.denoiser.parameters()]
+    assert all(gradient is not None and not gradient.any() for gradient in gradients)
+
+
 def test_a_distilled_pipeline_paints_in_few_steps_by_default(run_program, small_world, tmp_path, capsys):
     few = (
         "--mixed_precision",

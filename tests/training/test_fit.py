@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from forking import run_forked
 from PIL import Image
 from torch import nn
@@ -137,6 +138,28 @@ def test_a_loss_that_is_no_number_costs_its_step_alone(tmp_path, capsys):
     assert told.count("is not finite") == 2 and "skipped 2" in told
     state = torch.load(tmp_path / "checkpoint-00000006.pt", weights_only=True)
     assert state["counters"]["skipped"] == 2
+
+
+@pytest.mark.filterwarnings("ignore:Seems like `optimizer.step")
+def test_with_a_loss_scaler_too_a_bad_loss_costs_its_step_alone(tmp_path, monkeypatch):
+    def build_accelerator(config, folder):
+        accelerator = Accelerator(cpu=True)
+        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=16.0)
+        # As accelerate does in fp16, for which it wants a GPU.
+        accelerator.unscale_gradients = lambda: accelerator.scaler.unscale_(accelerator._optimizers[0].optimizer)
+        return accelerator
+
+    monkeypatch.setattr("minigpt5.training.fit.build_accelerator", build_accelerator)
+    seen = []
+
+    def losses(module, batch):
+        seen.append(module.weight.detach().clone())
+        return {"loss": fine(module, batch)["loss"] * (float("nan") if batch in (2, 3) else 1)}
+
+    small_fit(tmp_path, losses)
+    assert torch.equal(seen[2], seen[3]) and torch.equal(seen[3], seen[4]) and not torch.equal(seen[4], seen[5])
+    state = torch.load(tmp_path / "checkpoint-00000006.pt", weights_only=True)
+    assert state["counters"]["skipped"] == 2 and state["scaler"]["scale"] == 16.0 / 2 / 2
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -86,6 +86,24 @@ def test_lists_come_as_words_or_as_a_list():
         assert read("--model", "m", "--names", *words).names == ("a", "b")
 
 
+def test_a_list_too_can_be_left_out(file):
+    @dataclass(kw_only=True)
+    class Named(Settings):
+        names: tuple[str, ...] | None = setting(("q",))
+
+    assert read("--names", "null", schema=Named).names is None
+    assert read("--names", "a", "null", schema=Named).names == ("a", "null")
+    file.write_text("names: null\n")
+    assert read("--config", file, schema=Named).names is None
+
+
+def test_a_path_may_begin_at_home(file, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert read("--model=~/m").model == Path("/home/me/m") and read("--model=a/~").model == Path("a/~")
+    file.write_text("model: ~/m\n")
+    assert read("--config", file).model == Path("/home/me/m")
+
+
 def test_a_truth_stands_alone_or_is_said():
     for words, value in ((["--fuse"], True), (["--fuse", "true"], True), (["--fuse=false"], False), ([], False)):
         assert read("--model", "m", *words).fuse is value
@@ -153,6 +171,8 @@ def test_a_bad_value_is_one_line_that_names_it(name, value, capsys):
         ("model: m\n[1, 2]: 4\n", "not YAML"),
         ("- model\n", "the settings: ['model'] is not a mapping"),
         ("model: [\n", "not YAML"),
+        ("model: m\nsteps: 3\nsteps: 4\n", "not YAML in line 3: it says steps twice"),
+        ("model: m\nmix: {draw: 3, draw: 4}\n", "not YAML in line 2: it says draw twice"),
         ("model: \x00\n", "not YAML"),
         ("model: !!timestamp never\n", "not YAML"),
         ("model: !!python/object:os.system m\n", "not YAML"),
