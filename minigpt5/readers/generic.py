@@ -32,6 +32,14 @@ from minigpt5.utils.images import to_rgb
 
 # Layers that remember keys and values, which can be cut back; others remember a state that cannot.
 _ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
+# What logits are multiplied by (Cohere, Falcon-H1, Muse) and divided by (Granite, Inkling), as configurations call it.
+_MULTIPLIED = ("logit_scale", "lm_head_multiplier", "output_multiplier")
+_DIVIDED = ("logits_scaling", "logits_mup_width_multiplier")
+# The same of those that mean something else by such a name; MPT has a scale that it does not use.
+_OTHERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "hyperclovax": (("logits_scaling",), ()),
+    "mpt": ((), ()),
+}
 
 
 class States(NamedTuple):
@@ -317,10 +325,11 @@ def next_token_logits(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Ten
     head: Any = model.get_output_embeddings()
     logits = head(hidden).float()
     config = model.config.get_text_config(decoder=True)
-    if hasattr(config, "logit_scale"):  # Cohere
-        logits = logits * config.logit_scale
-    if hasattr(config, "logits_scaling"):  # Granite
-        logits = logits / config.logits_scaling
+    multiplied, divided = _OTHERS.get(config.model_type, (_MULTIPLIED, _DIVIDED))
+    for name in (name for name in multiplied if hasattr(config, name)):
+        logits = logits * getattr(config, name)
+    for name in (name for name in divided if hasattr(config, name)):
+        logits = logits / getattr(config, name)
     cap = getattr(config, "final_logit_softcapping", None)  # Gemma
     return logits if cap is None else cap * torch.tanh(logits / cap)
 
