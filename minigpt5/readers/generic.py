@@ -62,7 +62,7 @@ class Reader(PromptEncoder):
         layers: whose states a connector reads, as indices into `hidden_states`; -1 is the last.
 
     Raises:
-        ValueError: if the tokenizer has no vokens, or the model is an encoder-decoder.
+        ValueError: if the tokenizer has no vokens, or the model is an encoder-decoder or has no body without its head.
     """
 
     # Whether what comes later leaves the states of what was read before as they are.
@@ -81,6 +81,8 @@ class Reader(PromptEncoder):
         self.config: Any = model.config.get_text_config(decoder=True)
         if getattr(self.config, "is_encoder_decoder", False):
             raise ValueError(f"{type(model).__name__} is an encoder-decoder; a reader is a decoder-only model")
+        if self.body is model:
+            raise ValueError(f"{type(model).__name__} cannot be read: its layers do not stand apart from its head")
 
     @property
     def context_length(self) -> int:
