@@ -196,6 +196,12 @@ def test_what_cannot_be_read_is_refused(families):
         reader_of(model, add_vokens(model, tokenizer, N_VOKENS))
 
 
+def test_a_picture_to_be_painted_that_is_missing_is_told(readers):
+    for family in ("minigpt4", "llava"):
+        with pytest.raises(ValueError, match="a picture is a PIL image, an array or a tensor, got NoneType"):
+            readers(family).training_batch([[user(text("Draw.")), assistant({"type": "image"})]])
+
+
 # Decoding
 
 
