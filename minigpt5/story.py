@@ -162,7 +162,7 @@ def story_gif(steps: Sequence[StoryStep], seconds: float = 3.0) -> bytes:
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    width = max(_FRAME, *(step.image.width for step in steps if step.image))
+    width = max([_FRAME, *(step.image.width for step in steps if step.image)])
     font = ImageFont.load_default(width / 20)
     measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     texts = [_wrapped(step.text, width * 0.9, lambda line: measure.textlength(line, font)) for step in steps]

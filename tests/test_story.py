@@ -309,6 +309,12 @@ def test_nothing_half_written(tmp_path, interruption):
     assert (out / "story.json").read_bytes() == before
 
 
+def test_a_story_without_a_picture_is_an_animation_of_its_words():
+    animation = Image.open(io.BytesIO(story_gif([StoryStep(1, "The end.", None)])))
+    assert animation.n_frames == 1 and animation.width == 480
+    assert min(animation.convert("L").get_flattened_data()) < 100
+
+
 def test_a_story_is_an_animation_too():
     texts = ["A red fox wakes up.", "It sees " + "a very " * 30 + "large cat at night."]
     steps = [StoryStep(i, text, Image.new("RGB", (64, 48), ("red", "blue")[i])) for i, text in enumerate(texts)]

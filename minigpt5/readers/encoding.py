@@ -251,7 +251,7 @@ def _split(item: list[Message] | Example) -> tuple[Prompt, list[Piece], list[Any
     *prompt, answer = check_messages(item)
     if answer["role"] != "assistant":
         raise ValueError(f"the last message is the reply to be learnt, the assistant's, got the {answer['role']}'s")
-    painted = [part["image"] for part in answer["content"] if part["type"] == "image"]
+    painted = [part.get("image") for part in answer["content"] if part["type"] == "image"]
     reply = [Mark.VOKENS if part["type"] == "image" else part["text"] for part in answer["content"]]
     return prompt, reply, painted
 

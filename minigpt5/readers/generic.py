@@ -32,6 +32,14 @@ from minigpt5.utils.images import to_rgb
 
 # Layers that remember keys and values, which can be cut back; others remember a state that cannot.
 _ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
+# What logits are multiplied by (Cohere, Falcon-H1, Muse) and divided by (Granite, Inkling), as configurations call it.
+_MULTIPLIED = ("logit_scale", "lm_head_multiplier", "output_multiplier")
+_DIVIDED = ("logits_scaling", "logits_mup_width_multiplier")
+# The same of those that mean something else by such a name; MPT has a scale that it does not use.
+_OTHERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "hyperclovax": (("logits_scaling",), ()),
+    "mpt": ((), ()),
+}
 
 
 class States(NamedTuple):
@@ -54,7 +62,7 @@ class Reader(PromptEncoder):
         layers: whose states a connector reads, as indices into `hidden_states`; -1 is the last.
 
     Raises:
-        ValueError: if the tokenizer has no vokens, or the model is an encoder-decoder.
+        ValueError: if the tokenizer has no vokens, or the model is an encoder-decoder or has no body without its head.
     """
 
     # Whether what comes later leaves the states of what was read before as they are.
@@ -73,6 +81,8 @@ class Reader(PromptEncoder):
         self.config: Any = model.config.get_text_config(decoder=True)
         if getattr(self.config, "is_encoder_decoder", False):
             raise ValueError(f"{type(model).__name__} is an encoder-decoder; a reader is a decoder-only model")
+        if self.body is model:
+            raise ValueError(f"{type(model).__name__} cannot be read: its layers do not stand apart from its head")
 
     @property
     def context_length(self) -> int:
@@ -317,10 +327,11 @@ def next_token_logits(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Ten
     head: Any = model.get_output_embeddings()
     logits = head(hidden).float()
     config = model.config.get_text_config(decoder=True)
-    if hasattr(config, "logit_scale"):  # Cohere
-        logits = logits * config.logit_scale
-    if hasattr(config, "logits_scaling"):  # Granite
-        logits = logits / config.logits_scaling
+    multiplied, divided = _OTHERS.get(config.model_type, (_MULTIPLIED, _DIVIDED))
+    for name in (name for name in multiplied if hasattr(config, name)):
+        logits = logits * getattr(config, name)
+    for name in (name for name in divided if hasattr(config, name)):
+        logits = logits / getattr(config, name)
     cap = getattr(config, "final_logit_softcapping", None)  # Gemma
     return logits if cap is None else cap * torch.tanh(logits / cap)
 

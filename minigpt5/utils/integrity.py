@@ -225,7 +225,12 @@ def local_folder(kind: type[DiffusionPipeline], path_or_id: str | os.PathLike, *
     """
     if Path(path_or_id).is_dir():
         return Path(path_or_id)
-    return Path(kind.download(path_or_id, **without_code(options)))
+    try:
+        return Path(kind.download(path_or_id, **without_code(options)))
+    except HFValidationError:
+        raise FileNotFoundError(
+            f"{path_or_id} is no folder, and cannot be the name of a hub repository (owner/name)"
+        ) from None
 
 
 def load_whole_pipeline(

@@ -34,6 +34,12 @@ class CallbackMixin:
             "negative_prompt_embeds": embeds,
         }
 
+    def test_a_callback_may_give_back_all_that_it_was_given(self, pipe):
+        names = pipe._callback_tensor_inputs
+        look = {"callback_on_step_end": lambda *given: given[-1], "callback_on_step_end_tensor_inputs": names}
+        for scale in (1.0, 2.5):
+            assert torch.equal(latents(pipe, guidance_scale=scale, **look), latents(pipe, guidance_scale=scale))
+
     def test_a_callback_may_raise_the_guidance(self, pipe):
         def raise_guidance(owner, step, timestep, tensors):
             owner._guidance_scale *= 2

@@ -4,6 +4,9 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
     BloomConfig,
     CohereConfig,
     FalconConfig,
@@ -93,6 +96,31 @@ def reply(pipe, pictures, **options):
         output_type="pt",
         **options,
     )
+
+
+MAMBA = {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8}
+MPT = {"d_model": 32, "n_heads": 4, "n_layers": 2}
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("cohere", WIDE | {"logit_scale": 0.5}),
+        ("falcon_h1", WIDE | MAMBA | {"num_key_value_heads": 2, "lm_head_multiplier": 0.02}),
+        ("granite", WIDE | {"logits_scaling": 4.0}),
+        ("hyperclovax", WIDE | {"logits_scaling": 0.125}),
+        ("mpt", MPT),
+        ("mpt", MPT | {"logit_scale": 0.5}),
+    ],
+)
+def test_logits_are_scaled_as_the_model_scales_them(kind, settings):
+    if kind not in CONFIG_MAPPING:
+        pytest.skip(f"this version of transformers has no {kind}")
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **settings, vocab_size=64)).eval()
+    ids = torch.arange(3, 20).unsqueeze(0)
+    with torch.no_grad():
+        hidden = model.base_model(input_ids=ids).last_hidden_state
+        torch.testing.assert_close(next_token_logits(model, hidden), model(input_ids=ids).logits)
 
 
 @pytest.mark.parametrize("name", TEXT_CONFIGS)

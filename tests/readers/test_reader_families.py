@@ -6,7 +6,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from families import Families
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+    Llama4TextConfig,
+)
 
 from minigpt5 import DecodingConfig
 from minigpt5.readers import ReaderCache, add_vokens, reader_of
@@ -180,6 +186,20 @@ def test_states_of_several_layers_stand_side_by_side(build, looks, family):
     assert states.features.shape[-1] == reader.feature_width == 2 * states.last.shape[-1]
     assert torch.equal(states.features[..., width:], states.last)
     assert not torch.allclose(states.features[..., :width], states.last)
+
+
+def test_what_cannot_be_read_is_refused(families):
+    tokenizer = families.tokenizer()
+    config = Llama4TextConfig(**families.text(tokenizer, False), head_dim=8, num_local_experts=2)
+    model = AutoModelForCausalLM.from_config(config)
+    with pytest.raises(ValueError, match="Llama4ForCausalLM cannot be read: its layers do not stand apart"):
+        reader_of(model, add_vokens(model, tokenizer, N_VOKENS))
+
+
+def test_a_picture_to_be_painted_that_is_missing_is_told(readers):
+    for family in ("minigpt4", "llava"):
+        with pytest.raises(ValueError, match="a picture is a PIL image, an array or a tensor, got NoneType"):
+            readers(family).training_batch([[user(text("Draw.")), assistant({"type": "image"})]])
 
 
 # Decoding

@@ -6,12 +6,12 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import DiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel
 
 from minigpt5 import MiniGPT5Pipeline, VokenMapper
-from minigpt5.utils.integrity import check_counts, few, load_whole, non_finite
+from minigpt5.utils.integrity import check_counts, few, load_whole, local_folder, non_finite
 from minigpt5.utils.tensors import open_tensors
 
 WEIGHTS = {
@@ -232,6 +232,15 @@ def test_what_is_no_model_s_folder_is_one_line(folder, tmp_path):
     (folder / "unet/config.json").write_text("{")
     with pytest.raises(ValueError, match=r"cannot be loaded as a UNet2DConditionModel: .*config.json.*not JSON"):
         load_whole(UNet2DConditionModel, folder / "unet")
+
+
+@pytest.mark.parametrize("kind", [MiniGPT5Pipeline, DiffusionPipeline])
+def test_a_folder_that_is_not_there_is_not_found(kind, tmp_path):
+    for name in (tmp_path / "gone", "~/gone", "a/b/c"):
+        with pytest.raises(FileNotFoundError, match=f"{name} is no folder"):
+            local_folder(kind, name)
+    with pytest.raises(FileNotFoundError, match="gone is no folder"):
+        MiniGPT5Pipeline.from_pretrained(tmp_path / "gone")
 
 
 def test_numbers_that_are_not_finite_are_found_in_any_precision():
