@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,7 @@ class ChatPage:
     def edit(self, request: gr.Request, event: gr.EditData, turns: list[Turn], *controls: Any) -> Iterator[tuple]:
         """Answer a turn in other words; what came behind it is forgotten."""
         number = _turn_of(event.index)
-        turn = turns[number].again(str(event.value), self.controls.read(controls))
+        turn = turns[number].again(unescape(str(event.value)), self.controls.read(controls))
         yield from self._answer([*turns[:number], turn], request)
 
     def undo(self, request: gr.Request, turns: list[Turn]) -> tuple:
@@ -177,7 +177,7 @@ class ChatPage:
         told: History = []
         for turn in turns:
             pictures = [self._picture(image, "picture of the prompt") for image in turn.images]
-            told.append({"role": "user", "content": [*pictures, escape(turn.text)]})
+            told.append({"role": "user", "content": [*pictures, escape(turn.text, quote=False)]})
             reply = [part if isinstance(part, str) else self._picture(part, "painted picture") for part in turn.reply]
             note = [f"*{escape(turn.note)}*"] if turn.note else []
             told.append({"role": "assistant", "content": [*reply, *note] or "…"})
