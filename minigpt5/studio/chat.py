@@ -177,7 +177,9 @@ class ChatPage:
         told: History = []
         for turn in turns:
             pictures = [self._picture(image, "picture of the prompt") for image in turn.images]
-            told.append({"role": "user", "content": [*pictures, escape(turn.text, quote=False)]})
+            # Gradio offers to edit a turn only where text comes last, and does so only where it comes first.
+            last = [""] if pictures else []
+            told.append({"role": "user", "content": [escape(turn.text, quote=False), *pictures, *last]})
             reply = [part if isinstance(part, str) else self._picture(part, "painted picture") for part in turn.reply]
             note = [f"*{escape(turn.note)}*"] if turn.note else []
             told.append({"role": "assistant", "content": [*reply, *note] or "…"})

@@ -174,6 +174,12 @@ def test_several_pictures_are_read_and_what_is_none_is_refused(visit, pictures, 
     say(page, "what are these?")
     whole(page)
     assert page.locator("#chat .user img").count() == 2
+    page.get_by_role("button", name="Edit").first.click()
+    page.locator("#chat textarea").first.fill("are these cats?")
+    page.get_by_role("button", name="Submit").first.click()
+    sync_api.expect(page.locator("#chat .user").first).to_contain_text("are these cats?", timeout=PATIENCE)
+    whole(page)
+    assert page.locator("#chat .user img").count() == 2
     # Dark is dark.
     red = page.evaluate("() => getComputedStyle(document.body).backgroundColor.match(/[0-9]+/)[0]")
     assert int(red) < 60

@@ -28,7 +28,7 @@ def test_a_turn_is_edited_in_the_words_that_it_was_asked_in(page):
     text = 'What\'s in <b> & "c"?'
     (shown, _) = page.history([Turn(text)])
     # A browser's text box has what the chat was given.
-    edited = SimpleNamespace(index=[0, 0], value=shown["content"][-1] + " &lt;")
+    edited = SimpleNamespace(index=[0, 0], value=shown["content"][0] + " &lt;")
     assert "What's" in edited.value and "<" not in edited.value
     *_, (_, turns, _) = page.edit(SOMEBODY, edited, [Turn(text)], *SETTINGS)
     assert [turn.text for turn in turns] == [text + " <"]
