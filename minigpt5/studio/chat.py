@@ -68,12 +68,14 @@ class ChatPage:
         controls = self.controls.components
         shown = [self.chatbot, self.turns, self.box]
         hidden: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        self.box.submit(self.said, [self.box, self.turns, *controls], shown, **hidden)
-        self.chatbot.example_select(self.example, [self.turns, *controls], shown, **hidden)
-        self.chatbot.retry(self.retry, [self.turns, *controls], shown, **hidden)
-        self.chatbot.edit(self.edit, [self.turns, *controls], shown, **hidden)
+        answers: list[dict[str, Any]] = [
+            self.box.submit(self.said, [self.box, self.turns, *controls], shown, **hidden),
+            self.chatbot.example_select(self.example, [self.turns, *controls], shown, **hidden),
+            self.chatbot.retry(self.retry, [self.turns, *controls], shown, **hidden),
+            self.chatbot.edit(self.edit, [self.turns, *controls], shown, **hidden),
+        ]
         self.chatbot.undo(self.undo, [self.turns], shown, **hidden)
-        self.chatbot.clear(self.clear, None, shown, **hidden)
+        self.chatbot.clear(self.clear, None, shown, cancels=answers, **hidden)
         judging = [self.judged, self.correction, self.better]
         self.chatbot.like(self.like, [self.turns], judging, **hidden)
         self.keep.click(self.correct, [self.judged, self.better], judging, **hidden)
@@ -112,8 +114,9 @@ class ChatPage:
         return self.history(turns[:-1]), turns[:-1], box
 
     def clear(self, request: gr.Request) -> tuple:
-        """Begin anew."""
+        """Begin anew; a reply that is on its way is given up, and shown no more."""
         self.stop(request)
+        self.running.pop(str(request.session_hash), None)
         return [], [], self._box(False)
 
     def stop(self, request: gr.Request) -> None:
@@ -163,9 +166,12 @@ class ChatPage:
         try:
             yield self.history(turns), turns, self._box(True)
             for _ in answer(turn, reply):
+                if self.running.get(session) is not reply:  # the chat was cleared
+                    return
                 yield self.history(turns), gr.skip(), gr.skip()
         finally:
-            self.running.pop(session, None)
+            if self.running.get(session) is reply:
+                del self.running[session]
         yield self.history(turns), turns, self._box(False)
 
     def _box(self, running: bool) -> Any:

@@ -32,3 +32,18 @@ def test_a_turn_is_edited_in_the_words_that_it_was_asked_in(page):
     assert "What's" in edited.value and "<" not in edited.value
     *_, (_, turns, _) = page.edit(SOMEBODY, edited, [Turn(text)], *SETTINGS)
     assert [turn.text for turn in turns] == [text + " <"]
+
+
+def test_a_chat_that_is_cleared_stays_so(page, held):
+    coming = page.said(SOMEBODY, {"text": "a cat", "files": []}, [], *SETTINGS)
+    history, turns, _ = next(coming)
+    assert len(history) == 2 and len(turns) == 1
+    (reply,) = page.running.values()
+    assert page.clear(SOMEBODY)[:2] == ([], [])
+    # The next reply may be on its way before the model has let go of the first.
+    following = page.said(SOMEBODY, {"text": "a dog", "files": []}, [], *SETTINGS)
+    next(following)
+    held.set()
+    assert reply.cancelled and list(coming) == [] and len(page.running) == 1
+    *_, (_, turns, _) = following
+    assert [turn.text for turn in turns] == ["a dog"] and turns[0].note == "" and page.running == {}
