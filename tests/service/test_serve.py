@@ -12,6 +12,7 @@ import pytest
 import requests
 
 from minigpt5 import cli
+from minigpt5.service.feedback import Feedback, FeedbackStore
 
 
 def refusal(capsys, *arguments):
@@ -41,6 +42,16 @@ def test_a_port_that_is_taken_is_told(capsys):
 )
 def test_what_is_wrong_is_told_in_a_line(capsys, arguments, told):
     assert told in refusal(capsys, *arguments)
+
+
+def test_a_damaged_file_of_feedback_is_told_in_a_line(capsys, tmp_path):
+    file = tmp_path / "feedback.sqlite"
+    FeedbackStore(file).put(Feedback("one", {}, [], {}, 0, ["text"], "up"))
+    file.write_bytes(file.read_bytes()[:100] + b"\xff" * 4000)
+    told = f"{file}: database disk image is malformed"
+    assert told in refusal(capsys, "storyworld-mini", "--port", 0, "--feedback", file)
+    assert cli.main(["feedback", "export", str(file), "--out", str(tmp_path / "out")]) == 2
+    assert told in capsys.readouterr().err
 
 
 def test_an_extra_that_is_not_there_is_named(capsys, monkeypatch):
