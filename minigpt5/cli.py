@@ -452,7 +452,7 @@ def run_serve(arguments: argparse.Namespace) -> None:
                 store = FeedbackStore(arguments.feedback)
         pipe = open_model(arguments.model, arguments.adapter, getattr(torch, arguments.dtype))
         settings = ServiceSettings(
-            model=Path(arguments.model).name,
+            model=Path(arguments.model).absolute().name,
             api_key=os.environ.get(API_KEY) or None,
             pictures=PictureLimits(allow_urls=arguments.allow_urls),
             log_prompts=arguments.log_prompts,
@@ -730,7 +730,7 @@ def told_there(arguments: argparse.Namespace, options: dict[str, Any]) -> Iterat
 
     if arguments.adapter:
         raise ProgramError("--adapter is of a model that is opened here: give it to minigpt5 serve, or no --server")
-    model, key = Path(arguments.model).name, os.environ.get(API_KEY)
+    model, key = Path(arguments.model).absolute().name, os.environ.get(API_KEY)
     with as_program_error(ServiceError):
         yield from tell_story_at(arguments.server, arguments.prompt, model=model, key=key, **options)
 

@@ -79,6 +79,16 @@ def test_the_command_s_limits_are_the_service_s(tiny_folder, tmp_path, monkeypat
     assert settings.feedback.path == feedback and settings.identity["name"] == str(tiny_folder)
 
 
+def test_a_model_that_is_the_current_folder_has_its_name(tiny_folder, monkeypatch, capsys):
+    from minigpt5.service import app
+
+    seen = []
+    monkeypatch.setattr(app, "serve", lambda *given: seen.append(given))
+    monkeypatch.chdir(tiny_folder)
+    assert cli.main(["serve", ".", "--port", "0"]) == 0
+    assert seen[0][-1].model == "tiny"
+
+
 @pytest.mark.slow
 def test_sigterm_ends_it_once_all_are_answered(tiny_folder):
     command = [sys.executable, "-m", "minigpt5", "serve", str(tiny_folder), "--port", "0"]
