@@ -42,6 +42,7 @@ from minigpt5.service.metrics import Metrics
 from minigpt5.service.pictures import PictureLimits
 from minigpt5.service.store import Store
 from minigpt5.service.stories import Teller
+from minigpt5.utils.checks import shown
 from minigpt5.vokens.decoding import TextEvent
 
 # Seconds between two looks at whether who asked is still there.
@@ -80,14 +81,14 @@ class ServiceSettings:
 class HTTPError(Exception):
     """An answer that is none."""
 
-    def __init__(self, status: int, message: str, kind: str = "invalid_request_error"):
+    def __init__(self, status: int, message: str, kind: str = "invalid_request_error", code: str | None = None):
         super().__init__(message)
-        self.status, self.kind = status, kind
+        self.status, self.kind, self.code = status, kind, code
 
     @property
     def body(self) -> dict[str, Any]:
         """In OpenAI's shape."""
-        return {"message": str(self), "type": self.kind, "param": None, "code": None}
+        return {"message": str(self), "type": self.kind, "param": None, "code": self.code}
 
 
 def as_http(error: Exception) -> HTTPError:
@@ -190,7 +191,9 @@ def create_app(engine: Engine, settings: ServiceSettings, metrics: Metrics) -> F
                 call = Call(request, path, settings, metrics)
                 try:
                     check_key(request)
-                    return await answer(call, await call.body())
+                    body = await call.body()
+                    check_model(body)
+                    return await answer(call, body)
                 except Exception as error:
                     refusal = as_http(error)
                     if refusal.status == 500:
@@ -209,6 +212,11 @@ def create_app(engine: Engine, settings: ServiceSettings, metrics: Metrics) -> F
         right = scheme.lower() == "bearer" and hmac.compare_digest(key.encode(), (wanted or "").encode())
         if wanted is not None and not right:
             raise HTTPError(401, "the API key is missing or wrong", "authentication_error")
+
+    def check_model(body: Mapping[str, Any]) -> None:
+        if body.get("model") not in (None, settings.model):
+            told = f"the model {shown(body['model'])} is not served here, only {settings.model}"
+            raise HTTPError(404, told, code="model_not_found")
 
     def listen() -> tuple[Callable[[Any], None], asyncio.Queue]:
         """What is told events from another thread, and where they are to be had."""

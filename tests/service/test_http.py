@@ -265,6 +265,17 @@ def test_a_key_is_asked_for(running):
     assert requests.get(f"{url}/health").json() == {"status": "ok"}
 
 
+def test_another_model_is_not_found(client):
+    for ask in (
+        lambda: client.chat.completions.create(model="gpt-4o", messages=ASKED),
+        lambda: client.responses.create(model="gpt-4o", input="go on"),
+        lambda: client.images.generate(model="gpt-4o", prompt="a red fox"),
+    ):
+        with pytest.raises(openai.NotFoundError, match="'gpt-4o' is not served here, only tiny") as refused:
+            ask()
+        assert (refused.value.code, refused.value.type) == ("model_not_found", "invalid_request_error")
+
+
 def test_bodies_are_json_objects_of_a_bounded_size(running):
     url, head = f"{running[0]}/v1/responses", {"Authorization": "Bearer secret"}
     assert requests.post(url, data=b"{", headers=head).status_code == 400
