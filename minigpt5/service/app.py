@@ -239,11 +239,12 @@ def create_app(engine: Engine, settings: ServiceSettings, metrics: Metrics) -> F
         """The events of a reply or the steps of a story, as long as somebody listens."""
         try:
             while True:
+                # Also while words come one after the other.
+                if await call.request.is_disconnected():
+                    raise CancelledError("who asked is gone")
                 try:
                     event = await asyncio.wait_for(events.get(), PATIENCE)
                 except TimeoutError:
-                    if await call.request.is_disconnected():
-                        raise CancelledError("who asked is gone") from None
                     continue
                 if event is None:
                     return

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import openai
@@ -30,6 +31,7 @@ from minigpt5.service.metrics import Metrics
 from minigpt5.service.pictures import PictureLimits
 from minigpt5.service.shapes import base64_png
 from minigpt5.story import StoryStep, tell_story
+from minigpt5.vokens.decoding import TextEvent
 
 ASKED = [{"role": "user", "content": "tell me of a red fox"}]
 
@@ -460,6 +462,33 @@ def test_a_client_that_goes_is_no_longer_answered(own_pipe, count_calls):
             while engine._replies():
                 time.sleep(0.02)
     assert 0 < len(steps) < 1000
+
+
+def test_a_client_that_goes_amid_the_words_is_no_longer_answered(own_pipe, monkeypatch):
+    replies = []
+
+    def submit(prompt, listener, **options):
+        def speak():
+            while not reply.cancelled:
+                listener(TextEvent(0, "word "))
+                time.sleep(0.01)
+
+        reply = SimpleNamespace(cancelled=False)
+        reply.cancel = lambda: setattr(reply, "cancelled", True)
+        replies.append(reply)
+        threading.Thread(target=speak, daemon=True).start()
+        return reply
+
+    with service(own_pipe) as (url, engine, _):
+        monkeypatch.setattr(engine, "submit", submit)
+        with pytest.raises((requests.ReadTimeout, requests.ConnectionError)):
+            requests.post(f"{url}/v1/chat/completions", json={"messages": ASKED}, timeout=1)
+        ends = time.monotonic() + 30
+        while not replies[0].cancelled and time.monotonic() < ends:
+            time.sleep(0.02)
+        given_up = replies[0].cancelled
+        replies[0].cancel()
+    assert given_up
 
 
 def test_a_service_that_ends_answers_whom_it_has_taken(own_pipe, held):
