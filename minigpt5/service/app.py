@@ -20,6 +20,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.requests import ClientDisconnect
 from uvicorn import Config, Server
 
 from minigpt5.output import Segment
@@ -101,7 +102,7 @@ def as_http(error: Exception) -> HTTPError:
         return HTTPError(504, str(error), "timeout")
     if isinstance(error, ClosedError):
         return HTTPError(503, "the service is shutting down", "server_error")
-    if isinstance(error, CancelledError):
+    if isinstance(error, (CancelledError, ClientDisconnect)):
         return HTTPError(GONE, str(error), "cancelled")
     if isinstance(error, (TypeError, ValueError)):
         return HTTPError(400, str(error))

@@ -491,6 +491,17 @@ def test_a_client_that_goes_amid_the_words_is_no_longer_answered(own_pipe, monke
     assert given_up
 
 
+def test_a_client_that_goes_amid_its_request_is_no_failure(own_pipe, caplog):
+    caplog.set_level(logging.INFO, "minigpt5.service")
+    with service(own_pipe) as (url, _, _):
+        place = url.removeprefix("http://").split(":")
+        with socket.create_connection((place[0], int(place[1]))) as connection:
+            connection.sendall(b"POST /v1/responses HTTP/1.1\r\nHost: here\r\nContent-Length: 100\r\n\r\n{")
+            time.sleep(0.5)
+    (told,) = [record for record in caplog.records if record.name == "minigpt5.service"]
+    assert told.fields["status"] == 499
+
+
 def test_a_service_that_ends_answers_whom_it_has_taken(own_pipe, held):
     with service(own_pipe) as (url, engine, server):
         answers = []
