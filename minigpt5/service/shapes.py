@@ -202,8 +202,8 @@ def _conversation(said: Any, name: str, limits: PictureLimits) -> list[Message]:
             message = {"role": ROLES[role], "content": _content(item.get("content"), where, limits)}
         else:
             raise ValueError(f"{where}: items of type {shown(item['type'])} are not supported")
-        # What the assistant said in several items is one turn.
-        if messages and message["role"] == messages[-1]["role"] == "assistant":
+        # What the assistant said in several items is one turn, and so is what the system says.
+        if messages and message["role"] == messages[-1]["role"] != "user":
             messages[-1]["content"] += message["content"]
         else:
             messages.append(message)

@@ -148,6 +148,15 @@ def test_a_streamed_chat_is_the_same_in_pieces(client):
     assert last.usage.total_tokens == whole.usage.total_tokens and not last.choices
 
 
+def test_several_system_messages_in_front_are_one(client, own_pipe):
+    options = {"model": "tiny", "max_output_tokens": 5}
+    said = [{"role": "developer", "content": "Be brief."}, *ASKED]
+    made = client.responses.create(instructions="You are a painter.", input=said, **options)
+    system = {"role": "system", "content": "You are a painter. Be brief."}
+    assert made.output_text == own_pipe([system, *ASKED], max_new_tokens=5, image_mode="never").text[0]
+    assert made.usage.input_tokens == own_pipe.encode_prompt([[system, *ASKED]])["input_ids"].shape[1]
+
+
 # Responses
 
 
