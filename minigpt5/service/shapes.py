@@ -66,12 +66,11 @@ def read_chat(body: Mapping[str, Any], limits: PictureLimits) -> Asked:
     Raises:
         TypeError, ValueError: for what cannot be done; names it.
     """
-    _refuse(body, ("tools", "functions", "logprobs", "audio", "logit_bias"))
+    penalties = ("frequency_penalty", "presence_penalty")
+    _refuse(body, ("tools", "functions", "logprobs", "audio", "logit_bias", *penalties))
     if body.get("n") not in (None, 1):
         raise ValueError("n can only be 1; ask again for another reply")
-    kind = body.get("response_format")
-    if kind is not None and (not isinstance(kind, Mapping) or kind.get("type") != "text"):
-        raise ValueError("response_format can only be text")
+    _only_text("response_format", body.get("response_format"))
     options = _options(body)
     for name in ("max_completion_tokens", "max_tokens"):
         if body.get(name) is not None:
@@ -92,7 +91,11 @@ def read_response(body: Mapping[str, Any], limits: PictureLimits) -> Asked:
     Raises:
         TypeError, ValueError: for what cannot be done; names it.
     """
-    _refuse(body, ("previous_response_id", "conversation", "background", "prompt"))
+    _refuse(body, ("previous_response_id", "conversation", "background", "prompt", "top_logprobs"))
+    text = body.get("text") or {}
+    if not isinstance(text, Mapping):
+        raise TypeError(f"text must be an object, got {shown(text)}")
+    _only_text("text.format", text.get("format"))
     options = _options(body)
     if body.get("max_output_tokens") is not None:
         options["max_new_tokens"] = body["max_output_tokens"]
@@ -104,6 +107,7 @@ def read_response(body: Mapping[str, Any], limits: PictureLimits) -> Asked:
     if not tools:
         options.setdefault("image_mode", "never")
     for tool in tools:
+        _only_opaque_png(tool)
         if tool.get("partial_images") is not None:
             options["previews"] = whole_number("partial_images", tool["partial_images"], 0, MOST_PREVIEWS)
         options |= _size(tool.get("size"))
@@ -131,8 +135,7 @@ def read_picture(body: Mapping[str, Any]) -> Asked:
     _refuse(body, ("stream", "partial_images"))
     if body.get("response_format") not in (None, "b64_json"):
         raise ValueError("response_format can only be b64_json: pictures are not kept at an address")
-    if body.get("output_format") not in (None, "png"):
-        raise ValueError("output_format can only be png")
+    _only_opaque_png(body)
     if not isinstance(body.get("prompt"), str):
         raise TypeError("prompt must be a string")
     n = 1 if body.get("n") is None else whole_number("n", body["n"], 1, MOST_PICTURES_ASKED)
@@ -162,6 +165,18 @@ def _refuse(body: Mapping[str, Any], names: Sequence[str]) -> None:
     for name in names:
         if body.get(name):
             raise ValueError(f"{name} is not supported")
+
+
+def _only_text(name: str, kind: Any) -> None:
+    if kind is not None and (not isinstance(kind, Mapping) or kind.get("type") != "text"):
+        raise ValueError(f"{name} can only be text")
+
+
+def _only_opaque_png(asked: Mapping[str, Any]) -> None:
+    if asked.get("output_format") not in (None, "png"):
+        raise ValueError("output_format can only be png")
+    if asked.get("background") not in (None, "auto", "opaque"):
+        raise ValueError("background can only be opaque")
 
 
 def _yes(body: Mapping[str, Any], name: str) -> bool:

@@ -238,6 +238,8 @@ def test_pictures_are_generated(client, own_pipe):
         ({"n": 2}, "n can only be 1"),
         ({"tools": [{"type": "function"}]}, "tools is not supported"),
         ({"response_format": {"type": "json_object"}}, "response_format can only be text"),
+        ({"frequency_penalty": 0.5}, "frequency_penalty is not supported"),
+        ({"presence_penalty": -1}, "presence_penalty is not supported"),
         ({"stop": ""}, "holds an empty string"),
         ({"stream": "yes"}, "stream must be True or False"),
     ],
@@ -247,6 +249,28 @@ def test_what_cannot_be_done_is_told(client, wrong, told):
     with pytest.raises(openai.BadRequestError) as refused:
         client.chat.completions.create(**asked)
     assert told in refused.value.body["message"] and refused.value.body["type"] == "invalid_request_error"
+
+
+def test_what_front_ends_send_without_a_wish_is_no_wish(client):
+    asked = {"n": 1, "frequency_penalty": 0, "presence_penalty": 0.0, "logprobs": False, "stop": None, "logit_bias": {}}
+    asked |= {"response_format": {"type": "text"}, "stream": False, "max_tokens": 2, "user": "somebody"}
+    assert client.chat.completions.create(model="tiny", messages=ASKED, **asked).choices[0].message.content
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"text": {"format": {"type": "json_schema", "name": "x", "schema": {}}}}, "text.format can only be text"),
+        ({"text": "plain"}, "text must be an object"),
+        ({"top_logprobs": 3}, "top_logprobs is not supported"),
+        ({"tools": [{"type": "image_generation", "output_format": "jpeg"}]}, "output_format can only be png"),
+        ({"tools": [{"type": "image_generation", "background": "transparent"}]}, "background can only be opaque"),
+    ],
+)
+def test_what_a_response_cannot_be_is_told(client, wrong, told):
+    with pytest.raises(openai.BadRequestError, match=told):
+        client.responses.create(model="tiny", input="go on", **wrong)
+    assert client.responses.create(model="tiny", input="go on", text={"format": {"type": "text"}}, max_output_tokens=1)
 
 
 def test_large_and_unknown_pictures_are_refused(client, pictures):
