@@ -174,6 +174,8 @@ def create_app(engine: Engine, settings: ServiceSettings, metrics: Metrics) -> F
 
     app = FastAPI(title="minigpt5", lifespan=lifespan)
     began = int(time.time())
+    stops = engine.pipe.decoding_config().stop_strings
+    stops = engine.pipe.reader.stop_strings if stops is None else stops
     rateable: Store[Feedback] = Store(RATEABLE)
     metrics.watch("rateable_bytes", "Of replies kept to be rated.", lambda: rateable.nbytes)
 
@@ -283,7 +285,7 @@ def create_app(engine: Engine, settings: ServiceSettings, metrics: Metrics) -> F
 
     @route("/v1/chat/completions")
     async def chat_completions(call: Call, body: Mapping[str, Any]) -> Response:
-        asked = await asyncio.to_thread(shapes.read_chat, body, settings.pictures)
+        asked = await asyncio.to_thread(shapes.read_chat, body, settings.pictures, stops)
         reply, events = await ask(call, asked, asked.options)
         number = f"chatcmpl-{call.number}"
         if not asked.stream:

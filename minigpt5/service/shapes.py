@@ -60,8 +60,11 @@ class Asked:
     n: int = 1
 
 
-def read_chat(body: Mapping[str, Any], limits: PictureLimits) -> Asked:
+def read_chat(body: Mapping[str, Any], limits: PictureLimits, stops: Sequence[str] = ()) -> Asked:
     """A request of `/v1/chat/completions`.
+
+    Args:
+        stops: what ends the model's replies anyhow, beside `stop`.
 
     Raises:
         TypeError, ValueError: for what cannot be done; names it.
@@ -76,8 +79,10 @@ def read_chat(body: Mapping[str, Any], limits: PictureLimits) -> Asked:
         if body.get(name) is not None:
             options["max_new_tokens"] = body[name]
             break
-    if body.get("stop") is not None:
-        options["stop_strings"] = body["stop"]
+    stop = body.get("stop")
+    if stop is not None:
+        stop = [stop] if isinstance(stop, str) else stop
+        options["stop_strings"] = [*stop, *stops] if isinstance(stop, list) else stop
     usage = body.get("stream_options") or {}
     if not isinstance(usage, Mapping):
         raise TypeError(f"stream_options must be an object, got {shown(usage)}")

@@ -157,6 +157,18 @@ def test_several_system_messages_in_front_are_one(client, own_pipe):
     assert made.usage.input_tokens == own_pipe.encode_prompt([[system, *ASKED]])["input_ids"].shape[1]
 
 
+def test_a_stop_is_beside_the_model_s_own(client, script, own_pipe):
+    assert own_pipe.reader.stop_strings == ("###",)
+    for said, stop in (("a fox ### a cat", "dog"), ("a fox dog a cat", ["dog", "bird"])):
+        script([said])
+        made = client.chat.completions.create(
+            model="tiny", messages=ASKED, stop=stop, max_tokens=30, extra_body={"image_mode": "never"}
+        )
+        assert made.choices[0].message.content == "a fox" and made.choices[0].finish_reason == "stop"
+    with pytest.raises(openai.BadRequestError, match="stop_strings must be strings, got int"):
+        client.chat.completions.create(model="tiny", messages=ASKED, extra_body={"stop": 5})
+
+
 # Responses
 
 
