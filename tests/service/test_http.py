@@ -169,6 +169,22 @@ def test_a_stop_is_beside_the_model_s_own(client, script, own_pipe):
         client.chat.completions.create(model="tiny", messages=ASKED, extra_body={"stop": 5})
 
 
+def test_a_reply_that_ends_with_its_last_token_is_whole_and_one_without_room_is_not(client, script, own_pipe):
+    def ask(messages, **options):
+        made = client.chat.completions.create(
+            model="tiny", messages=messages, extra_body={"image_mode": "never"}, **options
+        )
+        return made.usage.completion_tokens, made.choices[0].finish_reason
+
+    (said,) = script(["a fox"])
+    assert ask(ASKED, max_tokens=len(said) + 1) == (len(said) + 1, "stop")
+    assert ask(ASKED, max_tokens=len(said)) == (len(said), "length")
+    script(["fox"] * 40)
+    long = [{"role": "user", "content": "fox " * (own_pipe.reader.context_length - 30)}]
+    tokens, reason = ask(long, max_tokens=40)
+    assert 0 < tokens < 40 and reason == "length"
+
+
 # Responses
 
 
