@@ -426,7 +426,8 @@ def sent(data: Any, event: str | None = None) -> str:
 def refused(error: HTTPError) -> Response:
     """An error as an answer."""
     headers = {"Retry-After": "1"} if error.status == 429 else None
-    return JSONResponse({"error": error.body}, error.status, headers)
+    # Escaped, as it may tell of half a surrogate pair.
+    return Response(json.dumps({"error": error.body}), error.status, headers, "application/json")
 
 
 def shown_prompt(prompt: Any) -> Any:

@@ -380,6 +380,24 @@ def test_a_rated_reply_is_kept_with_what_repeats_it(own_pipe, pictures, tmp_path
         assert one == other if isinstance(one, str) else np.array_equal(one, other)
 
 
+def test_half_a_surrogate_pair_is_refused_wherever_it_stands(own_pipe, tmp_path):
+    with service(own_pipe, feedback=FeedbackStore(tmp_path / "feedback.sqlite")) as (url, *_):
+
+        def refusal(route, **body):
+            answer = requests.post(f"{url}/v1/{route}", json=body, timeout=120)
+            return answer.status_code, answer.json()["error"]["message"]
+
+        half = "\ud83d"
+        assert refusal("feedback", id=half, rating="up")[0] == 404
+        for route, body in {
+            "chat/completions": {"messages": [{"role": half, "content": half}]},
+            "responses": {"input": half},
+            "images/generations": {"prompt": half},
+            "stories": {"opening": "A fox.", half: 1},
+        }.items():
+            assert refusal(route, **body)[0] == 400
+
+
 def test_measures_are_told(running, client):
     client.chat.completions.create(model="tiny", messages=ASKED, max_tokens=2, extra_body={"image_mode": "always"})
     text = requests.get(f"{running[0]}/metrics").text
