@@ -20,7 +20,7 @@ from minigpt5.readers.prompts import Message
 from minigpt5.service.engine import MOST_PREVIEWS, Reply
 from minigpt5.service.feedback import RATINGS, Feedback
 from minigpt5.service.pictures import PictureLimits, open_picture
-from minigpt5.utils.checks import one_of, real_number, shown, whole_number, yes_or_no
+from minigpt5.utils.checks import one_of, real_number, shown, some_text, whole_number, yes_or_no
 from minigpt5.utils.html import base64_png, data_url
 
 # Passed on to the engine as they are.
@@ -160,9 +160,10 @@ def read_feedback(body: Mapping[str, Any], limits: PictureLimits) -> tuple[str, 
     rating = one_of("rating", body.get("rating"), RATINGS)
     if body.get("correction") is not None:
         parts = _content(body["correction"], "correction", limits)
-        correction = [part.get("text", part.get("image")) for part in parts]
-        if not all(correction):
+        texts = [some_text("correction: the text of a part", part["text"]) for part in parts if "text" in part]
+        if not all(map(str.strip, texts)):
             raise ValueError("correction: its parts must say or show something")
+        correction = [part.get("text", part.get("image")) for part in parts]
     return number, rating, correction
 
 

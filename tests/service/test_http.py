@@ -370,6 +370,9 @@ def test_a_rated_reply_is_kept_with_what_repeats_it(own_pipe, pictures, tmp_path
         assert unknown.status_code == 404 and "chatcmpl-0" in unknown.json()["error"]["message"]
         for wrong in ({"rating": "up"}, {"id": response, "rating": "so so"}, {"id": response, "rating": "down"}):
             assert post("feedback", **{"correction": [{"type": "text", "text": ""}], **wrong}).status_code == 400
+        for wrong, told in {" \n": "must say or show something", 5: "text of a part must be a string"}.items():
+            refused = post("feedback", id=response, rating="down", correction=[{"type": "text", "text": wrong}])
+            assert refused.status_code == 400 and told in refused.json()["error"]["message"]
     first, second = store
     assert (first.id, first.rating, first.seed, first.model) == (chat["id"], "down", 3, model)
     assert (second.id, second.rating, second.seed) == (response, "up", 4)
