@@ -83,8 +83,11 @@ def _of_data_url(url: str, max_bytes: int) -> bytes:
     if len(body) > 4 * max_bytes:
         raise _too_large(f"over {max_bytes:,} bytes")
     try:
-        raw = unquote_to_bytes(body)
-        data = base64.b64decode(raw, validate=True) if head.lower().endswith(";base64") else raw
+        data = unquote_to_bytes(body)
+        if head.lower().endswith(";base64"):
+            # As browsers read it: encoders break lines, and may leave out what fills up the last four.
+            data = b"".join(data.split()).rstrip(b"=")
+            data = base64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise ImageError(f"a data URL that is not base64 ({error})") from None
     if len(data) > max_bytes:
