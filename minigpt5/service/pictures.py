@@ -12,6 +12,7 @@ import binascii
 import http.client
 import io
 import ipaddress
+import math
 import socket
 import ssl
 import time
@@ -24,6 +25,7 @@ from urllib.parse import unquote_to_bytes, urljoin, urlsplit
 from PIL import Image
 
 from minigpt5.utils.images import ImageError, open_image
+from minigpt5.utils.metadata import without_metadata
 
 MOST_REDIRECTS = 3
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -63,12 +65,14 @@ def open_picture(url: Any, limits: PictureLimits) -> Image.Image:
         data = _fetched(url, limits)
     else:
         raise ImageError("a picture's url begins with data:, http: or https:")
-    size = (0, 0)
-    # What cannot be opened is told why below.
-    with suppress(Exception), Image.open(io.BytesIO(data)) as image:
-        size = image.size
-    if size[0] * size[1] > limits.max_pixels:
-        raise _too_large(f"{size[0]} × {size[1]}, over {limits.max_pixels:,} pixels")
+    sizes = [(0, 0)]
+    # What cannot be opened is told why below; what can be only without its metadata, as `open_image` does, is as large.
+    for pixels in (data, *without_metadata(data)):
+        with suppress(Exception), Image.open(io.BytesIO(pixels)) as image:
+            sizes.append(image.size)
+    width, height = max(sizes, key=math.prod)
+    if width * height > limits.max_pixels:
+        raise _too_large(f"{width} × {height}, over {limits.max_pixels:,} pixels")
     return open_image(data, "a picture")
 
 

@@ -52,3 +52,17 @@ def test_a_data_url_is_read_as_browsers_do(url):
 def test_what_is_not_base64_is_told(text):
     with pytest.raises(ImageError, match="not base64"):
         open_picture(f"data:image/png;base64,{text}", LIMITS)
+
+
+def test_a_picture_whose_metadata_is_broken_has_the_limits_of_others():
+    broken = (b"pHYs", b"123")
+    for width, height in ((3, 2), (11, 10)):
+        file = png(width, height, broken)
+        with pytest.raises(ValueError, match="pHYs"):
+            Image.open(io.BytesIO(file))
+        url = f"data:image/png;base64,{base64.b64encode(file).decode()}"
+        if width == 3:
+            assert open_picture(url, LIMITS).size == (3, 2)
+        else:
+            with pytest.raises(ImageError, match="11 × 10, over 100 pixels"):
+                open_picture(url, LIMITS)
