@@ -134,8 +134,8 @@ def _fetched(url: str, limits: PictureLimits) -> bytes:
             raise ImageError("a picture's address is none") from None
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
             raise ImageError("a picture's address is http:// or https:// and a host, without a user's name")
-        address = public_addresses(parts.hostname, port)[0]
-        connection = _connection(parts.scheme, parts.hostname, port, address, limits.timeout)
+        addresses = public_addresses(parts.hostname, port)
+        connection = _connection(parts.scheme, parts.hostname, port, addresses, limits.timeout)
         try:
             target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
             connection.request("GET", target, headers={"User-Agent": "minigpt5", "Accept": "image/*"})
@@ -162,11 +162,14 @@ def _fetched(url: str, limits: PictureLimits) -> bytes:
     raise ImageError(f"a picture's address leads on more than {MOST_REDIRECTS} times")
 
 
-def _connection(scheme: str, host: str, port: int, address: str, timeout: float) -> http.client.HTTPConnection:
-    """A connection to an address that was checked, in the name of a host."""
+def _connection(
+    scheme: str, host: str, port: int, addresses: Sequence[str], timeout: float
+) -> http.client.HTTPConnection:
+    """A connection to the first that answers of the addresses that were checked, in the name of a host."""
     connection: Any = http.client.HTTPConnection(host, port, timeout=timeout)
     try:
-        connection.sock = socket.create_connection((address, port), timeout)
+        connection.sock = _reached(addresses, port, timeout)
+        connection.sock.settimeout(timeout)
         if scheme == "https":
             connection.sock = ssl.create_default_context().wrap_socket(connection.sock, server_hostname=host)
             # What is left out of the Host header.
@@ -175,3 +178,13 @@ def _connection(scheme: str, host: str, port: int, address: str, timeout: float)
         connection.close()
         raise ImageError(f"a picture cannot be fetched from {host}: {type(error).__name__}") from None
     return connection
+
+
+def _reached(addresses: Sequence[str], port: int, timeout: float) -> socket.socket:
+    *others, last = addresses
+    # All of them together are waited for no longer than one would be.
+    share = timeout / len(addresses)
+    for address in others:
+        with suppress(OSError):
+            return socket.create_connection((address, port), share)
+    return socket.create_connection((last, port), share)

@@ -72,7 +72,12 @@ def site(monkeypatch):
             pass
 
     seen, server = [], HTTPServer(("127.0.0.1", 0), Site)
-    names = {"picture.example": ["127.0.0.1"], "inner.example": ["10.0.0.1"], "both.example": ["8.8.8.8", "10.0.0.1"]}
+    names = {
+        "picture.example": ["127.0.0.1"],
+        "two.example": ["::1", "127.0.0.1"],
+        "inner.example": ["10.0.0.1"],
+        "both.example": ["8.8.8.8", "10.0.0.1"],
+    }
 
     def look_up(host, port, *rest, **options):
         asked.append(host)
@@ -134,3 +139,9 @@ def test_a_name_is_looked_up_once(site):
     url, _, asked = site
     assert open_picture(f"{url}/fox.png", OPEN).size == (8, 6)
     assert asked == ["picture.example", "127.0.0.1"]
+
+
+def test_an_address_that_does_not_answer_is_passed_over(site, monkeypatch):
+    monkeypatch.setattr(pictures, "is_public", lambda address: address in ("127.0.0.1", "::1"))
+    url = site[0].replace("picture.example", "two.example")
+    assert open_picture(f"{url}/fox.png", OPEN).size == (8, 6)
