@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote_to_bytes, urljoin, urlsplit
+from urllib.parse import quote, unquote_to_bytes, urljoin, urlsplit
 
 from PIL import Image
 
@@ -28,6 +28,8 @@ from minigpt5.utils.images import ImageError, open_image
 from minigpt5.utils.metadata import without_metadata
 
 MOST_REDIRECTS = 3
+# What stands in an address as it is, `%` of what is encoded already too.
+_OF_ADDRESSES = "!#$%&'()*+,/:;=?@[]~"
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
@@ -137,11 +139,12 @@ def _fetched(url: str, limits: PictureLimits) -> bytes:
         addresses = public_addresses(parts.hostname, port)
         connection = _connection(parts.scheme, parts.hostname, port, addresses, limits.timeout)
         try:
-            target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+            target = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), _OF_ADDRESSES)
             connection.request("GET", target, headers={"User-Agent": "minigpt5", "Accept": "image/*"})
             response = connection.getresponse()
             if response.status in (301, 302, 303, 307, 308) and response.headers["Location"]:
-                url = urljoin(url, response.headers["Location"])
+                # Headers come as Latin-1, whatever they are.
+                url = urljoin(url, response.headers["Location"].encode("latin-1").decode())
                 continue
             if response.status != 200:
                 raise ImageError(f"a picture's address answers {response.status}: {parts.hostname}")

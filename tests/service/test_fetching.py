@@ -56,7 +56,7 @@ def site(monkeypatch):
     class Site(BaseHTTPRequestHandler):
         def do_GET(self):
             seen.append((self.path, self.headers["Host"]))
-            leads = {"/moved": "/fox.png", "/inside": "http://inner.example/", "/loop": "/loop"}
+            leads = {"/moved": "/fox.png", "/inside": "http://inner.example/", "/loop": "/loop", "/umlaut": "/ü".encode().decode("latin-1")}
             if self.path in leads:
                 self.send_response(302)
                 self.send_header("Location", leads[self.path])
@@ -99,6 +99,13 @@ def test_a_picture_is_fetched_in_its_host_s_name(site):
     assert open_picture(f"{url}/moved", OPEN).size == (8, 6)
     host = url.removeprefix("http://")
     assert seen == [("/moved", host), ("/fox.png", host)]
+
+
+def test_letters_and_spaces_of_an_address_are_encoded(site):
+    url, seen, _ = site
+    for path in ("/füchse/a b.png?größe=1&b=%20c", "/umlaut"):
+        assert open_picture(url + path, OPEN).size == (8, 6)
+    assert [path for path, _ in seen] == ["/f%C3%BCchse/a%20b.png?gr%C3%B6%C3%9Fe=1&b=%20c", "/umlaut", "/%C3%BC"]
 
 
 @pytest.mark.parametrize(
