@@ -15,6 +15,7 @@ import ipaddress
 import math
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -137,7 +138,13 @@ def _fetched(url: str, limits: PictureLimits) -> bytes:
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
             raise ImageError("a picture's address is http:// or https:// and a host, without a user's name")
         addresses = public_addresses(parts.hostname, port)
-        connection = _connection(parts.scheme, parts.hostname, port, addresses, limits.timeout)
+        late = ImageError(f"a picture does not come in {limits.timeout:g} seconds: {parts.hostname}")
+        if (left := ends - time.monotonic()) <= 0:
+            raise late
+        connection = _connection(parts.scheme, parts.hostname, port, addresses, left)
+        # A host that sends a byte now and then never lets a read time out.
+        end = threading.Timer(ends - time.monotonic(), _shut, [connection.sock])
+        end.start()
         try:
             target = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), _OF_ADDRESSES)
             connection.request("GET", target, headers={"User-Agent": "minigpt5", "Accept": "image/*"})
@@ -153,16 +160,24 @@ def _fetched(url: str, limits: PictureLimits) -> bytes:
                 data += chunk
                 if len(data) > limits.max_bytes:
                     raise _too_large(f"over {limits.max_bytes:,} bytes")
-                if time.monotonic() > ends:
-                    raise ImageError(f"a picture does not come in {limits.timeout:g} seconds: {parts.hostname}")
+            if time.monotonic() >= ends:
+                raise late
             return data
         except (OSError, http.client.HTTPException, ValueError) as error:
             if isinstance(error, ImageError):
                 raise
+            if time.monotonic() >= ends:
+                raise late from None
             raise ImageError(f"a picture cannot be fetched from {parts.hostname}: {type(error).__name__}") from None
         finally:
+            end.cancel()
             connection.close()
     raise ImageError(f"a picture's address leads on more than {MOST_REDIRECTS} times")
+
+
+def _shut(connection: socket.socket) -> None:
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 def _connection(

@@ -3,6 +3,8 @@
 import io
 import socket
 import threading
+import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -56,7 +58,12 @@ def site(monkeypatch):
     class Site(BaseHTTPRequestHandler):
         def do_GET(self):
             seen.append((self.path, self.headers["Host"]))
-            leads = {"/moved": "/fox.png", "/inside": "http://inner.example/", "/loop": "/loop", "/umlaut": "/ü".encode().decode("latin-1")}
+            leads = {
+                "/moved": "/fox.png",
+                "/inside": "http://inner.example/",
+                "/loop": "/loop",
+                "/umlaut": "/ü".encode().decode("latin-1"),
+            }
             if self.path in leads:
                 self.send_response(302)
                 self.send_header("Location", leads[self.path])
@@ -152,3 +159,26 @@ def test_an_address_that_does_not_answer_is_passed_over(site, monkeypatch):
     monkeypatch.setattr(pictures, "is_public", lambda address: address in ("127.0.0.1", "::1"))
     url = site[0].replace("picture.example", "two.example")
     assert open_picture(f"{url}/fox.png", OPEN).size == (8, 6)
+
+
+@pytest.mark.parametrize("begin", [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\n\r\n"])
+def test_a_host_that_sends_a_byte_now_and_then_is_not_waited_for(site, begin):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip():
+            connection, _ = server.accept()
+            with connection, suppress(OSError):
+                connection.sendall(begin)
+                for _ in range(200):
+                    connection.sendall(b"a: b\r\n")
+                    time.sleep(0.05)
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        began = time.monotonic()
+        with pytest.raises(ImageError, match=r"does not come in 0\.5 seconds: picture"):
+            open_picture(
+                f"http://picture.example:{server.getsockname()[1]}/", PictureLimits(allow_urls=True, timeout=0.5)
+            )
+        assert time.monotonic() - began < 5
+        thread.join()
