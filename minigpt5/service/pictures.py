@@ -68,11 +68,14 @@ def open_picture(url: Any, limits: PictureLimits) -> Image.Image:
         data = _fetched(url, limits)
     else:
         raise ImageError("a picture's url begins with data:, http: or https:")
-    sizes = [(0, 0)]
+    kinds, sizes = set[str | None](), [(0, 0)]
     # What cannot be opened is told why below; what can be only without its metadata, as `open_image` does, is as large.
     for pixels in (data, *without_metadata(data)):
         with suppress(Exception), Image.open(io.BytesIO(pixels)) as image:
+            kinds.add(image.format)
             sizes.append(image.size)
+    if "EPS" in kinds:
+        raise ImageError("a picture in PostScript is a program, and is not run here; send PNG, JPEG or WebP")
     width, height = max(sizes, key=math.prod)
     if width * height > limits.max_pixels:
         raise _too_large(f"{width} × {height}, over {limits.max_pixels:,} pixels")

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from minigpt5.service.pictures import PictureLimits, open_picture
 from minigpt5.utils.images import ImageError
@@ -66,3 +66,13 @@ def test_a_picture_whose_metadata_is_broken_has_the_limits_of_others():
         else:
             with pytest.raises(ImageError, match="11 × 10, over 100 pixels"):
                 open_picture(url, LIMITS)
+
+
+def test_postscript_is_not_run(monkeypatch):
+    run = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *given, **more: run.append(given))
+    file = io.BytesIO()
+    Image.new("RGB", (3, 2), "red").save(file, "EPS")
+    with pytest.raises(ImageError, match="in PostScript is a program"):
+        open_picture(f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}", LIMITS)
+    assert run == []
