@@ -29,6 +29,8 @@ from minigpt5.utils.images import ImageError, open_image
 from minigpt5.utils.metadata import without_metadata
 
 MOST_REDIRECTS = 3
+# Times the pixels that a picture may have, for all pictures of a request.
+MOST_TOGETHER = 16
 # What stands in an address as it is, `%` of what is encoded already too.
 _OF_ADDRESSES = "!#$%&'()*+,/:;=?@[]~"
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -80,6 +82,26 @@ def open_picture(url: Any, limits: PictureLimits) -> Image.Image:
     if width * height > limits.max_pixels:
         raise _too_large(f"{width} × {height}, over {limits.max_pixels:,} pixels")
     return open_image(data, "a picture")
+
+
+class Opener:
+    """Opens the pictures of one request, which are bounded together too: small files may hold many pixels.
+
+    Args:
+        limits: of each of them.
+    """
+
+    def __init__(self, limits: PictureLimits):
+        self.limits, self.left = limits, MOST_TOGETHER * limits.max_pixels
+
+    def __call__(self, url: Any) -> Image.Image:
+        """The next picture; errors as of `open_picture`."""
+        image = open_picture(url, self.limits)
+        self.left -= image.width * image.height
+        if self.left < 0:
+            most = MOST_TOGETHER * self.limits.max_pixels
+            raise ImageError(f"the pictures of a request have together over {most:,} pixels; send fewer or smaller")
+        return image
 
 
 def _too_large(what: str) -> ImageError:

@@ -19,7 +19,7 @@ from minigpt5.output import Segment
 from minigpt5.readers.prompts import Message
 from minigpt5.service.engine import MOST_PREVIEWS, Reply
 from minigpt5.service.feedback import RATINGS, Feedback
-from minigpt5.service.pictures import PictureLimits, open_picture
+from minigpt5.service.pictures import Opener, PictureLimits
 from minigpt5.utils.checks import one_of, real_number, shown, some_text, whole_number, yes_or_no
 from minigpt5.utils.html import base64_png, data_url
 
@@ -159,7 +159,7 @@ def read_feedback(body: Mapping[str, Any], limits: PictureLimits) -> tuple[str, 
         raise TypeError(f"id must be that of a reply, got {shown(number)}")
     rating = one_of("rating", body.get("rating"), RATINGS)
     if body.get("correction") is not None:
-        parts = _content(body["correction"], "correction", limits)
+        parts = _content(body["correction"], "correction", Opener(limits))
         texts = [some_text("correction: the text of a part", part["text"]) for part in parts if "text" in part]
         if not all(map(str.strip, texts)):
             raise ValueError("correction: its parts must say or show something")
@@ -211,16 +211,17 @@ def _conversation(said: Any, name: str, limits: PictureLimits) -> list[Message]:
     if not isinstance(said, list) or not said:
         raise ValueError(f"{name} must be a list of messages, and not be empty")
     messages: list[Message] = []
+    opener = Opener(limits)
     for number, item in enumerate(said, 1):
         where = f"{name}, item {number}"
         if not isinstance(item, Mapping):
             raise TypeError(f"{where}: a message is an object, got {shown(item)}")
         if item.get("type") == "image_generation_call":
-            picture = open_picture(f"data:image/png;base64,{item.get('result')}", limits)
+            picture = opener(f"data:image/png;base64,{item.get('result')}")
             message = {"role": "assistant", "content": [{"type": "image", "image": picture}]}
         elif item.get("type") in (None, "message"):
             role = one_of(f"{where}: role", item.get("role"), tuple(ROLES))
-            message = {"role": ROLES[role], "content": _content(item.get("content"), where, limits)}
+            message = {"role": ROLES[role], "content": _content(item.get("content"), where, opener)}
         else:
             raise ValueError(f"{where}: items of type {shown(item['type'])} are not supported")
         # What the assistant said in several items is one turn, and so is what the system says.
@@ -231,7 +232,7 @@ def _conversation(said: Any, name: str, limits: PictureLimits) -> list[Message]:
     return messages
 
 
-def _content(content: Any, where: str, limits: PictureLimits) -> list[dict]:
+def _content(content: Any, where: str, opener: Opener) -> list[dict]:
     if isinstance(content, str):
         return [{"type": "text", "text": content}]
     if not isinstance(content, list):
@@ -244,7 +245,7 @@ def _content(content: Any, where: str, limits: PictureLimits) -> list[dict]:
         elif kind in PICTURES:
             url = part.get("image_url")
             url = url.get("url") if isinstance(url, Mapping) else url
-            parts.append({"type": "image", "image": open_picture(url, limits)})
+            parts.append({"type": "image", "image": opener(url)})
         else:
             raise ValueError(f"{where}: parts are of type {', '.join((*TEXTS, *PICTURES))}, got {shown(kind)}")
     return parts

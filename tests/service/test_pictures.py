@@ -11,6 +11,7 @@ import pytest
 from PIL import EpsImagePlugin, Image
 
 from minigpt5.service.pictures import PictureLimits, open_picture
+from minigpt5.service.shapes import read_chat
 from minigpt5.utils.images import ImageError
 
 LIMITS = PictureLimits(max_pixels=100)
@@ -76,3 +77,12 @@ def test_postscript_is_not_run(monkeypatch):
     with pytest.raises(ImageError, match="in PostScript is a program"):
         open_picture(f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}", LIMITS)
     assert run == []
+
+
+def test_the_pictures_of_a_request_are_bounded_together():
+    part = {"type": "image_url", "image_url": {"url": f"data:;base64,{base64.b64encode(png(10, 10)).decode()}"}}
+    ask = lambda *counts: read_chat({"messages": [{"role": "user", "content": [part] * n} for n in counts]}, LIMITS)  # noqa: E731
+    assert [len(message["content"]) for message in ask(7, 9).prompt] == [7, 9]
+    for counts in ((17,), (9, 8)):
+        with pytest.raises(ImageError, match="together over 1,600 pixels"):
+            ask(*counts)
