@@ -446,11 +446,13 @@ def run_serve(arguments: argparse.Namespace) -> None:
             from minigpt5.service.pictures import PictureLimits
 
         quiet_libraries()
-        with as_program_error(ValueError):
-            store = FeedbackStore(arguments.feedback) if arguments.feedback else None
+        store = None
+        if arguments.feedback:
+            with feedback_errors(arguments.feedback):
+                store = FeedbackStore(arguments.feedback)
         pipe = open_model(arguments.model, arguments.adapter, getattr(torch, arguments.dtype))
         settings = ServiceSettings(
-            model=Path(arguments.model).name,
+            model=Path(arguments.model).absolute().name,
             api_key=os.environ.get(API_KEY) or None,
             pictures=PictureLimits(allow_urls=arguments.allow_urls),
             log_prompts=arguments.log_prompts,
@@ -501,12 +503,21 @@ def run_studio(arguments: argparse.Namespace) -> None:
             from minigpt5.studio.app import serve
 
         quiet_libraries()
-        with as_program_error(ValueError):
+        with feedback_errors(arguments.feedback):
             store = FeedbackStore(arguments.feedback)
         pipe = open_model(arguments.model, arguments.adapter, getattr(torch, arguments.dtype))
         model = identity(arguments.model, arguments.adapter)
         say(address)
         serve(pipe, listening, model, store, None if arguments.no_browser else address)
+
+
+@contextmanager
+def feedback_errors(store: Path) -> Iterator[None]:
+    """Turn what is wrong with a file of feedback into a `ProgramError`."""
+    import sqlite3
+
+    with as_program_error((OSError, ValueError)), as_program_error(sqlite3.Error, f"{store}: "):
+        yield
 
 
 def add_feedback(commands) -> None:
@@ -531,11 +542,9 @@ def add_feedback(commands) -> None:
 
 def run_export_feedback(arguments: argparse.Namespace) -> None:
     """Export, and say what there is."""
-    import sqlite3
-
     from minigpt5.service.export import export_feedback
 
-    with as_program_error((OSError, ValueError)), as_program_error(sqlite3.Error, f"{arguments.store}: "):
+    with feedback_errors(arguments.store):
         counts = export_feedback(arguments.store, arguments.out)
     for kind, splits in counts.items():
         say(f"{kind}: " + ", ".join(f"{count} {split}" for split, count in splits.items()))
@@ -721,7 +730,7 @@ def told_there(arguments: argparse.Namespace, options: dict[str, Any]) -> Iterat
 
     if arguments.adapter:
         raise ProgramError("--adapter is of a model that is opened here: give it to minigpt5 serve, or no --server")
-    model, key = Path(arguments.model).name, os.environ.get(API_KEY)
+    model, key = Path(arguments.model).absolute().name, os.environ.get(API_KEY)
     with as_program_error(ServiceError):
         yield from tell_story_at(arguments.server, arguments.prompt, model=model, key=key, **options)
 

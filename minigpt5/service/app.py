@@ -20,6 +20,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.requests import ClientDisconnect
 from uvicorn import Config, Server
 
 from minigpt5.output import Segment
@@ -42,6 +43,7 @@ from minigpt5.service.metrics import Metrics
 from minigpt5.service.pictures import PictureLimits
 from minigpt5.service.store import Store
 from minigpt5.service.stories import Teller
+from minigpt5.utils.checks import shown
 from minigpt5.vokens.decoding import TextEvent
 
 # Seconds between two looks at whether who asked is still there.
@@ -80,14 +82,14 @@ class ServiceSettings:
 class HTTPError(Exception):
     """An answer that is none."""
 
-    def __init__(self, status: int, message: str, kind: str = "invalid_request_error"):
+    def __init__(self, status: int, message: str, kind: str = "invalid_request_error", code: str | None = None):
         super().__init__(message)
-        self.status, self.kind = status, kind
+        self.status, self.kind, self.code = status, kind, code
 
     @property
     def body(self) -> dict[str, Any]:
         """In OpenAI's shape."""
-        return {"message": str(self), "type": self.kind, "param": None, "code": None}
+        return {"message": str(self), "type": self.kind, "param": None, "code": self.code}
 
 
 def as_http(error: Exception) -> HTTPError:
@@ -100,7 +102,7 @@ def as_http(error: Exception) -> HTTPError:
         return HTTPError(504, str(error), "timeout")
     if isinstance(error, ClosedError):
         return HTTPError(503, "the service is shutting down", "server_error")
-    if isinstance(error, CancelledError):
+    if isinstance(error, (CancelledError, ClientDisconnect)):
         return HTTPError(GONE, str(error), "cancelled")
     if isinstance(error, (TypeError, ValueError)):
         return HTTPError(400, str(error))
@@ -172,6 +174,8 @@ def create_app(engine: Engine, settings: ServiceSettings, metrics: Metrics) -> F
 
     app = FastAPI(title="minigpt5", lifespan=lifespan)
     began = int(time.time())
+    stops = engine.pipe.decoding_config().stop_strings
+    stops = engine.pipe.reader.stop_strings if stops is None else stops
     rateable: Store[Feedback] = Store(RATEABLE)
     metrics.watch("rateable_bytes", "Of replies kept to be rated.", lambda: rateable.nbytes)
 
@@ -190,7 +194,9 @@ def create_app(engine: Engine, settings: ServiceSettings, metrics: Metrics) -> F
                 call = Call(request, path, settings, metrics)
                 try:
                     check_key(request)
-                    return await answer(call, await call.body())
+                    body = await call.body()
+                    check_model(body)
+                    return await answer(call, body)
                 except Exception as error:
                     refusal = as_http(error)
                     if refusal.status == 500:
@@ -209,6 +215,11 @@ def create_app(engine: Engine, settings: ServiceSettings, metrics: Metrics) -> F
         right = scheme.lower() == "bearer" and hmac.compare_digest(key.encode(), (wanted or "").encode())
         if wanted is not None and not right:
             raise HTTPError(401, "the API key is missing or wrong", "authentication_error")
+
+    def check_model(body: Mapping[str, Any]) -> None:
+        if body.get("model") not in (None, settings.model):
+            told = f"the model {shown(body['model'])} is not served here, only {settings.model}"
+            raise HTTPError(404, told, code="model_not_found")
 
     def listen() -> tuple[Callable[[Any], None], asyncio.Queue]:
         """What is told events from another thread, and where they are to be had."""
@@ -231,11 +242,12 @@ def create_app(engine: Engine, settings: ServiceSettings, metrics: Metrics) -> F
         """The events of a reply or the steps of a story, as long as somebody listens."""
         try:
             while True:
+                # Also while words come one after the other.
+                if await call.request.is_disconnected():
+                    raise CancelledError("who asked is gone")
                 try:
                     event = await asyncio.wait_for(events.get(), PATIENCE)
                 except TimeoutError:
-                    if await call.request.is_disconnected():
-                        raise CancelledError("who asked is gone") from None
                     continue
                 if event is None:
                     return
@@ -273,7 +285,7 @@ def create_app(engine: Engine, settings: ServiceSettings, metrics: Metrics) -> F
 
     @route("/v1/chat/completions")
     async def chat_completions(call: Call, body: Mapping[str, Any]) -> Response:
-        asked = await asyncio.to_thread(shapes.read_chat, body, settings.pictures)
+        asked = await asyncio.to_thread(shapes.read_chat, body, settings.pictures, stops)
         reply, events = await ask(call, asked, asked.options)
         number = f"chatcmpl-{call.number}"
         if not asked.stream:
@@ -414,7 +426,8 @@ def sent(data: Any, event: str | None = None) -> str:
 def refused(error: HTTPError) -> Response:
     """An error as an answer."""
     headers = {"Retry-After": "1"} if error.status == 429 else None
-    return JSONResponse({"error": error.body}, error.status, headers)
+    # Escaped, as it may tell of half a surrogate pair.
+    return Response(json.dumps({"error": error.body}), error.status, headers, "application/json")
 
 
 def shown_prompt(prompt: Any) -> Any:

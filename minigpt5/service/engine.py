@@ -446,7 +446,7 @@ class Engine:
         for index in whole:
             reply, row = self._speaking.pop(index), self._batch.rows[self._batch.place(index)]
             reply.new_tokens, reply.spoken = row.choices, time.monotonic()
-            if row.choices >= reply.decoder.config.max_new_tokens:
+            if not row.ended:
                 reply.finish_reason = "length"
             self.measure("new_tokens", row.choices)
             self.measure("tokens_per_second", row.choices / (reply.spoken - reply.admitted))

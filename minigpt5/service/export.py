@@ -46,10 +46,10 @@ class _Request:
         return SPLITS[int.from_bytes(digest[:8]) % VALIDATION_SHARE == 0]
 
     def add(self, row: Feedback, pictures: dict[str, bytes]) -> None:
-        """Take a reply and what was thought of it; what is empty teaches nothing."""
+        """Take a reply and what was thought of it; what is empty, or corrects nothing, teaches nothing."""
         reply = stored_parts(row.reply, pictures)
         correction = stored_parts(row.correction or [], pictures)
-        if correction:
+        if correction and correction != reply:
             self.good.append(correction)
             self.corrected.append((correction, reply))
         elif reply:

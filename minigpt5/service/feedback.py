@@ -70,7 +70,7 @@ class Feedback:
 
 
 class FeedbackStore:
-    """A file of feedback, which is made with the first row; iterate over it for its rows, oldest first.
+    """A file of feedback, made with its folder by the first row; iterate over it for its rows, oldest first.
 
     Args:
         path: of the file.
@@ -90,7 +90,7 @@ class FeedbackStore:
 
         Raises:
             ValueError: for a rating that is none.
-            sqlite3.Error: if it cannot be written; then nothing of it is.
+            OSError, sqlite3.Error: if it cannot be written; then nothing of it is.
         """
         one_of("rating", feedback.rating, RATINGS)
         pictures: dict[str, bytes] = {}
@@ -107,6 +107,7 @@ class FeedbackStore:
             feedback.rating,
             None if correction is None else json.dumps(correction, ensure_ascii=False),
         )
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._open() as connection, _transaction(connection):
             connection.executemany("INSERT OR IGNORE INTO pictures VALUES (?, ?)", pictures.items())
             connection.execute("INSERT OR REPLACE INTO feedback VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)

@@ -12,20 +12,27 @@ import binascii
 import http.client
 import io
 import ipaddress
+import math
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote_to_bytes, urljoin, urlsplit
+from urllib.parse import quote, unquote_to_bytes, urljoin, urlsplit
 
 from PIL import Image
 
 from minigpt5.utils.images import ImageError, open_image
+from minigpt5.utils.metadata import without_metadata
 
 MOST_REDIRECTS = 3
+# Times the pixels that a picture may have, for all pictures of a request.
+MOST_TOGETHER = 16
+# What stands in an address as it is, `%` of what is encoded already too.
+_OF_ADDRESSES = "!#$%&'()*+,/:;=?@[]~"
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
@@ -63,13 +70,38 @@ def open_picture(url: Any, limits: PictureLimits) -> Image.Image:
         data = _fetched(url, limits)
     else:
         raise ImageError("a picture's url begins with data:, http: or https:")
-    size = (0, 0)
-    # What cannot be opened is told why below.
-    with suppress(Exception), Image.open(io.BytesIO(data)) as image:
-        size = image.size
-    if size[0] * size[1] > limits.max_pixels:
-        raise _too_large(f"{size[0]} × {size[1]}, over {limits.max_pixels:,} pixels")
+    kinds, sizes = set[str | None](), [(0, 0)]
+    # What cannot be opened is told why below; what can be only without its metadata, as `open_image` does, is as large.
+    for pixels in (data, *without_metadata(data)):
+        with suppress(Exception), Image.open(io.BytesIO(pixels)) as image:
+            kinds.add(image.format)
+            sizes.append(image.size)
+    if "EPS" in kinds:
+        raise ImageError("a picture in PostScript is a program, and is not run here; send PNG, JPEG or WebP")
+    width, height = max(sizes, key=math.prod)
+    if width * height > limits.max_pixels:
+        raise _too_large(f"{width} × {height}, over {limits.max_pixels:,} pixels")
     return open_image(data, "a picture")
+
+
+class Opener:
+    """Opens the pictures of one request, which are bounded together too: small files may hold many pixels.
+
+    Args:
+        limits: of each of them.
+    """
+
+    def __init__(self, limits: PictureLimits):
+        self.limits, self.left = limits, MOST_TOGETHER * limits.max_pixels
+
+    def __call__(self, url: Any) -> Image.Image:
+        """The next picture; errors as of `open_picture`."""
+        image = open_picture(url, self.limits)
+        self.left -= image.width * image.height
+        if self.left < 0:
+            most = MOST_TOGETHER * self.limits.max_pixels
+            raise ImageError(f"the pictures of a request have together over {most:,} pixels; send fewer or smaller")
+        return image
 
 
 def _too_large(what: str) -> ImageError:
@@ -83,8 +115,11 @@ def _of_data_url(url: str, max_bytes: int) -> bytes:
     if len(body) > 4 * max_bytes:
         raise _too_large(f"over {max_bytes:,} bytes")
     try:
-        raw = unquote_to_bytes(body)
-        data = base64.b64decode(raw, validate=True) if head.lower().endswith(";base64") else raw
+        data = unquote_to_bytes(body)
+        if head.lower().endswith(";base64"):
+            # As browsers read it: encoders break lines, and may leave out what fills up the last four.
+            data = b"".join(data.split()).rstrip(b"=")
+            data = base64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise ImageError(f"a data URL that is not base64 ({error})") from None
     if len(data) > max_bytes:
@@ -127,14 +162,21 @@ def _fetched(url: str, limits: PictureLimits) -> bytes:
             raise ImageError("a picture's address is none") from None
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
             raise ImageError("a picture's address is http:// or https:// and a host, without a user's name")
-        address = public_addresses(parts.hostname, port)[0]
-        connection = _connection(parts.scheme, parts.hostname, port, address, limits.timeout)
+        addresses = public_addresses(parts.hostname, port)
+        late = ImageError(f"a picture does not come in {limits.timeout:g} seconds: {parts.hostname}")
+        if (left := ends - time.monotonic()) <= 0:
+            raise late
+        connection = _connection(parts.scheme, parts.hostname, port, addresses, left)
+        # A host that sends a byte now and then never lets a read time out.
+        end = threading.Timer(ends - time.monotonic(), _shut, [connection.sock])
+        end.start()
         try:
-            target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+            target = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), _OF_ADDRESSES)
             connection.request("GET", target, headers={"User-Agent": "minigpt5", "Accept": "image/*"})
             response = connection.getresponse()
             if response.status in (301, 302, 303, 307, 308) and response.headers["Location"]:
-                url = urljoin(url, response.headers["Location"])
+                # Headers come as Latin-1, whatever they are.
+                url = urljoin(url, response.headers["Location"].encode("latin-1").decode())
                 continue
             if response.status != 200:
                 raise ImageError(f"a picture's address answers {response.status}: {parts.hostname}")
@@ -143,23 +185,34 @@ def _fetched(url: str, limits: PictureLimits) -> bytes:
                 data += chunk
                 if len(data) > limits.max_bytes:
                     raise _too_large(f"over {limits.max_bytes:,} bytes")
-                if time.monotonic() > ends:
-                    raise ImageError(f"a picture does not come in {limits.timeout:g} seconds: {parts.hostname}")
+            if time.monotonic() >= ends:
+                raise late
             return data
         except (OSError, http.client.HTTPException, ValueError) as error:
             if isinstance(error, ImageError):
                 raise
+            if time.monotonic() >= ends:
+                raise late from None
             raise ImageError(f"a picture cannot be fetched from {parts.hostname}: {type(error).__name__}") from None
         finally:
+            end.cancel()
             connection.close()
     raise ImageError(f"a picture's address leads on more than {MOST_REDIRECTS} times")
 
 
-def _connection(scheme: str, host: str, port: int, address: str, timeout: float) -> http.client.HTTPConnection:
-    """A connection to an address that was checked, in the name of a host."""
+def _shut(connection: socket.socket) -> None:
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+def _connection(
+    scheme: str, host: str, port: int, addresses: Sequence[str], timeout: float
+) -> http.client.HTTPConnection:
+    """A connection to the first that answers of the addresses that were checked, in the name of a host."""
     connection: Any = http.client.HTTPConnection(host, port, timeout=timeout)
     try:
-        connection.sock = socket.create_connection((address, port), timeout)
+        connection.sock = _reached(addresses, port, timeout)
+        connection.sock.settimeout(timeout)
         if scheme == "https":
             connection.sock = ssl.create_default_context().wrap_socket(connection.sock, server_hostname=host)
             # What is left out of the Host header.
@@ -168,3 +221,13 @@ def _connection(scheme: str, host: str, port: int, address: str, timeout: float)
         connection.close()
         raise ImageError(f"a picture cannot be fetched from {host}: {type(error).__name__}") from None
     return connection
+
+
+def _reached(addresses: Sequence[str], port: int, timeout: float) -> socket.socket:
+    *others, last = addresses
+    # All of them together are waited for no longer than one would be.
+    share = timeout / len(addresses)
+    for address in others:
+        with suppress(OSError):
+            return socket.create_connection((address, port), share)
+    return socket.create_connection((last, port), share)

@@ -98,7 +98,7 @@ def open_replica(settings: ReplicaSettings, api_key: str | None) -> Any:
         cache_mb=settings.cache_mb,
     )
     told = ServiceSettings(
-        model=Path(settings.model).name,
+        model=Path(settings.model).absolute().name,
         api_key=api_key,
         pictures=PictureLimits(allow_urls=settings.allow_urls),
         log_prompts=settings.log_prompts,

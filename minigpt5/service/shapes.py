@@ -19,8 +19,8 @@ from minigpt5.output import Segment
 from minigpt5.readers.prompts import Message
 from minigpt5.service.engine import MOST_PREVIEWS, Reply
 from minigpt5.service.feedback import RATINGS, Feedback
-from minigpt5.service.pictures import PictureLimits, open_picture
-from minigpt5.utils.checks import one_of, real_number, shown, whole_number, yes_or_no
+from minigpt5.service.pictures import Opener, PictureLimits
+from minigpt5.utils.checks import one_of, real_number, shown, some_text, whole_number, yes_or_no
 from minigpt5.utils.html import base64_png, data_url
 
 # Passed on to the engine as they are.
@@ -60,25 +60,29 @@ class Asked:
     n: int = 1
 
 
-def read_chat(body: Mapping[str, Any], limits: PictureLimits) -> Asked:
+def read_chat(body: Mapping[str, Any], limits: PictureLimits, stops: Sequence[str] = ()) -> Asked:
     """A request of `/v1/chat/completions`.
+
+    Args:
+        stops: what ends the model's replies anyhow, beside `stop`.
 
     Raises:
         TypeError, ValueError: for what cannot be done; names it.
     """
-    _refuse(body, ("tools", "functions", "logprobs", "audio", "logit_bias"))
+    penalties = ("frequency_penalty", "presence_penalty")
+    _refuse(body, ("tools", "functions", "logprobs", "audio", "logit_bias", *penalties))
     if body.get("n") not in (None, 1):
         raise ValueError("n can only be 1; ask again for another reply")
-    kind = body.get("response_format")
-    if kind is not None and (not isinstance(kind, Mapping) or kind.get("type") != "text"):
-        raise ValueError("response_format can only be text")
+    _only_text("response_format", body.get("response_format"))
     options = _options(body)
     for name in ("max_completion_tokens", "max_tokens"):
         if body.get(name) is not None:
             options["max_new_tokens"] = body[name]
             break
-    if body.get("stop") is not None:
-        options["stop_strings"] = body["stop"]
+    stop = body.get("stop")
+    if stop is not None:
+        stop = [stop] if isinstance(stop, str) else stop
+        options["stop_strings"] = [*stop, *stops] if isinstance(stop, list) else stop
     usage = body.get("stream_options") or {}
     if not isinstance(usage, Mapping):
         raise TypeError(f"stream_options must be an object, got {shown(usage)}")
@@ -92,7 +96,11 @@ def read_response(body: Mapping[str, Any], limits: PictureLimits) -> Asked:
     Raises:
         TypeError, ValueError: for what cannot be done; names it.
     """
-    _refuse(body, ("previous_response_id", "conversation", "background", "prompt"))
+    _refuse(body, ("previous_response_id", "conversation", "background", "prompt", "top_logprobs"))
+    text = body.get("text") or {}
+    if not isinstance(text, Mapping):
+        raise TypeError(f"text must be an object, got {shown(text)}")
+    _only_text("text.format", text.get("format"))
     options = _options(body)
     if body.get("max_output_tokens") is not None:
         options["max_new_tokens"] = body["max_output_tokens"]
@@ -104,6 +112,7 @@ def read_response(body: Mapping[str, Any], limits: PictureLimits) -> Asked:
     if not tools:
         options.setdefault("image_mode", "never")
     for tool in tools:
+        _only_opaque_png(tool)
         if tool.get("partial_images") is not None:
             options["previews"] = whole_number("partial_images", tool["partial_images"], 0, MOST_PREVIEWS)
         options |= _size(tool.get("size"))
@@ -131,8 +140,7 @@ def read_picture(body: Mapping[str, Any]) -> Asked:
     _refuse(body, ("stream", "partial_images"))
     if body.get("response_format") not in (None, "b64_json"):
         raise ValueError("response_format can only be b64_json: pictures are not kept at an address")
-    if body.get("output_format") not in (None, "png"):
-        raise ValueError("output_format can only be png")
+    _only_opaque_png(body)
     if not isinstance(body.get("prompt"), str):
         raise TypeError("prompt must be a string")
     n = 1 if body.get("n") is None else whole_number("n", body["n"], 1, MOST_PICTURES_ASKED)
@@ -151,10 +159,11 @@ def read_feedback(body: Mapping[str, Any], limits: PictureLimits) -> tuple[str, 
         raise TypeError(f"id must be that of a reply, got {shown(number)}")
     rating = one_of("rating", body.get("rating"), RATINGS)
     if body.get("correction") is not None:
-        parts = _content(body["correction"], "correction", limits)
-        correction = [part.get("text", part.get("image")) for part in parts]
-        if not all(correction):
+        parts = _content(body["correction"], "correction", Opener(limits))
+        texts = [some_text("correction: the text of a part", part["text"]) for part in parts if "text" in part]
+        if not all(map(str.strip, texts)):
             raise ValueError("correction: its parts must say or show something")
+        correction = [part.get("text", part.get("image")) for part in parts]
     return number, rating, correction
 
 
@@ -162,6 +171,18 @@ def _refuse(body: Mapping[str, Any], names: Sequence[str]) -> None:
     for name in names:
         if body.get(name):
             raise ValueError(f"{name} is not supported")
+
+
+def _only_text(name: str, kind: Any) -> None:
+    if kind is not None and (not isinstance(kind, Mapping) or kind.get("type") != "text"):
+        raise ValueError(f"{name} can only be text")
+
+
+def _only_opaque_png(asked: Mapping[str, Any]) -> None:
+    if asked.get("output_format") not in (None, "png"):
+        raise ValueError("output_format can only be png")
+    if asked.get("background") not in (None, "auto", "opaque"):
+        raise ValueError("background can only be opaque")
 
 
 def _yes(body: Mapping[str, Any], name: str) -> bool:
@@ -190,27 +211,28 @@ def _conversation(said: Any, name: str, limits: PictureLimits) -> list[Message]:
     if not isinstance(said, list) or not said:
         raise ValueError(f"{name} must be a list of messages, and not be empty")
     messages: list[Message] = []
+    opener = Opener(limits)
     for number, item in enumerate(said, 1):
         where = f"{name}, item {number}"
         if not isinstance(item, Mapping):
             raise TypeError(f"{where}: a message is an object, got {shown(item)}")
         if item.get("type") == "image_generation_call":
-            picture = open_picture(f"data:image/png;base64,{item.get('result')}", limits)
+            picture = opener(f"data:image/png;base64,{item.get('result')}")
             message = {"role": "assistant", "content": [{"type": "image", "image": picture}]}
         elif item.get("type") in (None, "message"):
             role = one_of(f"{where}: role", item.get("role"), tuple(ROLES))
-            message = {"role": ROLES[role], "content": _content(item.get("content"), where, limits)}
+            message = {"role": ROLES[role], "content": _content(item.get("content"), where, opener)}
         else:
             raise ValueError(f"{where}: items of type {shown(item['type'])} are not supported")
-        # What the assistant said in several items is one turn.
-        if messages and message["role"] == messages[-1]["role"] == "assistant":
+        # What the assistant said in several items is one turn, and so is what the system says.
+        if messages and message["role"] == messages[-1]["role"] != "user":
             messages[-1]["content"] += message["content"]
         else:
             messages.append(message)
     return messages
 
 
-def _content(content: Any, where: str, limits: PictureLimits) -> list[dict]:
+def _content(content: Any, where: str, opener: Opener) -> list[dict]:
     if isinstance(content, str):
         return [{"type": "text", "text": content}]
     if not isinstance(content, list):
@@ -223,7 +245,7 @@ def _content(content: Any, where: str, limits: PictureLimits) -> list[dict]:
         elif kind in PICTURES:
             url = part.get("image_url")
             url = url.get("url") if isinstance(url, Mapping) else url
-            parts.append({"type": "image", "image": open_picture(url, limits)})
+            parts.append({"type": "image", "image": opener(url)})
         else:
             raise ValueError(f"{where}: parts are of type {', '.join((*TEXTS, *PICTURES))}, got {shown(kind)}")
     return parts

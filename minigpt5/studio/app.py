@@ -84,7 +84,7 @@ def build(engine: Engine, model: Mapping[str, Any], store: FeedbackStore, folder
         folder: for pictures on their way to browsers.
     """
     with gr.Blocks(title="MiniGPT-5 Studio", analytics_enabled=False) as blocks:
-        name, pictures = Path(model["name"]).name, Pictures(folder)
+        name, pictures = Path(model["name"]).absolute().name, Pictures(folder)
         gr.Markdown(f"## MiniGPT-5 Studio\n{escape(name)}")
         with gr.Tab("Chat"):
             chat = ChatPage(engine, model, store, pictures)

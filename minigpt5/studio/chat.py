@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +68,14 @@ class ChatPage:
         controls = self.controls.components
         shown = [self.chatbot, self.turns, self.box]
         hidden: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        self.box.submit(self.said, [self.box, self.turns, *controls], shown, **hidden)
-        self.chatbot.example_select(self.example, [self.turns, *controls], shown, **hidden)
-        self.chatbot.retry(self.retry, [self.turns, *controls], shown, **hidden)
-        self.chatbot.edit(self.edit, [self.turns, *controls], shown, **hidden)
+        answers: list[dict[str, Any]] = [
+            self.box.submit(self.said, [self.box, self.turns, *controls], shown, **hidden),
+            self.chatbot.example_select(self.example, [self.turns, *controls], shown, **hidden),
+            self.chatbot.retry(self.retry, [self.turns, *controls], shown, **hidden),
+            self.chatbot.edit(self.edit, [self.turns, *controls], shown, **hidden),
+        ]
         self.chatbot.undo(self.undo, [self.turns], shown, **hidden)
-        self.chatbot.clear(self.clear, None, shown, **hidden)
+        self.chatbot.clear(self.clear, None, shown, cancels=answers, **hidden)
         judging = [self.judged, self.correction, self.better]
         self.chatbot.like(self.like, [self.turns], judging, **hidden)
         self.keep.click(self.correct, [self.judged, self.better], judging, **hidden)
@@ -101,7 +103,7 @@ class ChatPage:
     def edit(self, request: gr.Request, event: gr.EditData, turns: list[Turn], *controls: Any) -> Iterator[tuple]:
         """Answer a turn in other words; what came behind it is forgotten."""
         number = _turn_of(event.index)
-        turn = turns[number].again(str(event.value), self.controls.read(controls))
+        turn = turns[number].again(unescape(str(event.value)), self.controls.read(controls))
         yield from self._answer([*turns[:number], turn], request)
 
     def undo(self, request: gr.Request, turns: list[Turn]) -> tuple:
@@ -112,8 +114,9 @@ class ChatPage:
         return self.history(turns[:-1]), turns[:-1], box
 
     def clear(self, request: gr.Request) -> tuple:
-        """Begin anew."""
+        """Begin anew; a reply that is on its way is given up, and shown no more."""
         self.stop(request)
+        self.running.pop(str(request.session_hash), None)
         return [], [], self._box(False)
 
     def stop(self, request: gr.Request) -> None:
@@ -163,9 +166,12 @@ class ChatPage:
         try:
             yield self.history(turns), turns, self._box(True)
             for _ in answer(turn, reply):
+                if self.running.get(session) is not reply:  # the chat was cleared
+                    return
                 yield self.history(turns), gr.skip(), gr.skip()
         finally:
-            self.running.pop(session, None)
+            if self.running.get(session) is reply:
+                del self.running[session]
         yield self.history(turns), turns, self._box(False)
 
     def _box(self, running: bool) -> Any:
@@ -177,7 +183,9 @@ class ChatPage:
         told: History = []
         for turn in turns:
             pictures = [self._picture(image, "picture of the prompt") for image in turn.images]
-            told.append({"role": "user", "content": [*pictures, escape(turn.text)]})
+            # Gradio offers to edit a turn only where text comes last, and does so only where it comes first.
+            last = [""] if pictures else []
+            told.append({"role": "user", "content": [escape(turn.text, quote=False), *pictures, *last]})
             reply = [part if isinstance(part, str) else self._picture(part, "painted picture") for part in turn.reply]
             note = [f"*{escape(turn.note)}*"] if turn.note else []
             told.append({"role": "assistant", "content": [*reply, *note] or "…"})

@@ -120,6 +120,8 @@ class _Row:
     choices: int = 0
     images: int = 0
     done: bool = False
+    # Whether it was brought to an end by what it said, not for want of room.
+    ended: bool = False
 
 
 def as_segments(pieces: Iterable[Any]) -> list[Any]:
@@ -242,7 +244,8 @@ class InterleavedDecoder:
             row.run.append(token)
         text = self._text(row.run)
         stop = min((text.find(stop) for stop in stops if stop in text), default=None)
-        row.done = not paints and (ends or stop is not None or self._spent(row))
+        row.ended = ends or stop is not None
+        row.done = not paints and (row.ended or self._spent(row))
         if row.done and self.config.image_mode == "always" and row.images == 0:
             # The picture that the reply owes takes the place of the token that ended it.
             paints = True

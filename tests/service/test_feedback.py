@@ -55,6 +55,13 @@ def test_a_row_is_read_as_it_was_put(store, feedback, pictures):
         assert connection.execute("SELECT count(*) FROM pictures").fetchone() == (2,)
 
 
+def test_the_folder_is_made_with_the_first_row(tmp_path, feedback):
+    store = FeedbackStore(tmp_path / "not/there/feedback.sqlite")
+    assert list(store) == [] and not store.path.parent.exists()
+    store.put(feedback)
+    assert [row.id for row in store] == ["one"]
+
+
 def test_who_thinks_again_has_one_row_and_who_takes_it_back_none(store, feedback):
     store.put(replace(feedback, correction=None))
     store.put(replace(feedback, id="two", rating="up", correction=None))

@@ -101,6 +101,16 @@ def test_preferences_are_what_is_good_over_what_is_bad_for_the_same_request(put,
     assert (tmp_path / "out/preferences" / chosen[1]["image"]).resolve().is_file()
 
 
+def test_a_correction_that_changes_nothing_is_a_thumb_down(put, fill, pictures, tmp_path):
+    put(asked("Who?"), ["A dog.", pictures[0]], "down", ["A dog.", pictures[0]])
+    put(asked("Who?"), ["A fox."], "up", ["A fox."])
+    counts = export_feedback(fill, tmp_path / "out")
+    told = [row["messages"][-1]["content"] for row in both(tmp_path / "out") if len(row["messages"][-1]["content"]) > 1]
+    assert told == [] and sum(counts["conversations"].values()) == 21
+    (row,) = both(tmp_path / "out", "preferences")
+    assert [row[name][0]["content"][0]["text"] for name in ("chosen", "rejected")] == ["A fox.", "A dog."]
+
+
 def refusal(capsys, *arguments):
     assert cli.main(["feedback", "export", *map(str, arguments)]) == 2
     out, err = capsys.readouterr()

@@ -3,6 +3,8 @@
 import io
 import socket
 import threading
+import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -56,7 +58,12 @@ def site(monkeypatch):
     class Site(BaseHTTPRequestHandler):
         def do_GET(self):
             seen.append((self.path, self.headers["Host"]))
-            leads = {"/moved": "/fox.png", "/inside": "http://inner.example/", "/loop": "/loop"}
+            leads = {
+                "/moved": "/fox.png",
+                "/inside": "http://inner.example/",
+                "/loop": "/loop",
+                "/umlaut": "/ü".encode().decode("latin-1"),
+            }
             if self.path in leads:
                 self.send_response(302)
                 self.send_header("Location", leads[self.path])
@@ -72,7 +79,12 @@ def site(monkeypatch):
             pass
 
     seen, server = [], HTTPServer(("127.0.0.1", 0), Site)
-    names = {"picture.example": ["127.0.0.1"], "inner.example": ["10.0.0.1"], "both.example": ["8.8.8.8", "10.0.0.1"]}
+    names = {
+        "picture.example": ["127.0.0.1"],
+        "two.example": ["::1", "127.0.0.1"],
+        "inner.example": ["10.0.0.1"],
+        "both.example": ["8.8.8.8", "10.0.0.1"],
+    }
 
     def look_up(host, port, *rest, **options):
         asked.append(host)
@@ -94,6 +106,13 @@ def test_a_picture_is_fetched_in_its_host_s_name(site):
     assert open_picture(f"{url}/moved", OPEN).size == (8, 6)
     host = url.removeprefix("http://")
     assert seen == [("/moved", host), ("/fox.png", host)]
+
+
+def test_letters_and_spaces_of_an_address_are_encoded(site):
+    url, seen, _ = site
+    for path in ("/füchse/a b.png?größe=1&b=%20c", "/umlaut"):
+        assert open_picture(url + path, OPEN).size == (8, 6)
+    assert [path for path, _ in seen] == ["/f%C3%BCchse/a%20b.png?gr%C3%B6%C3%9Fe=1&b=%20c", "/umlaut", "/%C3%BC"]
 
 
 @pytest.mark.parametrize(
@@ -134,3 +153,32 @@ def test_a_name_is_looked_up_once(site):
     url, _, asked = site
     assert open_picture(f"{url}/fox.png", OPEN).size == (8, 6)
     assert asked == ["picture.example", "127.0.0.1"]
+
+
+def test_an_address_that_does_not_answer_is_passed_over(site, monkeypatch):
+    monkeypatch.setattr(pictures, "is_public", lambda address: address in ("127.0.0.1", "::1"))
+    url = site[0].replace("picture.example", "two.example")
+    assert open_picture(f"{url}/fox.png", OPEN).size == (8, 6)
+
+
+@pytest.mark.parametrize("begin", [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\n\r\n"])
+def test_a_host_that_sends_a_byte_now_and_then_is_not_waited_for(site, begin):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip():
+            connection, _ = server.accept()
+            with connection, suppress(OSError):
+                connection.sendall(begin)
+                for _ in range(200):
+                    connection.sendall(b"a: b\r\n")
+                    time.sleep(0.05)
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        began = time.monotonic()
+        with pytest.raises(ImageError, match=r"does not come in 0\.5 seconds: picture"):
+            open_picture(
+                f"http://picture.example:{server.getsockname()[1]}/", PictureLimits(allow_urls=True, timeout=0.5)
+            )
+        assert time.monotonic() - began < 5
+        thread.join()

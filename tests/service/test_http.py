@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import openai
@@ -30,6 +31,7 @@ from minigpt5.service.metrics import Metrics
 from minigpt5.service.pictures import PictureLimits
 from minigpt5.service.shapes import base64_png
 from minigpt5.story import StoryStep, tell_story
+from minigpt5.vokens.decoding import TextEvent
 
 ASKED = [{"role": "user", "content": "tell me of a red fox"}]
 
@@ -146,6 +148,43 @@ def test_a_streamed_chat_is_the_same_in_pieces(client):
     assert last.usage.total_tokens == whole.usage.total_tokens and not last.choices
 
 
+def test_several_system_messages_in_front_are_one(client, own_pipe):
+    options = {"model": "tiny", "max_output_tokens": 5}
+    said = [{"role": "developer", "content": "Be brief."}, *ASKED]
+    made = client.responses.create(instructions="You are a painter.", input=said, **options)
+    system = {"role": "system", "content": "You are a painter. Be brief."}
+    assert made.output_text == own_pipe([system, *ASKED], max_new_tokens=5, image_mode="never").text[0]
+    assert made.usage.input_tokens == own_pipe.encode_prompt([[system, *ASKED]])["input_ids"].shape[1]
+
+
+def test_a_stop_is_beside_the_model_s_own(client, script, own_pipe):
+    assert own_pipe.reader.stop_strings == ("###",)
+    for said, stop in (("a fox ### a cat", "dog"), ("a fox dog a cat", ["dog", "bird"])):
+        script([said])
+        made = client.chat.completions.create(
+            model="tiny", messages=ASKED, stop=stop, max_tokens=30, extra_body={"image_mode": "never"}
+        )
+        assert made.choices[0].message.content == "a fox" and made.choices[0].finish_reason == "stop"
+    with pytest.raises(openai.BadRequestError, match="stop_strings must be strings, got int"):
+        client.chat.completions.create(model="tiny", messages=ASKED, extra_body={"stop": 5})
+
+
+def test_a_reply_that_ends_with_its_last_token_is_whole_and_one_without_room_is_not(client, script, own_pipe):
+    def ask(messages, **options):
+        made = client.chat.completions.create(
+            model="tiny", messages=messages, extra_body={"image_mode": "never"}, **options
+        )
+        return made.usage.completion_tokens, made.choices[0].finish_reason
+
+    (said,) = script(["a fox"])
+    assert ask(ASKED, max_tokens=len(said) + 1) == (len(said) + 1, "stop")
+    assert ask(ASKED, max_tokens=len(said)) == (len(said), "length")
+    script(["fox"] * 40)
+    long = [{"role": "user", "content": "fox " * (own_pipe.reader.context_length - 30)}]
+    tokens, reason = ask(long, max_tokens=40)
+    assert 0 < tokens < 40 and reason == "length"
+
+
 # Responses
 
 
@@ -227,6 +266,8 @@ def test_pictures_are_generated(client, own_pipe):
         ({"n": 2}, "n can only be 1"),
         ({"tools": [{"type": "function"}]}, "tools is not supported"),
         ({"response_format": {"type": "json_object"}}, "response_format can only be text"),
+        ({"frequency_penalty": 0.5}, "frequency_penalty is not supported"),
+        ({"presence_penalty": -1}, "presence_penalty is not supported"),
         ({"stop": ""}, "holds an empty string"),
         ({"stream": "yes"}, "stream must be True or False"),
     ],
@@ -236,6 +277,28 @@ def test_what_cannot_be_done_is_told(client, wrong, told):
     with pytest.raises(openai.BadRequestError) as refused:
         client.chat.completions.create(**asked)
     assert told in refused.value.body["message"] and refused.value.body["type"] == "invalid_request_error"
+
+
+def test_what_front_ends_send_without_a_wish_is_no_wish(client):
+    asked = {"n": 1, "frequency_penalty": 0, "presence_penalty": 0.0, "logprobs": False, "stop": None, "logit_bias": {}}
+    asked |= {"response_format": {"type": "text"}, "stream": False, "max_tokens": 2, "user": "somebody"}
+    assert client.chat.completions.create(model="tiny", messages=ASKED, **asked).choices[0].message.content
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"text": {"format": {"type": "json_schema", "name": "x", "schema": {}}}}, "text.format can only be text"),
+        ({"text": "plain"}, "text must be an object"),
+        ({"top_logprobs": 3}, "top_logprobs is not supported"),
+        ({"tools": [{"type": "image_generation", "output_format": "jpeg"}]}, "output_format can only be png"),
+        ({"tools": [{"type": "image_generation", "background": "transparent"}]}, "background can only be opaque"),
+    ],
+)
+def test_what_a_response_cannot_be_is_told(client, wrong, told):
+    with pytest.raises(openai.BadRequestError, match=told):
+        client.responses.create(model="tiny", input="go on", **wrong)
+    assert client.responses.create(model="tiny", input="go on", text={"format": {"type": "text"}}, max_output_tokens=1)
 
 
 def test_large_and_unknown_pictures_are_refused(client, pictures):
@@ -263,6 +326,17 @@ def test_a_key_is_asked_for(running):
         stranger.models.list()
     assert requests.post(f"{url}/v1/responses", json={"input": "go on"}).status_code == 401
     assert requests.get(f"{url}/health").json() == {"status": "ok"}
+
+
+def test_another_model_is_not_found(client):
+    for ask in (
+        lambda: client.chat.completions.create(model="gpt-4o", messages=ASKED),
+        lambda: client.responses.create(model="gpt-4o", input="go on"),
+        lambda: client.images.generate(model="gpt-4o", prompt="a red fox"),
+    ):
+        with pytest.raises(openai.NotFoundError, match="'gpt-4o' is not served here, only tiny") as refused:
+            ask()
+        assert (refused.value.code, refused.value.type) == ("model_not_found", "invalid_request_error")
 
 
 def test_bodies_are_json_objects_of_a_bounded_size(running):
@@ -296,6 +370,9 @@ def test_a_rated_reply_is_kept_with_what_repeats_it(own_pipe, pictures, tmp_path
         assert unknown.status_code == 404 and "chatcmpl-0" in unknown.json()["error"]["message"]
         for wrong in ({"rating": "up"}, {"id": response, "rating": "so so"}, {"id": response, "rating": "down"}):
             assert post("feedback", **{"correction": [{"type": "text", "text": ""}], **wrong}).status_code == 400
+        for wrong, told in {" \n": "must say or show something", 5: "text of a part must be a string"}.items():
+            refused = post("feedback", id=response, rating="down", correction=[{"type": "text", "text": wrong}])
+            assert refused.status_code == 400 and told in refused.json()["error"]["message"]
     first, second = store
     assert (first.id, first.rating, first.seed, first.model) == (chat["id"], "down", 3, model)
     assert (second.id, second.rating, second.seed) == (response, "up", 4)
@@ -304,6 +381,24 @@ def test_a_rated_reply_is_kept_with_what_repeats_it(own_pipe, pictures, tmp_path
     assert list(map(type, first.reply)) == list(map(type, again))
     for one, other in zip(first.reply, again, strict=True):
         assert one == other if isinstance(one, str) else np.array_equal(one, other)
+
+
+def test_half_a_surrogate_pair_is_refused_wherever_it_stands(own_pipe, tmp_path):
+    with service(own_pipe, feedback=FeedbackStore(tmp_path / "feedback.sqlite")) as (url, *_):
+
+        def refusal(route, **body):
+            answer = requests.post(f"{url}/v1/{route}", json=body, timeout=120)
+            return answer.status_code, answer.json()["error"]["message"]
+
+        half = "\ud83d"
+        assert refusal("feedback", id=half, rating="up")[0] == 404
+        for route, body in {
+            "chat/completions": {"messages": [{"role": half, "content": half}]},
+            "responses": {"input": half},
+            "images/generations": {"prompt": half},
+            "stories": {"opening": "A fox.", half: 1},
+        }.items():
+            assert refusal(route, **body)[0] == 400
 
 
 def test_measures_are_told(running, client):
@@ -449,6 +544,44 @@ def test_a_client_that_goes_is_no_longer_answered(own_pipe, count_calls):
             while engine._replies():
                 time.sleep(0.02)
     assert 0 < len(steps) < 1000
+
+
+def test_a_client_that_goes_amid_the_words_is_no_longer_answered(own_pipe, monkeypatch):
+    replies = []
+
+    def submit(prompt, listener, **options):
+        def speak():
+            while not reply.cancelled:
+                listener(TextEvent(0, "word "))
+                time.sleep(0.01)
+
+        reply = SimpleNamespace(cancelled=False)
+        reply.cancel = lambda: setattr(reply, "cancelled", True)
+        replies.append(reply)
+        threading.Thread(target=speak, daemon=True).start()
+        return reply
+
+    with service(own_pipe) as (url, engine, _):
+        monkeypatch.setattr(engine, "submit", submit)
+        with pytest.raises((requests.ReadTimeout, requests.ConnectionError)):
+            requests.post(f"{url}/v1/chat/completions", json={"messages": ASKED}, timeout=1)
+        ends = time.monotonic() + 30
+        while not replies[0].cancelled and time.monotonic() < ends:
+            time.sleep(0.02)
+        given_up = replies[0].cancelled
+        replies[0].cancel()
+    assert given_up
+
+
+def test_a_client_that_goes_amid_its_request_is_no_failure(own_pipe, caplog):
+    caplog.set_level(logging.INFO, "minigpt5.service")
+    with service(own_pipe) as (url, _, _):
+        place = url.removeprefix("http://").split(":")
+        with socket.create_connection((place[0], int(place[1]))) as connection:
+            connection.sendall(b"POST /v1/responses HTTP/1.1\r\nHost: here\r\nContent-Length: 100\r\n\r\n{")
+            time.sleep(0.5)
+    (told,) = [record for record in caplog.records if record.name == "minigpt5.service"]
+    assert told.fields["status"] == 499
 
 
 def test_a_service_that_ends_answers_whom_it_has_taken(own_pipe, held):

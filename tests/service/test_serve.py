@@ -12,6 +12,7 @@ import pytest
 import requests
 
 from minigpt5 import cli
+from minigpt5.service.feedback import Feedback, FeedbackStore
 
 
 def refusal(capsys, *arguments):
@@ -43,6 +44,16 @@ def test_what_is_wrong_is_told_in_a_line(capsys, arguments, told):
     assert told in refusal(capsys, *arguments)
 
 
+def test_a_damaged_file_of_feedback_is_told_in_a_line(capsys, tmp_path):
+    file = tmp_path / "feedback.sqlite"
+    FeedbackStore(file).put(Feedback("one", {}, [], {}, 0, ["text"], "up"))
+    file.write_bytes(file.read_bytes()[:100] + b"\xff" * 4000)
+    told = f"{file}: database disk image is malformed"
+    assert told in refusal(capsys, "storyworld-mini", "--port", 0, "--feedback", file)
+    assert cli.main(["feedback", "export", str(file), "--out", str(tmp_path / "out")]) == 2
+    assert told in capsys.readouterr().err
+
+
 def test_an_extra_that_is_not_there_is_named(capsys, monkeypatch):
     find = cli.find_spec
     monkeypatch.setattr(cli, "find_spec", lambda name: None if name == "uvicorn" else find(name))
@@ -66,6 +77,16 @@ def test_the_command_s_limits_are_the_service_s(tiny_folder, tmp_path, monkeypat
     assert (settings.model, settings.api_key, settings.log_prompts) == ("tiny", "secret", False)
     assert settings.pictures.allow_urls
     assert settings.feedback.path == feedback and settings.identity["name"] == str(tiny_folder)
+
+
+def test_a_model_that_is_the_current_folder_has_its_name(tiny_folder, monkeypatch, capsys):
+    from minigpt5.service import app
+
+    seen = []
+    monkeypatch.setattr(app, "serve", lambda *given: seen.append(given))
+    monkeypatch.chdir(tiny_folder)
+    assert cli.main(["serve", ".", "--port", "0"]) == 0
+    assert seen[0][-1].model == "tiny"
 
 
 @pytest.mark.slow

@@ -157,6 +157,22 @@ def test_stop_stops_in_the_middle(visit, studio, held):
     held.set()
 
 
+def test_a_chat_that_is_cleared_amid_a_reply_stays_so(visit, studio, held):
+    page = visit()
+    say(page, "a cat")
+    until(studio[0]._replies)
+    sync_api.expect(page.locator("#chat .user-row")).to_have_count(1)
+    page.get_by_role("button", name="Clear").first.click()
+    sync_api.expect(page.locator("#chat .user-row")).to_have_count(0)
+    held.set()
+    until(lambda: not studio[0]._replies())
+    time.sleep(1)
+    sync_api.expect(page.locator("#chat .user-row")).to_have_count(0)
+    say(page, "a dog")
+    whole(page)
+    sync_api.expect(page.locator("#chat .user").first).to_contain_text("a dog")
+
+
 def test_several_pictures_are_read_and_what_is_none_is_refused(visit, pictures, tmp_path):
     files = [tmp_path / f"{name}.png" for name in ("one", "two", "broken")]
     for picture, file in zip(pictures, files[:2], strict=False):
@@ -172,6 +188,12 @@ def test_several_pictures_are_read_and_what_is_none_is_refused(visit, pictures, 
     page.set_input_files("#say input[type=file]", files[:2])
     sync_api.expect(page.locator("#say .thumbnail-item")).to_have_count(2, timeout=PATIENCE)
     say(page, "what are these?")
+    whole(page)
+    assert page.locator("#chat .user img").count() == 2
+    page.get_by_role("button", name="Edit").first.click()
+    page.locator("#chat textarea").first.fill("are these cats?")
+    page.get_by_role("button", name="Submit").first.click()
+    sync_api.expect(page.locator("#chat .user").first).to_contain_text("are these cats?", timeout=PATIENCE)
     whole(page)
     assert page.locator("#chat .user img").count() == 2
     # Dark is dark.

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -42,6 +43,10 @@ def test_what_is_wrong_is_told_before_a_model_is_opened(capsys, gradio, tmp_path
     assert "no-such-model" in refusal(capsys, "no-such-model")
     assert "nowhere/there" in refusal(capsys, "--feedback", tmp_path / "file" / "nowhere/there")
     assert "file is no file of feedback" in refusal(capsys, "--port", 0, "--feedback", tmp_path / "file")
+    with sqlite3.connect(tmp_path / "broken") as connection:
+        connection.execute("CREATE TABLE feedback (id TEXT)")
+    (tmp_path / "broken").write_bytes((tmp_path / "broken").read_bytes()[:100] + b"\xff" * 4000)
+    assert "broken: database disk image is malformed" in refusal(capsys, "--port", 0, "--feedback", tmp_path / "broken")
 
 
 @pytest.mark.parametrize("options", [[], ["--no-browser"]])
