@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from minigpt5 import cli, weights
+from minigpt5.commands import telling
 from minigpt5.story import StoryStep
 
 OPENING = "A red fox wakes up in the forest."
@@ -69,7 +70,7 @@ def test_a_story_that_ends_by_itself_says_so(tiny_folder, monkeypatch, capsys):
         assert (options["seed"], options["image_mode"]) == (0, "auto")
         return iter([StoryStep(1, OPENING, Image.new("RGB", (8, 8))), StoryStep(2, "The end.", None)])
 
-    monkeypatch.setattr(cli, "tell_story", told)
+    monkeypatch.setattr(telling, "tell_story", told)
     argv = ["story", OPENING, "--steps", "4", "--model", str(tiny_folder)]
     assert cli.main(argv) == 0
     output = capsys.readouterr()
@@ -249,7 +250,7 @@ def test_interruption_leaves_nothing_behind(tiny_folder, tmp_path, monkeypatch, 
         yield
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "tell_story", interrupted)
+    monkeypatch.setattr(telling, "tell_story", interrupted)
     assert cli.main(["story", OPENING, "--model", str(tiny_folder)]) == 130
     assert os.listdir(tmp_path) == ["fox.png"]
     assert "Traceback" not in capsys.readouterr().err

@@ -35,10 +35,10 @@ ABOUT_STORYWORLD = (
     "minigpt5.metrics.storyworld",
     "minigpt5.evaluation.storyworld",
     "minigpt5.evaluation.claims",
-    "minigpt5.cli",
+    "minigpt5.commands",
 )
 # What a user imports or starts stands above all but StoryWorld.
-ENTRANCES = {"", "__main__", "chat", "cli", "story"}
+ENTRANCES = {"", "__main__", "chat", "cli", "commands", "story"}
 # `MiniGPT5Pipeline.join` is a shorter name for what stands above the pipeline.
 UPWARDS = {("minigpt5.pipeline", "minigpt5.joining")}
 

@@ -12,6 +12,7 @@ import pytest
 import requests
 
 from minigpt5 import cli
+from minigpt5.commands import serving
 from minigpt5.service.feedback import Feedback, FeedbackStore
 
 
@@ -55,8 +56,8 @@ def test_a_damaged_file_of_feedback_is_told_in_a_line(capsys, tmp_path):
 
 
 def test_an_extra_that_is_not_there_is_named(capsys, monkeypatch):
-    find = cli.find_spec
-    monkeypatch.setattr(cli, "find_spec", lambda name: None if name == "uvicorn" else find(name))
+    find = serving.find_spec
+    monkeypatch.setattr(serving, "find_spec", lambda name: None if name == "uvicorn" else find(name))
     assert "this needs uvicorn: pip install 'minigpt5[service]'" in refusal(capsys, "storyworld-mini")
 
 

@@ -12,6 +12,7 @@ import pytest
 import requests
 
 from minigpt5 import cli
+from minigpt5.commands import serving
 from minigpt5.loading import identity
 
 
@@ -25,12 +26,12 @@ def refusal(capsys, *arguments):
 @pytest.fixture
 def gradio(monkeypatch):
     """As if it were installed; `find_spec` asks for no more."""
-    find = cli.find_spec
-    monkeypatch.setattr(cli, "find_spec", lambda name: find("json" if name == "gradio" else name))
+    find = serving.find_spec
+    monkeypatch.setattr(serving, "find_spec", lambda name: find("json" if name == "gradio" else name))
 
 
 def test_the_extra_that_is_not_there_is_named(capsys, monkeypatch):
-    monkeypatch.setattr(cli, "find_spec", lambda name: None)
+    monkeypatch.setattr(serving, "find_spec", lambda name: None)
     assert "this needs gradio: pip install 'minigpt5[studio]'" in refusal(capsys)
 
 
