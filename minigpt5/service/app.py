@@ -20,6 +20,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 from uvicorn import Config, Server
 
@@ -398,14 +399,28 @@ def create_app(engine: Engine, settings: ServiceSettings, metrics: Metrics) -> F
             call.ended(200)
             return JSONResponse({"id": number, "object": "feedback", "rating": rating})
 
+    described = {"id": settings.model, "object": "model", "created": began, "owned_by": "minigpt5"}
+
     @app.get("/v1/models")
     async def models(request: Request) -> Response:
         try:
             check_key(request)
         except HTTPError as error:
             return refused(error)
-        model = {"id": settings.model, "object": "model", "created": began, "owned_by": "minigpt5"}
-        return JSONResponse({"object": "list", "data": [model]})
+        return JSONResponse({"object": "list", "data": [described]})
+
+    @app.get("/v1/models/{name:path}")
+    async def model(request: Request, name: str) -> Response:
+        try:
+            check_key(request)
+            check_model({"model": name})
+        except HTTPError as error:
+            return refused(error)
+        return JSONResponse(described)
+
+    @app.exception_handler(StarletteHTTPException)
+    async def no_route(request: Request, error: StarletteHTTPException) -> Response:
+        return refused(HTTPError(error.status_code, f"there is no {request.method} {request.url.path} here"))
 
     @app.get("/health")
     async def health() -> Response:

@@ -348,6 +348,18 @@ def test_bodies_are_json_objects_of_a_bounded_size(running):
 
 def test_models_are_listed(client):
     assert [model.id for model in client.models.list()] == ["tiny"]
+    assert client.models.retrieve("tiny").id == "tiny"
+    with pytest.raises(openai.NotFoundError, match="the model 'owner/other' is not served here, only tiny"):
+        client.models.retrieve("owner/other")
+
+
+def test_a_route_that_there_is_not_is_told_in_openai_s_shape(client):
+    with pytest.raises(openai.NotFoundError, match="there is no POST /v1/embeddings here") as refusal:
+        client.embeddings.create(model="tiny", input="a fox")
+    assert refusal.value.body["type"] == "invalid_request_error"
+    with pytest.raises(openai.APIStatusError, match="there is no GET /v1/chat/completions here") as refusal:
+        client.get("/chat/completions", cast_to=object)
+    assert refusal.value.status_code == 405
 
 
 def test_a_rated_reply_is_kept_with_what_repeats_it(own_pipe, pictures, tmp_path):
@@ -487,7 +499,7 @@ def test_no_service_is_told_in_a_line(running, capsys, tmp_path, monkeypatch):
         closed = f"http://127.0.0.1:{other.getsockname()[1]}"
     assert refusal(closed).startswith(f"the service at {closed} does not answer")
     assert refusal("localhost:8000").startswith("argument --server: not an address such as http://127.0.0.1:8000")
-    assert refusal(f"{running[0]}/health").startswith(f"the service at {running[0]}/health says: 404")
+    assert refusal(f"{running[0]}/health").startswith(f"the service at {running[0]}/health says: there is no GET /health/v1/models here")
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "adapter.json").touch()
     assert refusal(running[0], "--adapter", "in").startswith("--adapter is of a model that is opened here")
