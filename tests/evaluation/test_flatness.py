@@ -27,6 +27,11 @@ def test_a_curve_at_chance_is_not_flat():
     assert not is_flat({100: [0.0] * 5, 200: [0.0] * 5, 300: [0.0] * 5})
 
 
+def test_a_curve_is_flat_where_no_item_changed():
+    assert is_flat({100: marks(0.2), 200: marks(0.5), 250: marks(0.9), 300: marks(0.9)})
+    assert not is_flat({100: marks(0.2), 200: marks(0.5), 250: marks(0.89), 300: marks(0.9)})
+
+
 def test_the_last_mark_by_two_thirds_of_the_steps_is_compared_with():
     curve = {100: marks(0.1), 200: marks(0.4), 201: marks(0.8), 300: marks(0.8)}
     assert last_third_gain(curve).estimate == pytest.approx(0.4)

@@ -499,7 +499,9 @@ def test_no_service_is_told_in_a_line(running, capsys, tmp_path, monkeypatch):
         closed = f"http://127.0.0.1:{other.getsockname()[1]}"
     assert refusal(closed).startswith(f"the service at {closed} does not answer")
     assert refusal("localhost:8000").startswith("argument --server: not an address such as http://127.0.0.1:8000")
-    assert refusal(f"{running[0]}/health").startswith(f"the service at {running[0]}/health says: there is no GET /health/v1/models here")
+    assert refusal(f"{running[0]}/health").startswith(
+        f"the service at {running[0]}/health says: there is no GET /health/v1/models here"
+    )
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "adapter.json").touch()
     assert refusal(running[0], "--adapter", "in").startswith("--adapter is of a model that is opened here")

@@ -27,9 +27,14 @@ def last_third_gain(curve: Mapping[int, Sequence[float]]) -> Interval:
 
 
 def is_flat(curve: Mapping[int, Sequence[float]]) -> bool:
-    """Whether the last marks are above 0, which is chance, by their interval, and that gain is not by its own."""
-    last = curve[max(curve)]
-    return last_third_gain(curve).low <= 0 < paired_difference(last, [0.0] * len(last)).low
+    """Whether the last marks are above chance, which is 0, and no longer rise.
+
+    They no longer rise where that gain is not above 0 by its interval, or no item's mark is another than the time
+    before.
+    """
+    *_, before, last = (list(curve[step]) for step in sorted(curve))
+    learnt = paired_difference(last, [0.0] * len(last)).low > 0
+    return learnt and (last == before or last_third_gain(curve).low <= 0)
 
 
 def budget(first: int, rounds: int) -> int:
