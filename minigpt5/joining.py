@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from minigpt5.painters import painter_of, take_apart, trainable
 from minigpt5.pipeline import MiniGPT5Pipeline
-from minigpt5.readers import add_vokens, reader_of
+from minigpt5.readers import Reader, add_vokens, reader_of
 from minigpt5.readers.opening import Processor, open_model
 from minigpt5.readers.processor import MiniGPT5Processor
 from minigpt5.readers.vokens import add_more_vokens, replace_vokens, voken_ids
@@ -86,6 +86,7 @@ def new_pipeline(
     if reader.context_length < n_vokens + SHORTEST_PROMPT:
         name, context = type(comprehension).__name__, reader.context_length
         raise ValueError(f"{name} reads {context} tokens, too few for {n_vokens} vokens and a prompt")
+    check_logits(reader)
     # Without memory, where the reader is; else drawn on the CPU, so that a seed means the same everywhere.
     device = torch.device("meta" if comprehension.device.type == "meta" else "cpu")
     with torch.random.fork_rng(devices=[]), device:
@@ -114,6 +115,27 @@ def new_pipeline(
         painter_settings=settings,
         **parts,
     )
+
+
+@torch.no_grad()
+def check_logits(reader: Reader) -> None:
+    """Compare what a reader without a way of its own makes of two tokens with what its model says itself.
+
+    Raises:
+        ValueError: if it is something else: what the model does behind its layers is not known here.
+    """
+    if type(reader) is not Reader or reader.model.device.type == "meta":
+        return
+    model, ids = reader.model, torch.tensor([[1, 2]], device=reader.model.device)
+    last = reader.extend(ids, None, None).last
+    own = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.float()
+    fits = last.shape[-1] == model.get_output_embeddings().weight.shape[1]
+    # In half precision they differ by less than that.
+    if not fits or not (reader.logits(last) - own).norm() <= 0.05 * own.norm():
+        raise ValueError(
+            f"{type(model).__name__} cannot be read: its logits are not those of its output embeddings, so that "
+            "what it would say is not known"
+        )
 
 
 def join(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from diffusers import DiffusionPipeline
 from transformers import AutoModelForImageTextToText
 
@@ -190,3 +191,15 @@ def test_a_pipeline_without_embeddings_is_refused(folders):
 
     with pytest.raises(ValueError, match="takes no prompt_embeds"):
         new_pipeline(*open_reader(folders / "reader"), Words())
+
+
+@pytest.mark.parametrize("kind", ["Bert", "ModernBertDecoder", "Electra"])
+def test_a_model_whose_head_is_more_than_its_output_embeddings_is_refused(folders, kind):
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    processor = others.build_qwen_processor(CAPTIONS)
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=len(processor.tokenizer), is_decoder=True, pad_token_id=0, **sizes
+    )
+    model = getattr(transformers, f"{kind}{'LMHeadModel' if kind == 'Bert' else 'ForCausalLM'}")(config).eval()
+    with pytest.raises(ValueError, match="cannot be read: its logits are not those of its output embeddings"):
+        MiniGPT5Pipeline.join((model, processor.tokenizer), folders / "painter", n_vokens=4)
