@@ -189,7 +189,9 @@ def examine(config: ExamConfig) -> Iterator[Iterable[Figure]]:
         yield from (part(pipe, config.count) for part in PARTS)
     else:
         with ProcessPoolExecutor(config.processes, multiprocessing.get_context("spawn")) as pool:
-            yield from pool.map(partial(examine_part, config), range(len(PARTS)))
+            # The longest are the last, and begin first, so that none is left running alone.
+            begun = [pool.submit(examine_part, config, part) for part in reversed(range(len(PARTS)))]
+            yield from (part.result() for part in reversed(begun))
 
 
 def main(config: ExamConfig):

@@ -22,6 +22,8 @@ EXPLANATION = (
     "however probable they are. What the model makes of them is painted twice from the same noise: without guidance, "
     "and with it."
 )
+# Where the model itself paints without guidance.
+SHOWN_SCALE = 2.5
 _SECTION = '<section class="inside"><h3>{}</h3>{}</section>'
 
 
@@ -36,8 +38,9 @@ class InsidePage:
     def __init__(self, engine: Engine, pictures: Pictures):
         self.engine, self.pictures = engine, pictures
         pipe = engine.pipe
+        own = pipe.config["guidance_scale"]
         # A guider of diffusers has its scale itself, and is not to be turned off.
-        self.scales: Sequence[float | None] = (1.0, pipe.config["guidance_scale"]) if pipe.guider is None else (None,)
+        self.scales: Sequence[float | None] = (None,) if pipe.guider else (1.0, own if own > 1 else SHOWN_SCALE)
         gr.Markdown(EXPLANATION)
         prompt = box("inside-prompt", "What is answered, and perhaps pictures", PROMPT, file_count="multiple")
         seed = gr.Number(0, label="Seed of the pictures", precision=0, minimum=0)
