@@ -1,8 +1,5 @@
 # `make story` and `make test` need nothing but Python 3.11 or newer: the first target that runs makes .venv.
 PYTHON ?= python3
-# Or glibc gives every large tensor's memory back, and asks for it anew.
-export MALLOC_MMAP_THRESHOLD_ = 1073741824
-export MALLOC_TRIM_THRESHOLD_ = 4294967296
 RUN = HF_HUB_OFFLINE=1 .venv/bin/python
 MINI = configs/storyworld-mini
 OUT ?= runs/storyworld-mini

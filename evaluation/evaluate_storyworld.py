@@ -38,6 +38,7 @@ from minigpt5.training.latents import psnr
 from minigpt5.utils.files import check_file, write_json
 from minigpt5.utils.images import to_tensor
 from minigpt5.utils.logs import quiet_libraries
+from minigpt5.utils.memory import keep_freed_memory
 from minigpt5.utils.programs import run_program
 from minigpt5.utils.settings import plain, setting
 
@@ -177,6 +178,7 @@ opened = cache(open_model)
 
 def examine_part(config: ExamConfig, part: int) -> list[Figure]:
     """The figures of one part, in a process of its own."""
+    keep_freed_memory()
     quiet_libraries()
     torch.set_num_threads(1)
     return list(PARTS[part](opened(config.model, config.adapter), config.count))

@@ -18,6 +18,7 @@ from minigpt5.commands.making import add_import, add_join
 from minigpt5.commands.serving import add_serve, add_studio
 from minigpt5.commands.telling import add_reply, add_story
 from minigpt5.utils.checks import some_text
+from minigpt5.utils.memory import keep_freed_memory
 from minigpt5.utils.programs import ProgramError, one_line
 
 
@@ -59,6 +60,7 @@ def program() -> NoReturn:
 
     Python would take half a million objects of libraries apart first, which takes two seconds and more.
     """
+    keep_freed_memory()
     code = main()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):

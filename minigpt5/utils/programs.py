@@ -74,7 +74,9 @@ def _prepare(settings: Settings) -> None:
     from accelerate.utils import set_seed
 
     from minigpt5.utils.logs import quiet_libraries
+    from minigpt5.utils.memory import keep_freed_memory
 
+    keep_freed_memory()
     quiet_libraries()
     seed = getattr(settings, "seed", None)
     if seed is not None:
