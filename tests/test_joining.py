@@ -131,9 +131,9 @@ def test_a_connector_says_which_layers_of_the_reader_it_takes(folders, tmp_path)
 
 def test_parts_of_pipelines_are_joined_by_name():
     pipe = MiniGPT5Pipeline.join("storyworld-mini", "storyworld-mini")
-    assert (pipe.config["num_inference_steps"], pipe.config["guidance_scale"]) == (20, 2.5)
+    assert (pipe.config["num_inference_steps"], pipe.config["guidance_scale"]) == (6, 1.0)
     other = MiniGPT5Pipeline.join("storyworld-mini", pipe, num_inference_steps=4)
-    assert (other.config["num_inference_steps"], other.config["guidance_scale"]) == (4, 2.5)
+    assert (other.config["num_inference_steps"], other.config["guidance_scale"]) == (4, 1.0)
     assert other.unet is pipe.unet
     assert pipe.mapper.config.text_dim == pipe.unet.config.cross_attention_dim
     assert licence("storyworld-mini") == "apache-2.0"

@@ -42,7 +42,7 @@ def test_an_adapter_is_attached_and_recorded(tmp_path, monkeypatch):
 def test_settings_say_which_model_exactly_and_what_it_takes_by_itself():
     settings = settings_of(config(guidance_scale=4))
     assert settings["model"] == {"name": "storyworld-mini", "revision": revision(SHIPPED / "storyworld-mini")}
-    assert (settings["num_inference_steps"], settings["guidance_scale"]) == (20, 4.0)
+    assert (settings["num_inference_steps"], settings["guidance_scale"]) == (6, 4.0)
     assert settings["versions"].keys() >= {"minigpt5", "torch", "diffusers", "transformers"}
 
 
