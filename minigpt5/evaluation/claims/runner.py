@@ -257,11 +257,13 @@ def fingerprint(amounts: Amounts) -> str:
 
 
 def plan_commit() -> str | None:
-    """The last commit that changed the plan; `None` where there is no repository or the plan is not committed."""
-    file = Path(plan.__file__)
+    """The last commit that changed the plan's page; `None` if there is no repository or the page is not committed."""
+    page = Path(plan.__file__).parents[3] / "docs/claims-plan.md"
+    if not page.exists():
+        return None
 
     def git(*words: str) -> Sequence[str]:
-        told = subprocess.run(["git", *words, "--", file.name], cwd=file.parent, capture_output=True, text=True)
+        told = subprocess.run(["git", *words, "--", page.name], cwd=page.parent, capture_output=True, text=True)
         return told.stdout.split() if told.returncode == 0 else ["unknown"]
 
     if git("status", "--porcelain"):
