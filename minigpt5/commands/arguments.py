@@ -138,12 +138,12 @@ def server_address(url: str) -> str:
     return url
 
 
-def output_folder(record: str) -> Callable[[str], Path]:
-    """A folder that is free, or an earlier run's."""
+def place_to_write(check: Callable[[str], object]) -> Callable[[str], Path]:
+    """A path that a check which raises `OSError` has nothing against."""
 
     def parse(name: str) -> Path:
         try:
-            check_folder(Path(name), record)
+            check(name)
         except OSError as error:
             raise argparse.ArgumentTypeError(f"cannot write to {name}: {error}") from None
         return Path(name)
@@ -151,22 +151,29 @@ def output_folder(record: str) -> Callable[[str], Path]:
     return parse
 
 
-def new_folder(name: str) -> Path:
-    """A folder that is free."""
-    try:
-        check_new_folder(name)
-    except OSError as error:
-        raise argparse.ArgumentTypeError(f"cannot write to {name}: {error}") from None
-    return Path(name)
+def output_folder(record: str) -> Callable[[str], Path]:
+    """A folder that is free, or an earlier run's."""
+    return place_to_write(lambda name: check_folder(Path(name), record))
 
 
-def free_file(name: str) -> Path:
-    """A file that can be written to."""
-    try:
-        check_file(name)
-    except OSError as error:
-        raise argparse.ArgumentTypeError(f"cannot write to {name}: {error}") from None
-    return Path(name)
+new_folder, free_file = place_to_write(check_new_folder), place_to_write(check_file)
+
+
+def add_dtype(command: argparse.ArgumentParser) -> None:
+    """In which type a model is opened or made."""
+    command.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="of all weights (default: float32)",
+    )
+
+
+def add_adapter(command: argparse.ArgumentParser) -> None:
+    """What is put on top of the model."""
+    command.add_argument(
+        "--adapter", type=adapter_folder, metavar="FOLDER", help="what training made beside that model"
+    )
 
 
 @contextmanager

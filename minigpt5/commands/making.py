@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from minigpt5.commands.arguments import as_program_error, model_source, new_folder, say, whole_number
+from minigpt5.commands.arguments import add_dtype, as_program_error, model_source, new_folder, say, whole_number
 from minigpt5.story import LARGEST_SEED
 from minigpt5.utils.files import whole_folder
 from minigpt5.utils.imports import collector_paused
@@ -37,12 +37,7 @@ def add_join(commands) -> None:
         default="mapper",
         help="the published mapper, or a bidirectional encoder of 64 to 256 vokens (default: mapper)",
     )
-    joining.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16", "float16"),
-        default="float32",
-        help="of all weights (default: float32)",
-    )
+    add_dtype(joining)
     joining.add_argument("--seed", type=whole_number(0, LARGEST_SEED), default=0, help="of what is new (default: 0)")
     joining.add_argument(
         "--num-inference-steps", type=whole_number(1), metavar="N", help="a picture's (default: the painter's own)"
@@ -101,12 +96,7 @@ def add_import(commands) -> None:
     importing.add_argument("--stage1", metavar="FILE", required=True, help="checkpoint of the first stage")
     importing.add_argument("--stage2", metavar="FILE", help="checkpoint of the second stage, put on top of the first")
     importing.add_argument("--merge", action="store_true", help="fold LoRA into the weights; kept apart by default")
-    importing.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16", "float16"),
-        default="float32",
-        help="of all weights (default: float32)",
-    )
+    add_dtype(importing)
     importing.add_argument(
         "--revision",
         action="append",

@@ -7,13 +7,13 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from minigpt5.commands.arguments import (
     API_KEY,
     MINIATURE,
-    adapter_folder,
+    add_adapter,
+    add_dtype,
     as_program_error,
     feedback_errors,
     free_file,
@@ -24,19 +24,13 @@ from minigpt5.commands.arguments import (
 from minigpt5.utils.imports import collector_paused
 from minigpt5.utils.logs import quiet_libraries
 from minigpt5.utils.programs import ProgramError
+from minigpt5.weights import title_of
 
 
 def add_server_options(command: argparse.ArgumentParser, port: int) -> None:
     """What every command that opens a model and listens is told."""
-    command.add_argument(
-        "--adapter", type=adapter_folder, metavar="FOLDER", help="what training made beside that model"
-    )
-    command.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16", "float16"),
-        default="float32",
-        help="of all weights (default: float32)",
-    )
+    add_adapter(command)
+    add_dtype(command)
     command.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="to listen at (default: 127.0.0.1)")
     command.add_argument(
         "--port", type=whole_number(0, 65535), default=port, metavar="N", help=f"to listen at (default: {port})"
@@ -124,7 +118,7 @@ def run_serve(arguments: argparse.Namespace) -> None:
                 store = FeedbackStore(arguments.feedback)
         pipe = open_model(arguments.model, arguments.adapter, getattr(torch, arguments.dtype))
         settings = ServiceSettings(
-            model=Path(arguments.model).absolute().name,
+            model=title_of(arguments.model),
             api_key=os.environ.get(API_KEY) or None,
             pictures=PictureLimits(allow_urls=arguments.allow_urls),
             log_prompts=arguments.log_prompts,

@@ -6,7 +6,6 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from minigpt5.commands.arguments import (
@@ -14,7 +13,7 @@ from minigpt5.commands.arguments import (
     MINIATURE,
     SERVER,
     Once,
-    adapter_folder,
+    add_adapter,
     as_program_error,
     image_file,
     model_name,
@@ -38,6 +37,7 @@ from minigpt5.utils.files import to_json
 from minigpt5.utils.imports import collector_paused
 from minigpt5.utils.logs import quiet_libraries
 from minigpt5.utils.programs import ProgramError
+from minigpt5.weights import title_of
 
 REPLY_RECORD = "reply.json"
 
@@ -133,9 +133,7 @@ def add_common(command: argparse.ArgumentParser, name: str, record: str) -> None
         metavar="MODEL",
         help=f"a model shipped with the package, a pipeline's folder or a hub repository (default: {MINIATURE})",
     )
-    command.add_argument(
-        "--adapter", type=adapter_folder, metavar="FOLDER", help="what training made beside that model"
-    )
+    add_adapter(command)
 
 
 def recorded(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -162,7 +160,7 @@ def told_there(arguments: argparse.Namespace, options: dict[str, Any]) -> Iterat
 
     if arguments.adapter:
         raise ProgramError("--adapter is of a model that is opened here: give it to minigpt5 serve, or no --server")
-    model, key = Path(arguments.model).absolute().name, os.environ.get(API_KEY)
+    model, key = title_of(arguments.model), os.environ.get(API_KEY)
     with as_program_error(ServiceError):
         yield from tell_story_at(arguments.server, arguments.prompt, model=model, key=key, **options)
 

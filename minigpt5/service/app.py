@@ -403,20 +403,18 @@ def create_app(engine: Engine, settings: ServiceSettings, metrics: Metrics) -> F
 
     @app.get("/v1/models")
     async def models(request: Request) -> Response:
-        try:
-            check_key(request)
-        except HTTPError as error:
-            return refused(error)
+        check_key(request)
         return JSONResponse({"object": "list", "data": [described]})
 
     @app.get("/v1/models/{name:path}")
     async def model(request: Request, name: str) -> Response:
-        try:
-            check_key(request)
-            check_model({"model": name})
-        except HTTPError as error:
-            return refused(error)
+        check_key(request)
+        check_model({"model": name})
         return JSONResponse(described)
+
+    @app.exception_handler(HTTPError)
+    async def not_answered(request: Request, error: HTTPError) -> Response:
+        return refused(error)
 
     @app.exception_handler(StarletteHTTPException)
     async def no_route(request: Request, error: StarletteHTTPException) -> Response:

@@ -11,7 +11,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from minigpt5.service.engine import Engine, Limits
 from minigpt5.service.metrics import Metrics
 from minigpt5.service.pictures import PictureLimits
 from minigpt5.utils.settings import DTYPES, build_settings, setting
+from minigpt5.weights import title_of
 
 API_KEY = "MINIGPT5_API_KEY"
 
@@ -98,7 +98,7 @@ def open_replica(settings: ReplicaSettings, api_key: str | None) -> Any:
         cache_mb=settings.cache_mb,
     )
     told = ServiceSettings(
-        model=Path(settings.model).absolute().name,
+        model=title_of(settings.model),
         api_key=api_key,
         pictures=PictureLimits(allow_urls=settings.allow_urls),
         log_prompts=settings.log_prompts,

@@ -26,6 +26,7 @@ from minigpt5.studio.inside import InsidePage
 from minigpt5.studio.pictures import Pictures
 from minigpt5.studio.storybook import StorybookPage
 from minigpt5.utils.html import CARDS, DARK, LIGHT
+from minigpt5.weights import title_of
 
 LARGEST_UPLOAD = "10mb"
 # Replies that browsers wait for at the same time.
@@ -84,7 +85,7 @@ def build(engine: Engine, model: Mapping[str, Any], store: FeedbackStore, folder
         folder: for pictures on their way to browsers.
     """
     with gr.Blocks(title="MiniGPT-5 Studio", analytics_enabled=False) as blocks:
-        name, pictures = Path(model["name"]).absolute().name, Pictures(folder)
+        name, pictures = title_of(model["name"]), Pictures(folder)
         gr.Markdown(f"## MiniGPT-5 Studio\n{escape(name)}")
         with gr.Tab("Chat"):
             chat = ChatPage(engine, model, store, pictures)

@@ -16,6 +16,11 @@ def shipped_model(name: str | os.PathLike) -> str | os.PathLike:
     return folder if str(name) and os.path.exists(folder / "model_index.json") else name
 
 
+def title_of(name: str | os.PathLike) -> str:
+    """What a model is called: the last part of its folder, also of the current one, or of its repository."""
+    return Path(name).absolute().name
+
+
 def shipped_models() -> list[str]:
     """The names of the models that ship with the package."""
     return sorted(path.parent.name for path in SHIPPED.glob("*/model_index.json"))

@@ -71,8 +71,11 @@ def right_above_chance(judge: Judge, pictures: Sequence[Image.Image | None], sce
     """
     found = []
     for i, verdict in enumerate(_verdicts(judge, pictures)):
-        compared = [verdict.compare(scene) if verdict else {} for scene in scenes]
-        shares = np.array([np.mean([one[name] for name in ATTRIBUTES]) if one else 0.0 for one in compared])
+        if verdict is None:
+            found.append(0.0)
+            continue
+        compared = [verdict.compare(scene) for scene in scenes]
+        shares = np.array([[one[name] for name in ATTRIBUTES] for one in compared]).mean(axis=1)
         found.append(float(shares[i] - np.delete(shares, i).mean()))
     return found
 
