@@ -68,17 +68,26 @@ def test_verdict_of_a_claim_and_why():
         Decided(statement, Interval(*bounds) if bounds else None)
         for bounds in ((0.3, 0.2, 0.4), (-0.3, -0.4, -0.2), (0.1, -0.1, 0.3), ())
     )
+    early = [replace(one, all_seeds=False) for one in (passed, passed, failed, open_, unmeasured)]
     claims = [
         DecidedClaim("1", CLAIMS["1"], given)
-        for given in ((passed, passed), (passed, open_), (passed, open_, failed), (unmeasured,), (passed, unmeasured))
+        for given in (
+            (passed, passed),
+            (passed, open_),
+            (passed, open_, failed),
+            (unmeasured,),
+            (passed, unmeasured),
+            early,
+        )
     ]
-    assert [claim.verdict for claim in claims] == ["PASS", "UNDECIDED", "FAIL", "UNDECIDED", "UNDECIDED"]
+    assert [claim.verdict for claim in claims] == ["PASS", "UNDECIDED", "FAIL", "UNDECIDED", "UNDECIDED", "UNDECIDED"]
     assert [claim.why for claim in claims] == [
         "All 2 statements hold; the closest is “a above b: 0.300 [0.200, 0.400]”.",
         "1 of 2 statements hold, but “a above b: 0.100 [-0.100, 0.300]” cannot be told from chance.",
         "1 of 3 statements hold, but “a above b: -0.300 [-0.400, -0.200]” is contradicted.",
         "Not measured yet.",
         "1 of 2 statements hold; the others are not measured yet.",
+        "Not all seeds are measured; so far 2 of 5 hold, 1 do not.",
     ]
 
 
@@ -96,7 +105,9 @@ def test_a_statement_is_a_signed_sum_over_seeds_and_items():
     }
     found = interval_of("frame", ((1, "a", CAPTIONS), (-1, "b", CAPTIONS)), measured, draws=200)
     assert found.estimate == pytest.approx(0.4) and 0.2 < found.low < found.high < 0.6
-    assert interval_of("frame", ((1, "a", CAPTIONS), (-1, "c", CAPTIONS)), measured) is None
+    alone = interval_of("frame", ((1, "a", CAPTIONS), (-1, "c", CAPTIONS)), measured, draws=200)
+    assert alone.estimate == pytest.approx(0.4) and 0.2 < alone.low < alone.high < 0.6
+    assert interval_of("frame", ((1, "a", CAPTIONS), (-1, "d", CAPTIONS)), measured) is None
     assert interval_of("frame", ((1, "a", CAPTIONS), (-1, "b", TURN)), measured) is None
     assert interval_of("rouge_l", ((1, "a", CAPTIONS),), measured) is None
 
@@ -106,10 +117,12 @@ def test_what_is_better_where_less_is_better_is_above_0():
     near, far = (rng.normal(size=(40, 1, 4)) + np.array([0, 0, shift, shift]) for shift in (0.1, 2))
     tasks = [plan.guided(scale, clamped) for scale in (10, 30) for clamped in (False, True)]
     rows = {task: {"features": near if "10" in task else far} for task in tasks}
-    eighth = next(claim for claim in decide({plan.SD: [rows] * 3}, draws=40) if claim.name == "8")
+    eighth = next(claim for claim in decide({plan.SD: [rows] * 3}, 3, draws=40) if claim.name == "8")
     quality = [one for one in eighth.statements if one.statement.figure == "frechet" and one.interval]
     assert len(quality) == 2 and {one.verdict for one in quality} == {"PASS"}
     assert all(one.interval.low > 0 for one in quality)
+    early = [one for claim in decide({plan.SD: [rows] * 2}, 3, draws=40) for one in claim.statements if one.interval]
+    assert {one.verdict for one in early} == {"UNDECIDED"} and "PASS" in {one.so_far for one in early}
 
 
 def test_a_bench_resolves_where_the_good_are_right_and_the_shuffled_are_not():
@@ -377,13 +390,13 @@ def test_time_adds_up_over_what_was_stopped(tmp_path):
     assert run.seconds() == {"vae": {"wall": 5.0, "user": 1.5}}
 
 
-def test_only_systems_of_all_seeds_are_measured(tmp_path):
+def test_seeds_are_measured_one_after_the_other(tmp_path):
     run = ClaimsRun(tmp_path, PROGRAM, FEW)
     rows = {"rows": {CAPTIONS: plain({"frame": np.array([[[1.0]], [[np.nan]]])})}}
-    for name in ("align-0", "align-1", "full-0"):
+    for name in ("align-0", "align-1", "full-0", "gill-1"):
         write_json(tmp_path / name / "rows.json", rows)
     measured = run.measured()
-    assert list(measured) == [ALIGN]
+    assert {name: len(runs) for name, runs in measured.items()} == {ALIGN: 2, FULL: 1}
     assert np.isnan(measured[ALIGN][1][CAPTIONS]["frame"][1, 0, 0])
 
 

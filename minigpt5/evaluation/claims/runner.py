@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, cast
 
@@ -219,14 +220,13 @@ class ClaimsRun:
         return self.work / f"{name}-{seed}" / "samples" / slug / f"{item}.png"
 
     def measured(self) -> dict[str, list[dict[str, Rows]]]:
-        """Rows by task of every seed, of the systems that are measured with all seeds."""
-        found = {}
+        """Rows by task of every system's seeds, as far as these are measured one after the other."""
+        found: dict[str, list[dict[str, Rows]]] = {}
         for name in SYSTEMS:
             files = [self.work / f"{name}-{seed}" / "rows.json" for seed in self.amounts.seeds]
-            if all(file.exists() for file in files):
-                found[name] = [
-                    {task: from_plain(rows) for task, rows in read_json(file)["rows"].items()} for file in files
-                ]
+            for file in takewhile(Path.exists, files):
+                rows = read_json(file)["rows"]
+                found.setdefault(name, []).append({task: from_plain(one) for task, one in rows.items()})
         return found
 
     def curves(self) -> dict[str, Curve]:

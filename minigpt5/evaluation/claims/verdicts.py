@@ -32,17 +32,27 @@ def verdict_of(kind: str, interval: Interval, margin: float = 0.0) -> str:
 
 @dataclass(frozen=True)
 class Decided:
-    """A statement, the interval of its sum, and what that says; without an interval it was not measured."""
+    """A statement, the interval of its sum, and what that says; without an interval it was not measured.
+
+    Args:
+        all_seeds: whether the interval is of all seeds that the plan names.
+    """
 
     statement: Statement
     interval: Interval | None
+    all_seeds: bool = True
 
     @property
-    def verdict(self) -> str:
-        """UNDECIDED where nothing was measured."""
+    def so_far(self) -> str:
+        """What the seeds that are measured say; UNDECIDED where nothing was measured."""
         if self.interval is None:
             return UNDECIDED
         return verdict_of(self.statement.kind, self.interval, self.statement.margin)
+
+    @property
+    def verdict(self) -> str:
+        """UNDECIDED until all seeds are measured."""
+        return self.so_far if self.all_seeds else UNDECIDED
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,9 @@ class DecidedClaim:
         measured = [one for one in self.statements if one.interval is not None]
         if not measured:
             return "Not measured yet."
+        if not all(one.all_seeds for one in measured):
+            held, against = (sum(one.so_far == verdict for one in measured) for verdict in (PASS, FAIL))
+            return f"Not all seeds are measured; so far {held} of {len(self.statements)} hold, {against} do not."
         passed = [one for one in measured if one.verdict == PASS]
         if self.verdict == PASS:
             return f"All {len(passed)} statements hold; the closest is “{_nearest(passed)}”."
@@ -86,14 +99,19 @@ def interval_of(
 ) -> Interval | None:
     """The interval over seeds and items of a signed sum of a figure; `None` where one of its terms has no value.
 
-    Terms of one system are the same trainings.
+    Terms of one system are the same trainings. It is of the seeds that are measured of all terms, of one seed over
+    items alone.
     """
-    taken, tables = FIGURES[figure], []
+    taken, tables, seeds = FIGURES[figure], [], seeds_of(terms, measured)
+    if not seeds:
+        return None
     for _, system, task in terms:
-        runs = [run.get(task, {}).get(taken.part) for run in measured.get(system, ())]
-        if len(runs) < 2 or any(run is None for run in runs):
+        runs = [run.get(task, {}).get(taken.part) for run in measured[system][:seeds]]
+        if any(run is None for run in runs):
             return None
-        tables.append(np.stack([run for run in runs if run is not None]))
+        table = np.stack([run for run in runs if run is not None])
+        # A run beside itself has no spread over seeds.
+        tables.append(table if seeds > 1 else np.repeat(table, 2, axis=0))
     if not all(np.isfinite(taken.of_runs(table)) for table in tables):
         return None
 
@@ -103,12 +121,22 @@ def interval_of(
     return hierarchical_interval(tables, total, [system for _, system, _ in terms], draws=draws)
 
 
-def decide(measured: Measured, draws: int | None = None) -> list[DecidedClaim]:
-    """All claims, with what is measured; figures of which less is better are turned, so that above 0 is better."""
-    return [
-        DecidedClaim(name, claim, tuple(Decided(one, _turned(one, measured, draws)) for one in claim.statements))
-        for name, claim in CLAIMS.items()
-    ]
+def seeds_of(terms: Sequence[tuple[float, str, str]], measured: Measured) -> int:
+    """How many seeds are measured of every system among the terms."""
+    return min(len(measured.get(system, ())) for _, system, _ in terms)
+
+
+def decide(measured: Measured, seeds: int, draws: int | None = None) -> list[DecidedClaim]:
+    """All claims, with what is measured; figures of which less is better are turned, so that above 0 is better.
+
+    Args:
+        seeds: that the plan names; before all of them are measured nothing is decided.
+    """
+
+    def decided(one: Statement) -> Decided:
+        return Decided(one, _turned(one, measured, draws), seeds_of(one.terms, measured) == seeds)
+
+    return [DecidedClaim(name, claim, tuple(map(decided, claim.statements))) for name, claim in CLAIMS.items()]
 
 
 def _turned(statement: Statement, measured: Measured, draws: int | None) -> Interval | None:
