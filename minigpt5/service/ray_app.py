@@ -20,6 +20,7 @@ from minigpt5.service.app import ServiceSettings, create_app, log_as_json
 from minigpt5.service.engine import Engine, Limits
 from minigpt5.service.metrics import Metrics
 from minigpt5.service.pictures import PictureLimits
+from minigpt5.utils.memory import keep_freed_memory
 from minigpt5.utils.settings import DTYPES, build_settings, setting
 from minigpt5.weights import title_of
 
@@ -88,6 +89,7 @@ def build(args: Mapping[str, Any]) -> Any:
 
 def open_replica(settings: ReplicaSettings, api_key: str | None) -> Any:
     """One replica's routes, in front of an engine of its own."""
+    keep_freed_memory()
     log_as_json()
     limits = Limits(
         batch_size=settings.batch_size,

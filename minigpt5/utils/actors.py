@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, TypeVar
 
+from minigpt5.utils.memory import keep_freed_memory
 from minigpt5.utils.programs import ProgramError, is_told, one_line
 from minigpt5.utils.settings import Settings, setting
 
@@ -80,6 +81,7 @@ class _Actor:
     """
 
     def __init__(self, work: Callable, folder: str):
+        keep_freed_memory()
         self.work, self.folder = work, folder
 
     def __call__(self, rows: dict[str, Any]) -> dict[str, list[bytes]]:

@@ -2,10 +2,12 @@
 
 import json
 import os
+import resource
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from datasets import load_dataset
 from PIL import Image
@@ -53,6 +55,20 @@ def test_what_an_actor_had_in_hand_when_it_died_is_done_by_another(tmp_path):
 
     done = list(map_in_actors(work, range(6), ActorSettings(ray=True, actors=2)))
     assert sorted(done) == [(number, number * 2) for number in range(6)] and (tmp_path / "died").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+def test_an_actor_keeps_the_memory_that_tensors_leave():
+    def faults(size):
+        np.ones(size)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(10):
+            np.ones(size)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    assert next(map_in_actors(faults, [5 * 2**20], ActorSettings(ray=True))) < 100
 
 
 @pytest.mark.slow

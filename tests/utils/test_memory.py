@@ -6,17 +6,25 @@ import sys
 import pytest
 
 FAULTS = """
-import resource, sys
+import resource, sys, threading
 import numpy as np
 from minigpt5.utils.memory import keep_freed_memory
 
-if sys.argv[1:] == ["keep"]:
+def work():
+    np.ones(2**24)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        np.ones(2**24)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+if "keep" in sys.argv:
     keep_freed_memory()
-np.ones(2**23)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(10):
-    np.ones(2**23)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+if "thread" in sys.argv:
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+else:
+    work()
 """
 
 
@@ -27,3 +35,4 @@ def test_large_arrays_that_are_freed_cost_no_pages_again():
         return int(told.stdout)
 
     assert faults("keep") < 100 < faults()
+    assert faults("keep", "thread") < 100 < faults("thread")
