@@ -324,7 +324,7 @@ def fit(
     groups = parameter_groups or [
         {"params": [parameter for parameter in module.parameters() if parameter.requires_grad]}
     ]
-    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     rates = [{name: group[name] for name in ("lr", "initial_lr", "weight_decay")} for group in optimizer.param_groups]
