@@ -6,6 +6,7 @@ Items hold texts and paths; pictures are opened when a prompt is built. Prompts 
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -79,6 +80,11 @@ class Item:
     def paths(self) -> list[str]:
         """The pictures that it needs: of its context and its own."""
         return [path for path in (*(path for _, path in self.context), self.picture) if path is not None]
+
+    @property
+    def asked(self) -> str:
+        """What tells the question from others, whatever the data set has as the reply: 16 hexadecimal digits."""
+        return hashlib.sha256(repr((self.image_mode, self.unopened)).encode()).hexdigest()[:16]
 
     def prompt(self) -> Prompt:
         """The prompt with its pictures opened."""
