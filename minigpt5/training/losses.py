@@ -19,7 +19,7 @@ def caption_loss(mapped: dict[str, torch.Tensor], text_features: dict[str, torch
         error = (made.float() - text_features[name].float()).square()
         if made.ndim == 3 and "mask" in text_features:
             mask = text_features["mask"]
-            total = total + ((error.mean(-1) * mask).sum(1) / mask.sum(1)).mean()
+            total = total + ((error.mean(-1) * mask).sum(1) / mask.sum(1).clamp(min=1)).mean()
         else:
             total = total + error.mean()
     return total

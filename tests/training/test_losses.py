@@ -20,6 +20,11 @@ def test_caption_loss_adds_pooled_vectors_and_leaves_padding_out():
     assert caption_loss(mapped, told).item() == pytest.approx(5.5 + 4)
 
 
+def test_a_caption_without_features_adds_nothing():
+    told = {"prompt_embeds": torch.ones(2, 2, 1), "mask": torch.tensor([[1, 1], [0, 0]])}
+    assert caption_loss({"prompt_embeds": torch.zeros(2, 2, 1)}, told).item() == 0.5
+
+
 def test_processes_that_share_captions_of_unequal_length_have_the_loss_of_one():
     lengths, told = torch.tensor([2, 7, 4]), torch.randn(3, 8, 5)
     mask = (torch.arange(8) < lengths.unsqueeze(1)).long()
