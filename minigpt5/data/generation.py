@@ -143,6 +143,8 @@ class GeneratedFolder:
         path = f"{self.root}/{SETTINGS}"
         if self.files.exists(path):
             before, now = parse_json(self.files.cat_file(path), path), json.loads(json.dumps(settings))
+            if not isinstance(before, dict):
+                raise ValueError(f"{path}: expected an object, got {shortened(before)}")
             for name in now.keys() | before.keys():
                 old, new = before.get(name), now.get(name)
                 if old != new:
