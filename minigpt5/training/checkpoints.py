@@ -41,6 +41,8 @@ def list_checkpoints(folder: Path) -> list[Path]:
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int, best: bool = False) -> None:
     """Write the checkpoint of a step and take away all but the last `keep`; `best` also keeps it as `best.pt`.
 
+    What a killed run left half-written goes too.
+
     Raises:
         CheckpointError: if a number in it is not finite, or the disk is full or fails; what was there before is left as
             it was.
@@ -60,7 +62,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int, b
     except OSError as error:
         told = f"{path} could not be written ({error}); {_last_whole(folder, path)}. Free some space and resume."
         raise CheckpointError(told) from error
-    for old in list_checkpoints(folder)[:-keep]:
+    for old in (*list_checkpoints(folder)[:-keep], *folder.glob(".*.pt.*.tmp")):
         old.unlink()
 
 

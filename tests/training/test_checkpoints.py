@@ -53,6 +53,13 @@ def test_a_checkpoint_that_says_it_is_the_best_is_kept_as_such_whenever_the_run_
     assert set_aside(tmp_path, 1) == []
 
 
+def test_what_a_kill_left_half_written_goes_with_the_next_checkpoint(tmp_path):
+    for name in (".checkpoint-00000001.pt.0123456789ab.tmp", ".best.pt.0123456789ab.tmp", ".mine.tmp"):
+        (tmp_path / name).write_bytes(b"half")
+    save_checkpoint(tmp_path, 2, state(2), keep=2, best=True)
+    assert {path.name for path in tmp_path.iterdir()} == {".mine.tmp", "best.pt", "checkpoint-00000002.pt"}
+
+
 def test_the_best_is_kept_where_there_are_no_links(tmp_path, monkeypatch):
     def no_links(*_):
         raise OSError(errno.ENOTSUP, "Operation not supported")
