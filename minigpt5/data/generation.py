@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -142,6 +143,8 @@ class GeneratedFolder:
         path = f"{self.root}/{SETTINGS}"
         if self.files.exists(path):
             before, now = parse_json(self.files.cat_file(path), path), json.loads(json.dumps(settings))
+            if not isinstance(before, dict):
+                raise ValueError(f"{path}: expected an object, got {shortened(before)}")
             for name in now.keys() | before.keys():
                 old, new = before.get(name), now.get(name)
                 if old != new:
@@ -158,32 +161,32 @@ class GeneratedFolder:
 
         Raises:
             ProgramError: if a part cannot be read.
-            ValueError: if a row had another prompt when it was done.
+            ValueError: if a row had another prompt or other pictures when it was done.
         """
-        done: dict[str, str] = {}
-        for path in sorted(self.files.glob(f"{self.root}/part-*.parquet")):
+        done: dict[str, dict[str, Any]] = {}
+        for path in self._parts():
             with opening(path), self.files.open(path, "rb") as file:
-                ids, prompts = pq.read_table(file, columns=["id", "prompt"]).columns
-                done |= zip(ids.to_pylist(), prompts.to_pylist(), strict=True)
+                entries = pq.read_table(file, columns=["id", "prompt", "images"]).to_pylist()
+                done |= {entry["id"]: entry for entry in entries}
         for row in rows:
-            if done.get(row.id, row.prompt) != row.prompt:
+            asked = _asked(row)
+            before = done.get(row.id, asked)
+            if before != asked:
+                other = "another prompt" if before["prompt"] != row.prompt else "other pictures"
                 raise ValueError(
-                    f"{self.root} holds a reply of row {row.id} to another prompt, so the rows have changed; "
+                    f"{self.root} holds a reply of row {row.id} to {other}, so the rows have changed; "
                     "name another folder"
                 )
         return [row for row in rows if row.id not in done]
 
+    def _parts(self) -> list[str]:
+        # Not by fsspec's glob, to which brackets in the folder's own name are a pattern.
+        names = self.files.ls(self.root, detail=False) if self.files.isdir(self.root) else []
+        return sorted(name for name in names if re.fullmatch(r"part-.*\.parquet", name.rpartition("/")[2]))
+
     def write(self, replies: Sequence[tuple[Row, Sequence[Segment]]]) -> None:
         """Write a part."""
-        entries = [
-            {
-                "id": row.id,
-                "prompt": row.prompt,
-                "images": [image if isinstance(image, str) else None for image in row.images],
-                "reply": [_segment(part) for part in reply],
-            }
-            for row, reply in replies
-        ]
+        entries = [_asked(row) | {"reply": [_segment(part) for part in reply]} for row, reply in replies]
         content = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(entries, schema=FEATURES.arrow_schema), content)
         ids = json.dumps([row.id for row, _ in replies])
@@ -197,6 +200,12 @@ class GeneratedFolder:
         else:
             # Object stores show what is whole.
             self.files.pipe_file(path, content)
+
+
+def _asked(row: Row) -> dict[str, Any]:
+    """What a part says of a row."""
+    images = [image if isinstance(image, str) else None for image in row.images]
+    return {"id": row.id, "prompt": row.prompt, "images": images}
 
 
 def _segment(part: Segment) -> dict[str, Any]:

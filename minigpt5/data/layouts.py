@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from glob import glob
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -93,7 +94,9 @@ def caption_rows(table: Path, part: Part = WHOLE) -> Iterator[Row]:
 def caption_file_rows(root: str | Path, split: str, part: Part = WHOLE) -> Iterator[Row]:
     """What img2dataset writes as `files`: under `{split}/` a caption `NAME.txt` beside each picture `NAME.jpg`."""
     folder = existing(Path(root) / split)
-    for caption in islice(sorted(folder.rglob("*.txt")), part[0], None, part[1]):
+    # Unlike `Path.rglob` it goes into folders that are links.
+    captions = sorted(folder / name for name in glob("**/*.txt", root_dir=folder, recursive=True))
+    for caption in islice(captions, part[0], None, part[1]):
         try:
             str(caption).encode()
         except UnicodeEncodeError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from glob import iglob
 from pathlib import Path
 
 # Where the split stands in the name of a layout's files, of which the first found counts.
@@ -35,9 +36,8 @@ def find_splits(root: Path, files: Sequence[str]) -> list[str]:
             re.escape(part).replace(r"\*\*/", "(?:.*/)?").replace(r"\*", "[^/]*") for part in name.split("{split}")
         )
         pattern = re.compile("".join([before, "(?P<split>[^/]+)", "(?P=split)".join(others)]))
-        matches = (
-            pattern.fullmatch(path.relative_to(root).as_posix()) for path in root.glob(name.replace("{split}", "*"))
-        )
+        # Unlike `Path.glob` it goes into folders that are links.
+        matches = map(pattern.fullmatch, iglob(name.replace("{split}", "*"), root_dir=root, recursive=True))
         splits = sorted({match["split"] for match in matches if match})
         if splits:
             return splits

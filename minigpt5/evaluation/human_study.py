@@ -58,7 +58,8 @@ def compare(
         names: of the two systems.
 
     Returns:
-        The comparisons, and the key: the study's id, the names, and who stands on the left of each item.
+        The comparisons, and the key: the study's id, the names, what tells these replies from others, and who stands on
+        the left of each item.
 
     Raises:
         ValueError: if both have one name, by which answers could not be counted.
@@ -69,12 +70,14 @@ def compare(
     order = rng.sample(list(items), len(items))
     # As many on either side, so that a judge who always takes one side favours nobody.
     swapped = rng.sample([i % 2 == 1 for i in range(len(order))], len(order))
-    comparisons, left = [], {}
+    comparisons, left, shown = [], {}, hashlib.sha256()
     for item, swap in zip(order, swapped, strict=True):
         sides = [first[item.id].segments, second[item.id].segments]
+        for part in (*sides[0], *sides[1]):
+            shown.update(part.encode() if isinstance(part, str) else part.read_bytes())
         left[item.id] = names[swap]
         comparisons.append(Comparison(item, *(sides[::-1] if swap else sides)))
-    key = {"names": list(names), "seed": seed, "left": left}
+    key = {"names": list(names), "seed": seed, "replies": shown.hexdigest()[:12], "left": left}
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
     return comparisons, {"study": digest, **key}
 

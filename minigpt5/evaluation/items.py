@@ -6,6 +6,7 @@ Items hold texts and paths; pictures are opened when a prompt is built. Prompts 
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -80,6 +81,11 @@ class Item:
         """The pictures that it needs: of its context and its own."""
         return [path for path in (*(path for _, path in self.context), self.picture) if path is not None]
 
+    @property
+    def asked(self) -> str:
+        """What tells the question from others, whatever the data set has as the reply: 16 hexadecimal digits."""
+        return hashlib.sha256(repr((self.image_mode, self.unopened)).encode()).hexdigest()[:16]
+
     def prompt(self) -> Prompt:
         """The prompt with its pictures opened."""
         if isinstance(self.unopened, Example):
@@ -112,7 +118,7 @@ def pieces_of(prompt: Sequence[Message]) -> tuple[tuple[str | None, str | None],
 
 
 def alignment_items(root: str | Path, split: str, count: int | None = None, prompts: str = "chat") -> list[Item]:
-    """A picture for each caption of CC3M.
+    """A picture for each caption of CC3M that says something.
 
     Raises:
         FileNotFoundError, ValueError: see `minigpt5.data.layouts`; or if there is nothing to ask.
@@ -120,6 +126,8 @@ def alignment_items(root: str | Path, split: str, count: int | None = None, prom
     items = []
     for number, row in enumerate(islice(cc3m_rows(root, split), count)):
         name, caption, picture = f"{number:06}", row.texts[0], cast(PictureFile, row.pictures[0]).path
+        if not caption.strip():
+            continue
         prompt: Prompt = user_message([text_part(DRAW[0]), text_part(caption)])
         if prompts == "published":
             prompt = Example([clean_caption(caption)], (), caption=caption)
@@ -138,7 +146,7 @@ def story_items(
 
     "final, … context" has the picture of the last sentence painted under a part of what was before; "every step" the
     picture of each step's sentence after all true steps before it; "next step" has text and picture of each step but
-    the first told after all true steps before it.
+    the first told after all true steps before it. A step without a word has no sentence to be painted.
 
     Raises:
         FileNotFoundError, ValueError: see `minigpt5.data.layouts`; or if there is nothing to ask.
@@ -152,6 +160,8 @@ def story_items(
             asked = range(len(steps))[-1:] if task.startswith("final") else range(task == "next step", len(steps))
             for step in asked:
                 text, picture = steps[step]
+                if task != "next step" and not text.strip():
+                    continue
                 before = [(text if texts else None, path if pictures else None) for text, path in steps[:step]]
                 context = tuple(part for part in before if part != (None, None))
                 sentence = None if task == "next step" else text

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -17,7 +17,10 @@ from minigpt5.utils.files import write_json, write_picture
 from minigpt5.utils.images import open_image
 from minigpt5.utils.json_files import field, read_json
 
-SETTINGS = "settings.json"
+if TYPE_CHECKING:
+    from minigpt5.evaluation.items import Item
+
+SETTINGS, ASKED = "settings.json", "asked.json"
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class ReplyFolder:
     """A system's replies to items, by their ids.
 
     Args:
-        root: `settings.json` and `replies/` are in it.
+        root: `settings.json`, `asked.json` and `replies/` are in it.
     """
 
     def __init__(self, root: str | Path):
@@ -82,6 +85,24 @@ class ReplyFolder:
             old, new = before.get(name), settings.get(name)
             if old != new:
                 raise ValueError(f"{self.root} holds replies of {name} {old!r}, not {new!r}; name another folder")
+
+    def note(self, items: Sequence[Item]) -> None:
+        """Note what is asked, or compare it with what was.
+
+        Raises:
+            ValueError: if there is a reply to another question of the same id, as after data were replaced.
+        """
+        path = self.root / ASKED
+        before: dict[str, str] = read_json(path) if path.exists() else {}
+        now = {item.id: item.asked for item in items}
+        for name, asked in now.items():
+            if before.get(name, asked) != asked and name in self:
+                raise ValueError(
+                    f"{self.root} holds a reply to another question {name}, so the data have changed; "
+                    "name another folder"
+                )
+        if not now.items() <= before.items():
+            write_json(path, before | now)
 
     def __contains__(self, item_id: str) -> bool:
         return self._record(item_id).exists()

@@ -61,12 +61,14 @@ def answer(
         options: of the system's call.
 
     Raises:
-        ValueError: if the output folder holds replies that were made otherwise, or too many items are passed over.
+        ValueError: if the output folder holds replies that were made otherwise or to other questions, or too many
+            items are passed over.
     """
     replies = ReplyFolder(config.out)
     check_pictures(items, config.max_bad_share)
     with process_state().main_process_first():
         replies.claim(settings)
+        replies.note(items)
     generate(load, items, replies, config.batch_size, config.seed, config.max_bad_share, config, **options)
     process_state().destroy_process_group()
     return replies

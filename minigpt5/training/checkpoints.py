@@ -41,6 +41,8 @@ def list_checkpoints(folder: Path) -> list[Path]:
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int, best: bool = False) -> None:
     """Write the checkpoint of a step and take away all but the last `keep`; `best` also keeps it as `best.pt`.
 
+    What a killed run left half-written goes too.
+
     Raises:
         CheckpointError: if a number in it is not finite, or the disk is full or fails; what was there before is left as
             it was.
@@ -60,7 +62,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int, b
     except OSError as error:
         told = f"{path} could not be written ({error}); {_last_whole(folder, path)}. Free some space and resume."
         raise CheckpointError(told) from error
-    for old in list_checkpoints(folder)[:-keep]:
+    for old in (*list_checkpoints(folder)[:-keep], *folder.glob(".*.pt.*.tmp")):
         old.unlink()
 
 
@@ -91,9 +93,18 @@ def find_checkpoint(folder: Path, resume: str) -> Path | None:
 def set_aside(folder: Path, step: int) -> list[Path]:
     """Rename the checkpoints of later steps, which a run that goes back to `step` gives up; gives their new names."""
     later = [path for path in list_checkpoints(folder) if int(path.stem.partition("-")[2]) > step]
-    if step == 0 and (folder / BEST).exists():
+    # A best one without later ones beside it is of a run that was killed in `save_checkpoint`, which goes on.
+    if (folder / BEST).exists() and (step == 0 or (later and _step_of(folder / BEST) > step)):
         later.append(folder / BEST)
     return [path.replace(path.with_name(f"{path.name}.old")) for path in later]
+
+
+def _step_of(path: Path) -> int:
+    """The step of a checkpoint; 0 of a broken one, which is told when it is resumed from."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)["counters"]["step"]
+    except Exception:
+        return 0
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

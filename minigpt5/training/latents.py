@@ -2,33 +2,55 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, Image
 from diffusers import AutoencoderKL
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 
+from minigpt5.data.features import content_key, part_key
 from minigpt5.utils.files import whole_file
 from minigpt5.utils.images import to_tensor
 
 
 @torch.no_grad()
 def encode_data_set(vae: AutoencoderKL, rows: Dataset, size: int, cache: Path) -> torch.Tensor:
-    """Latents `(rows, channels, height, width)` of the column `image` in fp16, scaled for diffusion; computed once."""
+    """Latents `(rows, channels, height, width)` of the column `image` in fp16, scaled for diffusion.
+
+    They are computed once, and anew where `cache` is of another VAE or size, or of other pictures.
+    """
+    weights, scale = vae.state_dict(), vae.config["scaling_factor"]
+    key = part_key(*weights.values(), names=list(weights), scale=scale, size=size, pictures=_pictures_key(rows))
     if cache.exists():
-        return torch.load(cache, weights_only=True)
+        kept = torch.load(cache, weights_only=True)
+        if isinstance(kept, dict) and kept["key"] == key:
+            return kept["latents"]
     batches = []
     for start in range(0, len(rows), 100):
         images = rows[start : start + 100]["image"]
         pixels = torch.stack([to_tensor(image, size) for image in images]).to(vae.device, vae.dtype)
-        batches.append((_moments(vae, pixels).mode() * vae.config["scaling_factor"]).half().cpu())
+        batches.append((_moments(vae, pixels).mode() * scale).half().cpu())
     latents = torch.cat(batches)
     with whole_file(cache) as temporary:
-        torch.save(latents, temporary)
+        torch.save({"key": key, "latents": latents}, temporary)
     return latents
+
+
+def _pictures_key(rows: Dataset) -> str:
+    """What tells pictures from others: what their files hold, or where these lie, their sizes and times."""
+    stored: Any = rows.select_columns("image").cast_column("image", Image(decode=False))["image"][:]
+    told = [_stamp(one["path"]) if one["bytes"] is None else hashlib.sha256(one["bytes"]).hexdigest() for one in stored]
+    return content_key(str(told))
+
+
+def _stamp(path: str) -> tuple[str, int, int]:
+    found = os.stat(path)
+    return path, found.st_size, found.st_mtime_ns
 
 
 def _moments(vae: AutoencoderKL, pixels: torch.Tensor) -> DiagonalGaussianDistribution:

@@ -12,14 +12,14 @@ def caption_loss(mapped: dict[str, torch.Tensor], text_features: dict[str, torch
         mapped: what a connector makes: `prompt_embeds` `(pictures, text_length, text_dim)`, and pooled vectors
             `(pictures, pooled_dim)` of painters that want them; the errors of all are added.
         text_features: the same of the captions, and perhaps a `mask` `(pictures, text_length)`; where it is 0 there is
-            nothing to aim at.
+            nothing to aim at. Pictures count alike, however long their captions are.
     """
     total = torch.zeros((), device=mapped["prompt_embeds"].device)
     for name, made in mapped.items():
         error = (made.float() - text_features[name].float()).square()
         if made.ndim == 3 and "mask" in text_features:
             mask = text_features["mask"]
-            total = total + (error.mean(-1) * mask).sum() / mask.sum()
+            total = total + ((error.mean(-1) * mask).sum(1) / mask.sum(1).clamp(min=1)).mean()
         else:
             total = total + error.mean()
     return total

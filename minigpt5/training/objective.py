@@ -160,7 +160,9 @@ class VokenModel(nn.Module):
 
     def _fetch(self, kind: str, keys: Sequence[str], compute: Callable[[list[int]], torch.Tensor]) -> torch.Tensor:
         """What is cached of the inputs with these keys, and of those at the places given to `compute` what it makes."""
-        return self._caches[kind].fetch(keys, compute).to(self.mapper.device)
+        # They outlast this run and its mixed precision: they are in that of the parts.
+        with torch.autocast(self.mapper.device.type, enabled=False):
+            return self._caches[kind].fetch(keys, compute).to(self.mapper.device)
 
     def prepare(self, batch: BatchFeature) -> BatchFeature:
         """Make a `training_batch` ready for `forward`, where batches are made ready: on the CPU, and perhaps ahead.

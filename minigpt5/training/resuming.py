@@ -79,7 +79,8 @@ def check_resumable(
     _check_frozen(frozen, state["frozen"])
     if counters["step"] > settings.steps:
         _refuse(f"steps is {settings.steps} and {counters['step']} are done", "no step is taken back", "raise it")
-    processes = Change("processes", counters["processes"], process_state().num_processes)
+    # Evaluations are of the first process's share of each batch.
+    processes = Change("processes", counters["processes"], process_state().num_processes, rejudged=True)
     return [*found, processes] if processes.old != processes.new else found
 
 

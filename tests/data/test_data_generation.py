@@ -133,6 +133,28 @@ def test_after_a_stop_only_what_is_missing_is_made_and_the_same(maker, tmp_path)
     assert len({texts[2] for texts in replies(tmp_path / "whole").values()}) == len(ROWS)
 
 
+def test_rows_whose_pictures_changed_places_are_not_taken_for_done(maker, tmp_path):
+    for name, width in (("a", 3), ("b", 5)):
+        (tmp_path / f"{name}.png").write_bytes(png(width))
+    shown = [(str(tmp_path / f"{name}.png"),) for name in "ab"]
+    folder = GeneratedFolder(str(tmp_path / "made"))
+    rows = [Row(str(number), "Describe this.", paths) for number, paths in enumerate(shown)]
+    maker(folder, Parrot())(rows)
+    assert folder.missing(rows) == []
+    with pytest.raises(ValueError, match="a reply of row 0 to other pictures"):
+        folder.missing([Row(str(number), "Describe this.", paths) for number, paths in enumerate(reversed(shown))])
+
+
+@pytest.mark.parametrize("name", ["made[1]", "ma*e", "m?de", "m{a,b}de"])
+def test_a_folder_s_name_is_no_pattern(name, maker, tmp_path):
+    other = GeneratedFolder(str(tmp_path / "made"))
+    maker(other, Parrot())(ROWS[:4])
+    folder = GeneratedFolder(str(tmp_path / name))
+    assert folder.missing(ROWS) == ROWS
+    maker(folder, Parrot())(ROWS[2:5])
+    assert folder.missing(ROWS) == [*ROWS[:2], *ROWS[5:]]
+
+
 def test_rows_that_cannot_be_asked_are_told_and_stay_missing(maker, tmp_path):
     folder = GeneratedFolder(str(tmp_path))
     rows = [Row("a", "See.", ("/nowhere.png",)), Row("b", "LOUD"), Row("c", "Calm."), Row("d", "See.", (b"no",))]
@@ -154,6 +176,8 @@ def test_a_folder_of_other_settings_rows_or_files_is_refused(maker, tmp_path):
     maker(folder, Parrot())(ROWS)
     with pytest.raises(ValueError, match="holds a reply of row 0 to another prompt"):
         folder.missing([Row("0", "Another.")])
+    with pytest.raises(ValueError, match="holds a reply of row 0 to other pictures, so the rows have changed"):
+        folder.missing([Row("0", "Say 0.", ("/fox.png",))])
     with pytest.raises(FileExistsError, match=r"holds other files and no settings.json"):
         GeneratedFolder(str(tmp_path)).claim({})
 

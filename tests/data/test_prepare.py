@@ -165,6 +165,19 @@ def test_files_of_img2dataset_become_a_table(source, out):
     assert [(row["caption"], row["image"].width) for row in rows] == [('the "best" cat', 1), ("a fox", 2)]
 
 
+def test_folders_of_captions_may_be_links(source, out, tmp_path):
+    for name, folder in (("here", source / "train/00000"), ("elsewhere", tmp_path / "disk/00001")):
+        folder.mkdir(parents=True)
+        (folder / "000000000.txt").write_text(name)
+        Image.new("RGB", (2, 1)).save(folder / "000000000.jpg")
+    (source / "train/00001").symlink_to(tmp_path / "disk/00001")
+    (source / "validation").mkdir()
+    (source / "validation/00000").symlink_to(tmp_path / "disk/00001")
+    prepare("cc3m", source, out)
+    told = {split: open_dataset("cc3m", out, split)["caption"][:] for split in ("train", "validation")}
+    assert told == {"train": ["here", "elsewhere"], "validation": ["elsewhere"]}
+
+
 def test_a_stopped_run_goes_on_where_it_was(source, out, monkeypatch):
     export_cc3m(source, "train", 30, 16)
     check, checked = module.check_picture, []

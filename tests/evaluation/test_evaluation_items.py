@@ -50,6 +50,23 @@ def test_of_a_story_without_a_step_nothing_is_asked(data, tmp_path):
     assert {item.id: item.text for item in story_items(tmp_path, "validation")} == whole
 
 
+def test_of_a_caption_or_a_step_without_a_word_no_picture_is_asked(data, tmp_path):
+    (tmp_path / "cc3m_validation.tsv").write_text("caption\timage_path\n \ta.png\nA fox.\tb.png\n\tc.png\n")
+    for prompts in ("chat", "published"):
+        assert [item.id for item in alignment_items(tmp_path, "validation", prompts=prompts)] == ["000001"]
+    steps = [
+        {"caption": text, "image_id": str(number), "sequence_index": number}
+        for number, text in enumerate(("It rains.", "", " "))
+    ]
+    (tmp_path / "validation_cleaned.json").write_text(json.dumps({"story": steps}))
+    (tmp_path / "validation_image_mapping.json").write_text(json.dumps({str(number): "a.png" for number in range(3)}))
+    assert [item.id for item in story_items(tmp_path, "validation")] == [
+        "000000-every-step-1",
+        "000000-next-step-2",
+        "000000-next-step-3",
+    ]
+
+
 def test_every_step_and_every_next_step_follow_the_true_steps(data):
     items = story_items(data / "vist", "validation", 2, tasks=("every step", "next step"))
     row = read_vist(data / "vist", "validation")[1]

@@ -46,6 +46,14 @@ def test_sides_and_order_are_drawn_by_the_seed_and_even(items, picture):
     assert list(key["left"].values()).count(NAMES[0]) == len(items) // 2
 
 
+def test_other_replies_are_another_study(items, picture):
+    theirs, keys = replies(items, "It rains.", picture), []
+    for words, colour in (("It snows.", "red"), ("It rains.", "red"), ("It snows.", "blue")):
+        Image.new("RGB", (200, 200), colour).save(picture)
+        keys.append(compare(items, replies(items, words, picture), theirs, NAMES)[1])
+    assert len({key["study"] for key in keys}) == 3
+
+
 def test_systems_of_one_name_cannot_be_told_apart(items):
     with pytest.raises(ValueError, match="both systems are called 'a'"):
         compare(items, replies(items), replies(items), ("a", "a"))
@@ -120,6 +128,11 @@ def test_the_program_makes_a_study_of_two_folders_and_counts_it(
     page = (tmp_path / "study/study.html").read_bytes()
     run("page", *folders, "--names", *NAMES, "--count", 4, "--out", tmp_path / "study")
     told = refused("evaluation/human_study", "page", *folders, "--count", 4, "--seed", 1, "--out", tmp_path / "study")
+    assert "key.json is another study's" in told
+    ReplyFolder(tmp_path / NAMES[0]).write(next(iter(key["left"])), ["It is another model's."])
+    told = refused(
+        "evaluation/human_study", "page", *folders, "--names", *NAMES, "--count", 4, "--out", tmp_path / "study"
+    )
     assert "key.json is another study's" in told
     assert (tmp_path / "study/study.html").read_bytes() == page
     again = ("page", *folders, "--out", tmp_path / "again")

@@ -336,6 +336,28 @@ def test_a_run_does_everything_once_and_ends_at_what_fails(tmp_path, monkeypatch
         run.run()
 
 
+def test_a_job_that_ends_while_it_is_looked_at_is_done(tmp_path, monkeypatch):
+    class Ending:
+        """Writes its results and ends when it is asked whether it runs."""
+
+        returncode = 0
+
+        def __init__(self, results):
+            self.results = results
+
+        def poll(self):
+            for result in self.results:
+                result.parent.mkdir(parents=True, exist_ok=True)
+                result.write_text("")
+            return 0
+
+    monkeypatch.setattr(runner, "SYSTEMS", {ALIGN: SYSTEMS[ALIGN]})
+    run = ClaimsRun(tmp_path, tmp_path / "none.py", Amounts())
+    results = {job.name: job.result for job in run.jobs()}
+    monkeypatch.setattr(run, "_start", lambda names: Ending([results[name] for name in names]))
+    assert run.run()
+
+
 def test_a_run_ends_when_its_minutes_are_over_and_stops_what_runs(tmp_path):
     body = "import signal\nsignal.signal(signal.SIGTERM, lambda *_: (work / 'told').write_text(name) and sys.exit(0))"
     program = fake_program(tmp_path, f"{body}\n(work / 'up').touch()\ntime.sleep(600)")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from minigpt5.data.features import FeatureCache, content_key
+from minigpt5.data.generation import GeneratedFolder
 from minigpt5.data.layouts import cc3m_rows, chat_rows, llava_rows, mmdialog_rows, vist_raw_rows, vist_rows
 from minigpt5.data.prepare import Verdicts
 from minigpt5.data.readers import open_dataset
@@ -143,7 +144,14 @@ def test_what_is_written_to_a_table_is_read_from_it(folder, captions):
 
 @given(content=st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
 def test_any_bytes_in_files_of_a_run(folder, clear_errors, content):
-    names = ("settings.json", "replies/1.json", "replies/2.refused.json", "checked.jsonl", "text-m/a.safetensors")
+    names = (
+        "settings.json",
+        "asked.json",
+        "replies/1.json",
+        "replies/2.refused.json",
+        "checked.jsonl",
+        "text-m/a.safetensors",
+    )
     root = folder(dict.fromkeys(names, content))
     replies = ReplyFolder(root)
     for read in (
@@ -151,6 +159,8 @@ def test_any_bytes_in_files_of_a_run(folder, clear_errors, content):
         lambda: replies.settings,
         lambda: replies.read("1"),
         lambda: replies.refusal("2"),
+        lambda: replies.note([]),
+        lambda: GeneratedFolder(str(root)).claim({"seed": 0}),
     ):
         with clear_errors(ValueError):
             read()

@@ -50,6 +50,14 @@ def test_a_checkpoint_that_says_it_is_the_best_is_kept_as_such_whenever_the_run_
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint(tmp_path, 2, state(2), keep=2, best=True)
     assert step_of(find_checkpoint(tmp_path, "latest")) == 1 and step_of(find_checkpoint(tmp_path, "best")) == 2
+    assert set_aside(tmp_path, 1) == []
+
+
+def test_what_a_kill_left_half_written_goes_with_the_next_checkpoint(tmp_path):
+    for name in (".checkpoint-00000001.pt.0123456789ab.tmp", ".best.pt.0123456789ab.tmp", ".mine.tmp"):
+        (tmp_path / name).write_bytes(b"half")
+    save_checkpoint(tmp_path, 2, state(2), keep=2, best=True)
+    assert {path.name for path in tmp_path.iterdir()} == {".mine.tmp", "best.pt", "checkpoint-00000002.pt"}
 
 
 def test_the_best_is_kept_where_there_are_no_links(tmp_path, monkeypatch):
@@ -74,11 +82,10 @@ def test_a_run_that_goes_back_sets_later_checkpoints_aside(tmp_path):
     assert [path.name for path in set_aside(tmp_path, 6)] == []
     assert [path.name for path in set_aside(tmp_path, 4)] == ["checkpoint-00000006.pt.old"]
     assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-00000002.pt", "checkpoint-00000004.pt"]
-    assert {path.name for path in set_aside(tmp_path, 0)} == {
-        "checkpoint-00000002.pt.old",
-        "checkpoint-00000004.pt.old",
-        "best.pt.old",
-    }
+    assert [path.name for path in set_aside(tmp_path, 3)] == ["checkpoint-00000004.pt.old", "best.pt.old"]
+    assert step_of(tmp_path / "best.pt.old") == 4
+    save_checkpoint(tmp_path, 2, state(2), keep=3, best=True)
+    assert {path.name for path in set_aside(tmp_path, 0)} == {"checkpoint-00000002.pt.old", "best.pt.old"}
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_and_says_so(tmp_path, monkeypatch):

@@ -34,11 +34,31 @@ def test_normalising_gives_unit_latents_and_the_same_pictures(vae, pixels):
     assert torch.allclose(after.std * scale, before.std, rtol=1e-3)
 
 
-def test_a_data_set_is_encoded_once(vae, pictures, tmp_path):
+def test_a_data_set_is_encoded_once(vae, pictures, tmp_path, monkeypatch):
     rows = Dataset.from_dict({"image": pictures}, features=Features({"image": Image()}))
     latents = encode_data_set(vae, rows, 64, tmp_path / "latents.pt")
     assert latents.shape == (4, 4, 16, 16) and latents.dtype == torch.float16
-    assert torch.equal(encode_data_set(None, rows, 64, tmp_path / "latents.pt"), latents)
+    monkeypatch.delattr(type(vae), "encode")
+    assert torch.equal(encode_data_set(vae, rows, 64, tmp_path / "latents.pt"), latents)
+
+
+def test_what_was_encoded_otherwise_is_encoded_anew(vae, pictures, tmp_path):
+    paths, cache = [str(tmp_path / f"{number}.png") for number in range(2)], tmp_path / "latents.pt"
+    for path, picture in zip(paths, pictures, strict=False):
+        picture.save(path)
+    rows = Dataset.from_dict({"image": paths}, features=Features({"image": Image()}))
+    # As an earlier version wrote them.
+    torch.save(torch.zeros(2, 4, 16, 16, dtype=torch.float16), cache)
+    latents = encode_data_set(vae, rows, 64, cache)
+    assert latents.abs().max() > 0
+    swapped = encode_data_set(vae, rows.select([1, 0]), 64, cache)
+    assert torch.equal(swapped, latents.flip(0))
+    pictures[0].save(paths[1])
+    (same, other) = encode_data_set(vae, rows, 64, cache)
+    assert torch.equal(same, other) and torch.equal(same, latents[0])
+    with torch.no_grad():
+        vae.quant_conv.bias += 1
+    assert not torch.equal(encode_data_set(vae, rows, 64, cache)[0], same)
 
 
 def test_psnr_of_a_known_error():

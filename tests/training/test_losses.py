@@ -15,9 +15,26 @@ def test_caption_loss_is_the_mean_squared_distance_in_fp32():
 def test_caption_loss_adds_pooled_vectors_and_leaves_padding_out():
     told = {"prompt_embeds": torch.tensor([[[1.0], [9.0]], [[2.0], [4.0]]]), "mask": torch.tensor([[1, 0], [1, 1]])}
     mapped = {"prompt_embeds": torch.zeros(2, 2, 1)}
-    assert caption_loss(mapped, told).item() == pytest.approx((1 + 4 + 16) / 3)
+    assert caption_loss(mapped, told).item() == pytest.approx((1 + (4 + 16) / 2) / 2)
     mapped["pooled_prompt_embeds"], told["pooled_prompt_embeds"] = torch.zeros(2, 3), torch.full((2, 3), 2.0)
-    assert caption_loss(mapped, told).item() == pytest.approx(7 + 4)
+    assert caption_loss(mapped, told).item() == pytest.approx(5.5 + 4)
+
+
+def test_a_caption_without_features_adds_nothing():
+    told = {"prompt_embeds": torch.ones(2, 2, 1), "mask": torch.tensor([[1, 1], [0, 0]])}
+    assert caption_loss({"prompt_embeds": torch.zeros(2, 2, 1)}, told).item() == 0.5
+
+
+def test_processes_that_share_captions_of_unequal_length_have_the_loss_of_one():
+    lengths, told = torch.tensor([2, 7, 4]), torch.randn(3, 8, 5)
+    mask = (torch.arange(8) < lengths.unsqueeze(1)).long()
+
+    def loss(rows):
+        mapped = {"prompt_embeds": torch.zeros(len(told[rows]), 8, 5)}
+        return caption_loss(mapped, {"prompt_embeds": told[rows], "mask": mask[rows]}).item()
+
+    # Each counts its pictures over the mean count of both, see `share_of_batch`.
+    assert loss(slice(3)) == pytest.approx((2 / 1.5 * loss(slice(2)) + 1 / 1.5 * loss(slice(2, 3))) / 2)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 1.0])

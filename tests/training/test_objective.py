@@ -209,6 +209,25 @@ def test_cached_features_are_those_of_the_frozen_parts_which_then_rest(pipe, tmp
         assert torch.equal(second[name], first[name])
 
 
+def test_cached_features_have_the_precision_of_the_parts_whatever_that_of_the_run(pipe, tmp_path):
+    chats, captions = conversations(draw_task)
+    seen, _ = conversations(caption_task)
+    train_adapter(pipe)
+
+    def features(model):
+        batch = model.prepare(pipe.processor.training_batch([*chats, *seen]))
+        latents = model.encode_targets(batch, torch.zeros(()))
+        return [model.read_pictures(batch), latents, *model.encode_captions(captions).values()]
+
+    plain, cached = features(VokenModel(pipe, LossWeights())), VokenModel(pipe, LossWeights())
+    cached.cache_features(tmp_path)
+    with torch.autocast("cpu", torch.bfloat16):
+        first = features(cached)
+    for one, other in zip(first, plain, strict=True):
+        assert one.dtype == torch.float32
+        torch.testing.assert_close(one, other)
+
+
 def test_a_picture_that_stands_twice_in_a_batch_is_cached_once(pipe, tmp_path):
     chats, _ = conversations(caption_task, 2)
     train_adapter(pipe)

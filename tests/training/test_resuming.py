@@ -11,6 +11,7 @@ from torch import nn
 
 from minigpt5.training.checkpoints import CheckpointError
 from minigpt5.training.fit import FitConfig, TrainingError, best_of, fit
+from minigpt5.training.resuming import check_resumable
 from minigpt5.utils.settings import Settings, setting
 
 
@@ -149,6 +150,14 @@ def test_the_best_is_looked_for_anew_where_figures_cannot_be_compared(tmp_path):
     assert saved(tmp_path, 8)["counters"]["best"] == 0.1
     best = torch.load(tmp_path / "best.pt", weights_only=True)
     assert best["counters"]["step"] == 8
+
+
+def test_figures_of_another_number_of_processes_cannot_be_compared(tmp_path):
+    run(tmp_path, steps=2)
+    state = saved(tmp_path, 2)
+    state["counters"]["processes"] = 4
+    (change,) = check_resumable(Config(**state["settings"]), state, state["frozen"], state["rows"])
+    assert str(change) == "processes 4 → 1" and change.rejudged
 
 
 def test_a_figure_that_is_no_number_is_never_the_best(tmp_path):

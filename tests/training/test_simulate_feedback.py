@@ -3,6 +3,17 @@
 from minigpt5.service.feedback import FeedbackStore
 
 
+def test_another_kind_of_question_is_kept_beside_the_first(run_program, tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "minigpt5.storyworld.examine.ask",
+        lambda pipe, questions, image_mode: (["It is day."] * len(questions), [None] * len(questions)),
+    )
+    for kind, kept in (("time", 3), ("place and time", 6), ("time", 6)):
+        arguments = ("--model", tiny_folder, "--kind", kind, "--count", 3, "--out", tmp_path / "feedback.sqlite")
+        run_program("training/miniature/simulate_feedback", *arguments)
+        assert len(list(FeedbackStore(tmp_path / "feedback.sqlite"))) == kept
+
+
 def test_replies_are_corrected_or_liked(run_program, tiny_folder, tmp_path, monkeypatch, capsys):
     said = iter(("It is day.", "It is night."))
     monkeypatch.setattr(

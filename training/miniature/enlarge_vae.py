@@ -22,7 +22,7 @@ from minigpt5.training.fit import FitConfig, best_of, fit
 from minigpt5.training.latents import psnr
 from minigpt5.training.results import save_result
 from minigpt5.utils.images import to_tensor
-from minigpt5.utils.processes import is_main_process, pick_device, shard
+from minigpt5.utils.processes import is_main_process, pick_device, shard, share_of_batch
 from minigpt5.utils.programs import opening, run_program
 from minigpt5.utils.settings import setting
 
@@ -94,7 +94,8 @@ def main(config: LargeVaeConfig):
         own = vae.encode(shown).latent_dist
         apart = mse_loss(own.mean.float(), target.mean[: config.encoded])
         apart = apart + 0.01 * mse_loss(own.logvar.float(), target.logvar[: config.encoded])
-        return {"loss": error + config.latent_weight * apart, "mse": squared, "latents": apart}
+        loss = share_of_batch(len(pixels)) * (error + config.latent_weight * apart)
+        return {"loss": loss, "mse": squared, "latents": apart}
 
     def evaluate():
         own = vae.encode(fresh).latent_dist.mode()

@@ -20,7 +20,7 @@ from minigpt5.training.fit import FitConfig, best_of, fit
 from minigpt5.training.losses import caption_loss, drop_for_guidance
 from minigpt5.training.objective import LossWeights, VokenModel
 from minigpt5.training.results import save_result
-from minigpt5.utils.processes import is_main_process, pick_device, shard
+from minigpt5.utils.processes import is_main_process, pick_device, shard, share_of_batch
 from minigpt5.utils.programs import opening, run_program
 from minigpt5.utils.settings import setting
 
@@ -74,7 +74,7 @@ def main(config: MapperConfig):
         for name, column in targets.items():
             gone = dropped.view(-1, *[1] * (column.ndim - 1))
             targets[name] = torch.where(gone, nothing[name], column)
-        return {"loss": caption_loss(mapped, targets)}
+        return {"loss": share_of_batch(len(features)) * caption_loss(mapped, targets)}
 
     judge = load_judge(config.judge)
     examined = {

@@ -43,7 +43,8 @@ def main(config: FeedbackConfig):
         right += good
         opinion = {"rating": "up"} if good else {"rating": "down", "correction": [item.text]}
         settings = {"do_sample": False, "image_mode": "never"}
-        store.put(Feedback(f"{number:06}", model, question, settings, 0, [reply] if reply else [], **opinion))
+        name = f"{model['revision']}/{config.kind}/{number:06}"
+        store.put(Feedback(name, model, question, settings, 0, [reply] if reply else [], **opinion))
     print(f"{config.out}: {right} thumbs up, {config.count - right} corrections")
 
 

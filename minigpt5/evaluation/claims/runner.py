@@ -112,8 +112,10 @@ class ClaimsRun:
         try:
             with noticed(signal.SIGTERM) as stop:
                 while True:
+                    # Looked at first: what has ended by then has its results.
+                    ended = [names for names, process in running.items() if process.poll() is not None]
                     done = {job.name for job in self.jobs() if job.result.exists()}
-                    for names in [names for names, process in running.items() if process.poll() is not None]:
+                    for names in ended:
                         self._ended(names, running.pop(names), done)
                     taken = {name for names in running for name in names}
                     waiting = [job for job in self.jobs() if job.name not in done | taken]
