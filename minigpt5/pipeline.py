@@ -145,7 +145,6 @@ class MiniGPT5Pipeline(DiffusionPipeline):
             self.model_cpu_offload_seq = "comprehension->mapper->transformer->vae"
         self._painter: DiffusionPipeline | None = None
         self._picture: tuple[Any, Modality] | None = None
-        self._null: tuple[Any, dict[str, torch.Tensor]] | None = None
         self._own_card: str | None = None
         self._reader: Reader | None = None
         self._guidance_scale, self._num_timesteps, self._interrupt = guidance_scale, 0, False
@@ -457,17 +456,8 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         return self.picture.conditioning(voken_features.to(self._execution_device))
 
     def null_conditioning(self) -> dict[str, torch.Tensor]:
-        """What guidance leads away from: what the mapper makes of zero features, one row of each tensor.
-
-        It depends on the mapper's weights only, so it is computed once and kept until they change.
-        """
-        weights = tuple((parameter.data_ptr(), parameter._version) for parameter in self.mapper.parameters())
-        painted_in = next(self.picture.painter.denoiser.parameters()).dtype
-        key = (self.mapper, weights, painted_in, self._execution_device)
-        if self._null is None or self._null[0] != key:
-            zeros = torch.zeros(1, self.reader.n_vokens, self.mapper.config.voken_dim)
-            self._null = (key, self.conditioning(zeros))
-        return self._null[1]
+        """What guidance leads away from: what the mapper makes of zero features, one row of each tensor."""
+        return self.conditioning(torch.zeros(1, self.reader.n_vokens, self.mapper.config.voken_dim))
 
     def encode_vokens(self, voken_features: torch.Tensor) -> torch.Tensor:
         """The `prompt_embeds` `(pictures, text_length, text_dim)` of `conditioning`."""
