@@ -26,6 +26,7 @@ from transformers import BatchFeature, PreTrainedModel, PreTrainedTokenizerBase,
 from minigpt5.readers.cache import ReaderCache, new_states
 from minigpt5.readers.conversation import conversation
 from minigpt5.readers.encoding import PromptEncoder
+from minigpt5.readers.lora import adapters_on
 from minigpt5.readers.prefix import behind_prefix, prefix_of
 from minigpt5.readers.prompts import Prompt, as_batch
 from minigpt5.utils.images import to_rgb
@@ -276,8 +277,12 @@ class Reader(PromptEncoder):
 
     def _source(self, device: torch.device) -> tuple:
         """What tells this model and its weights from others, and from themselves before they were changed in place."""
-        weights = tuple((name, weight._version) for name, weight in self.model.named_parameters())
-        return weakref.ref(self.model), self.model.dtype, device.type, weights
+        weights = tuple(
+            # What was made in inference mode counts no changes.
+            (name, None if weight.is_inference() else weight._version)
+            for name, weight in self.model.named_parameters()
+        )
+        return weakref.ref(self.model), self.model.dtype, device.type, weights, adapters_on(self.model)
 
     def _shared(self, ids: torch.Tensor, cache: ReaderCache) -> int:
         """How many tokens of a prompt a cache holds, all its pictures among them."""
