@@ -205,6 +205,8 @@ class Reader(PromptEncoder):
         if cache is not None:
             cache.ids, cache.mask, cache.positions = every
             cache.full = full
+            if cache.coming is not None:
+                cache.pictures, cache.coming = cache.coming, None
         last = output.last_hidden_state
         if self.layers == (-1,):
             return States(last, last)
@@ -260,7 +262,7 @@ class Reader(PromptEncoder):
             cache.states, cache.source = self.new_cache(cut=True).states, self._source(device)
         else:
             cache.crop(shared)
-        cache.pictures = keys
+        cache.coming = keys
         return inputs if rest is None else rest
 
     def held(self, cache: ReaderCache, inputs: BatchFeature, keys: list[bytes]) -> int:
