@@ -639,9 +639,9 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         steps = self._steps(num_inference_steps)
         self.check_inputs(len(prompts), generator, None, height, width, output_type)
         config = self.decoding_config(**decoding)
-        self._set_guidance(guidance_scale)
+        scale = self._guidance(guidance_scale)
         inputs = self.encode_prompt(prompts, image_lists, prompt_cache)
-        return self._stream(inputs, prompt_cache, config, generator, height, width, steps, output_type)
+        return self._stream(inputs, prompt_cache, config, generator, scale, height, width, steps, output_type)
 
     @torch.no_grad()
     def _stream(
@@ -650,6 +650,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         prompt_cache: ReaderCache | None,
         config: DecodingConfig,
         generator: Generators,
+        guidance_scale: float,
         height: int,
         width: int,
         steps: int,
@@ -661,6 +662,8 @@ class MiniGPT5Pipeline(DiffusionPipeline):
                 if isinstance(event, TextEvent):
                     yield event
                     continue
+                # Since the last picture another call may have been in progress.
+                self._guidance_scale = guidance_scale
                 pictures = self._paint(
                     event.features.unsqueeze(0),
                     output_type=output_type,
