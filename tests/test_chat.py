@@ -217,6 +217,14 @@ def test_a_cache_of_another_model_is_refused_but_a_chat_goes_on(changeable, chan
         alike(ours, pipe(chat.messages[:-1], generator=seeded(), **OPTIONS))
 
 
+def test_without_return_dict_a_reply_is_a_tuple_and_remembered(tiny_pipe):
+    chat = tiny_pipe.chat()
+    text, images, segments = chat.reply("Draw a fox.", return_dict=False, **OPTIONS)
+    assert len(text) == len(images) == 1
+    said = [part.get("text", part.get("image")) for part in chat.messages[-1]["content"]]
+    assert all(one is other for one, other in zip(said, segments[0], strict=True))
+
+
 def test_what_was_read_without_an_adapter_is_read_again_with_it(tiny_pipe):
     pipe = MiniGPT5Pipeline(
         **tiny_pipe.components | {"comprehension": copy.deepcopy(tiny_pipe.comprehension)}, num_inference_steps=1
