@@ -22,7 +22,8 @@ from transformers import BatchFeature, PreTrainedModel, PreTrainedTokenizerBase,
 from minigpt5.output import MiniGPT5PipelineOutput, Segment
 from minigpt5.painters import PARTS, TrainablePainter, build_painter, painter_of
 from minigpt5.readers import Reader, ReaderCache, reader_of
-from minigpt5.readers.lora import base_state
+from minigpt5.readers.lora import base_state, is_layered
+from minigpt5.readers.minigpt4 import MiniGPT4ForConditionalGeneration
 from minigpt5.readers.prompts import Message, Prompt, PromptTooLongError, as_batch
 from minigpt5.utils.agreement import disagreements
 from minigpt5.utils.checks import check_tensor, one_of, real_number, whole_number, yes_or_no
@@ -205,6 +206,13 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         """
         if is_adapted(self.comprehension):
             raise ValueError("an adapter is attached, which a pipeline folder cannot hold: call fuse_adapter() first")
+        for name, part in self.components.items():
+            # MiniGPT-4 writes its own beside its weights.
+            if is_layered(part) and not isinstance(part, MiniGPT4ForConditionalGeneration):
+                raise ValueError(
+                    f"a LoRA adapter is attached to {name}, which a pipeline folder cannot hold: fold it in and take "
+                    "it off first, as by fuse_lora() and then unload_lora_weights() of a painter"
+                )
         if not safe_serialization:
             raise ValueError("safe_serialization=False would pickle the weights, which from_pretrained does not read")
         # diffusers writes parts as they were told at first: one that came later in the place of none would be left out.
