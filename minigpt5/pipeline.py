@@ -22,6 +22,7 @@ from transformers import BatchFeature, PreTrainedModel, PreTrainedTokenizerBase,
 from minigpt5.output import MiniGPT5PipelineOutput, Segment
 from minigpt5.painters import PARTS, TrainablePainter, build_painter, painter_of
 from minigpt5.readers import Reader, ReaderCache, reader_of
+from minigpt5.readers.conversation import template_of
 from minigpt5.readers.lora import base_state, is_layered
 from minigpt5.readers.minigpt4 import MiniGPT4ForConditionalGeneration
 from minigpt5.readers.prompts import Message, Prompt, PromptTooLongError, as_batch
@@ -147,7 +148,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         self._painter: DiffusionPipeline | None = None
         self._picture: tuple[Any, Modality] | None = None
         self._own_card: str | None = None
-        self._reader: Reader | None = None
+        self._reader: tuple[Any, Reader] | None = None
         self._guidance_scale, self._num_timesteps, self._interrupt = guidance_scale, 0, False
 
     @classmethod
@@ -292,10 +293,12 @@ class MiniGPT5Pipeline(DiffusionPipeline):
     def reader(self) -> Reader:
         """Processor and comprehension as that which reads and speaks."""
         parts = (self.comprehension, self.processor, tuple(self.mapper.config.get("reader_layers", (-1,))))
-        reader = self._reader
-        if reader is None or (reader.model, reader.processor, reader.layers) != parts:
-            reader = self._reader = reader_of(*parts)
-        return reader
+        # What a reader asks once, and a user may change at any time.
+        ends = getattr(self.comprehension.generation_config, "eos_token_id", None)
+        told = (*parts, template_of(self.processor), str(ends))
+        if self._reader is None or self._reader[0] != told:
+            self._reader = (told, reader_of(*parts))
+        return self._reader[1]
 
     @property
     def painter(self) -> DiffusionPipeline:

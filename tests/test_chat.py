@@ -217,6 +217,15 @@ def test_a_cache_of_another_model_is_refused_but_a_chat_goes_on(changeable, chan
         alike(ours, pipe(chat.messages[:-1], generator=seeded(), **OPTIONS))
 
 
+def test_a_template_or_an_end_that_is_changed_counts_from_the_next_call_on(qwen_pipe, monkeypatch):
+    pipe, tokenizer = qwen_pipe, qwen_pipe.processor.tokenizer
+    assert pipe("Draw a fox.", image_mode="never", max_new_tokens=4).text[0]
+    monkeypatch.setattr(pipe.comprehension.generation_config, "eos_token_id", [*range(len(tokenizer))])
+    assert pipe("Draw a fox.", image_mode="never", max_new_tokens=4).text[0] == ""
+    monkeypatch.setattr(pipe.processor, "chat_template", "{{ messages[0].content[0].text }} And so on.")
+    assert tokenizer.decode(pipe.encode_prompt(["Draw a fox."])["input_ids"][0]) == "<s> Draw a fox. And so on."
+
+
 def test_without_return_dict_a_reply_is_a_tuple_and_remembered(tiny_pipe):
     chat = tiny_pipe.chat()
     text, images, segments = chat.reply("Draw a fox.", return_dict=False, **OPTIONS)
