@@ -49,7 +49,8 @@ class Chat:
         """
         asked = self._asked(prompt, images, options)
         messages, output = fitting(asked, lambda kept: self.pipe(kept, prompt_cache=self.cache, **options))
-        self._said(messages, output.segments[0])
+        # Of an output or, without `return_dict`, of a tuple.
+        self._said(messages, output[2][0])
         return output
 
     def stream(self, prompt: str | list[dict], images: Any = None, **options: Any) -> Iterator[TextEvent | ImageEvent]:

@@ -23,7 +23,7 @@ from minigpt5.readers import Reader, add_vokens, reader_of
 from minigpt5.readers.opening import Processor, open_model
 from minigpt5.readers.processor import MiniGPT5Processor
 from minigpt5.readers.vokens import add_more_vokens, replace_vokens, voken_ids
-from minigpt5.utils.checks import real_number, whole_number
+from minigpt5.utils.checks import real_number, shown, whole_number
 from minigpt5.utils.integrity import load_whole_pipeline, local_folder
 from minigpt5.utils.json_files import read_json
 from minigpt5.vokens.connector import Connector
@@ -151,10 +151,17 @@ def join(
         dtype: of what is opened here.
 
     Raises:
+        TypeError: if the reader is neither a name nor a model with its processor.
         ValueError: if one of them cannot be what it is to be, or the two cannot be joined.
         OSError: if one is not there.
     """
-    model, processor = open_reader(reader, dtype) if isinstance(reader, (str, os.PathLike)) else reader
+    pair = open_reader(reader, dtype) if isinstance(reader, (str, os.PathLike)) else reader
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not isinstance(pair[0], PreTrainedModel):
+        raise TypeError(
+            f"reader is a folder, a hub id or (model, processor), got {shown(reader)}; of an open pipeline give "
+            "(pipe.comprehension, pipe.processor)"
+        )
+    model, processor = pair
     pipeline = open_painter(painter, dtype) if isinstance(painter, (str, os.PathLike)) else painter
     if isinstance(pipeline, MiniGPT5Pipeline):
         for name in ("guidance_scale", "num_inference_steps"):

@@ -22,7 +22,9 @@ from transformers import BatchFeature, PreTrainedModel, PreTrainedTokenizerBase,
 from minigpt5.output import MiniGPT5PipelineOutput, Segment
 from minigpt5.painters import PARTS, TrainablePainter, build_painter, painter_of
 from minigpt5.readers import Reader, ReaderCache, reader_of
-from minigpt5.readers.lora import base_state
+from minigpt5.readers.conversation import template_of
+from minigpt5.readers.lora import base_state, is_layered
+from minigpt5.readers.minigpt4 import MiniGPT4ForConditionalGeneration
 from minigpt5.readers.prompts import Message, Prompt, PromptTooLongError, as_batch
 from minigpt5.utils.agreement import disagreements
 from minigpt5.utils.checks import check_tensor, one_of, real_number, whole_number, yes_or_no
@@ -145,9 +147,8 @@ class MiniGPT5Pipeline(DiffusionPipeline):
             self.model_cpu_offload_seq = "comprehension->mapper->transformer->vae"
         self._painter: DiffusionPipeline | None = None
         self._picture: tuple[Any, Modality] | None = None
-        self._null: tuple[Any, dict[str, torch.Tensor]] | None = None
         self._own_card: str | None = None
-        self._reader: Reader | None = None
+        self._reader: tuple[Any, Reader] | None = None
         self._guidance_scale, self._num_timesteps, self._interrupt = guidance_scale, 0, False
 
     @classmethod
@@ -206,6 +207,13 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         """
         if is_adapted(self.comprehension):
             raise ValueError("an adapter is attached, which a pipeline folder cannot hold: call fuse_adapter() first")
+        for name, part in self.components.items():
+            # MiniGPT-4 writes its own beside its weights.
+            if is_layered(part) and not isinstance(part, MiniGPT4ForConditionalGeneration):
+                raise ValueError(
+                    f"a LoRA adapter is attached to {name}, which a pipeline folder cannot hold: fold it in and take "
+                    "it off first, as by fuse_lora() and then unload_lora_weights() of a painter"
+                )
         if not safe_serialization:
             raise ValueError("safe_serialization=False would pickle the weights, which from_pretrained does not read")
         # diffusers writes parts as they were told at first: one that came later in the place of none would be left out.
@@ -285,10 +293,12 @@ class MiniGPT5Pipeline(DiffusionPipeline):
     def reader(self) -> Reader:
         """Processor and comprehension as that which reads and speaks."""
         parts = (self.comprehension, self.processor, tuple(self.mapper.config.get("reader_layers", (-1,))))
-        reader = self._reader
-        if reader is None or (reader.model, reader.processor, reader.layers) != parts:
-            reader = self._reader = reader_of(*parts)
-        return reader
+        # What a reader asks once, and a user may change at any time.
+        ends = getattr(self.comprehension.generation_config, "eos_token_id", None)
+        told = (*parts, template_of(self.processor), str(ends))
+        if self._reader is None or self._reader[0] != told:
+            self._reader = (told, reader_of(*parts))
+        return self._reader[1]
 
     @property
     def painter(self) -> DiffusionPipeline:
@@ -457,17 +467,8 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         return self.picture.conditioning(voken_features.to(self._execution_device))
 
     def null_conditioning(self) -> dict[str, torch.Tensor]:
-        """What guidance leads away from: what the mapper makes of zero features, one row of each tensor.
-
-        It depends on the mapper's weights only, so it is computed once and kept until they change.
-        """
-        weights = tuple((parameter.data_ptr(), parameter._version) for parameter in self.mapper.parameters())
-        painted_in = next(self.picture.painter.denoiser.parameters()).dtype
-        key = (self.mapper, weights, painted_in, self._execution_device)
-        if self._null is None or self._null[0] != key:
-            zeros = torch.zeros(1, self.reader.n_vokens, self.mapper.config.voken_dim)
-            self._null = (key, self.conditioning(zeros))
-        return self._null[1]
+        """What guidance leads away from: what the mapper makes of zero features, one row of each tensor."""
+        return self.conditioning(torch.zeros(1, self.reader.n_vokens, self.mapper.config.voken_dim))
 
     def encode_vokens(self, voken_features: torch.Tensor) -> torch.Tensor:
         """The `prompt_embeds` `(pictures, text_length, text_dim)` of `conditioning`."""
@@ -649,9 +650,9 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         steps = self._steps(num_inference_steps)
         self.check_inputs(len(prompts), generator, None, height, width, output_type)
         config = self.decoding_config(**decoding)
-        self._set_guidance(guidance_scale)
+        scale = self._guidance(guidance_scale)
         inputs = self.encode_prompt(prompts, image_lists, prompt_cache)
-        return self._stream(inputs, prompt_cache, config, generator, height, width, steps, output_type)
+        return self._stream(inputs, prompt_cache, config, generator, scale, height, width, steps, output_type)
 
     @torch.no_grad()
     def _stream(
@@ -660,6 +661,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         prompt_cache: ReaderCache | None,
         config: DecodingConfig,
         generator: Generators,
+        guidance_scale: float,
         height: int,
         width: int,
         steps: int,
@@ -671,6 +673,8 @@ class MiniGPT5Pipeline(DiffusionPipeline):
                 if isinstance(event, TextEvent):
                     yield event
                     continue
+                # Since the last picture another call may have been in progress.
+                self._guidance_scale = guidance_scale
                 pictures = self._paint(
                     event.features.unsqueeze(0),
                     output_type=output_type,

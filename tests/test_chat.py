@@ -8,9 +8,10 @@ import torch
 from minigpt5 import MiniGPT5Pipeline
 from minigpt5.joining import new_pipeline
 from minigpt5.readers import Reader, ReaderCache
+from minigpt5.readers.lora import without_lora
 from minigpt5.readers.minigpt4 import MiniGPT4Reader
 from minigpt5.storyworld import others
-from minigpt5.vokens.adapters import train_adapter
+from minigpt5.vokens.adapters import LoraSettings, train_adapter
 
 OPTIONS = {"image_mode": "always", "max_new_tokens": 5, "num_inference_steps": 1, "output_type": "pt"}
 SYSTEM = {"role": "system", "content": "You draw foxes."}
@@ -214,6 +215,40 @@ def test_a_cache_of_another_model_is_refused_but_a_chat_goes_on(changeable, chan
     for prompt in ("And again.", "And then?"):
         ours = chat.reply(prompt, generator=seeded(), **OPTIONS)
         alike(ours, pipe(chat.messages[:-1], generator=seeded(), **OPTIONS))
+
+
+def test_a_template_or_an_end_that_is_changed_counts_from_the_next_call_on(qwen_pipe, monkeypatch):
+    pipe, tokenizer = qwen_pipe, qwen_pipe.processor.tokenizer
+    assert pipe("Draw a fox.", image_mode="never", max_new_tokens=4).text[0]
+    monkeypatch.setattr(pipe.comprehension.generation_config, "eos_token_id", [*range(len(tokenizer))])
+    assert pipe("Draw a fox.", image_mode="never", max_new_tokens=4).text[0] == ""
+    monkeypatch.setattr(pipe.processor, "chat_template", "{{ messages[0].content[0].text }} And so on.")
+    assert tokenizer.decode(pipe.encode_prompt(["Draw a fox."])["input_ids"][0]) == "<s> Draw a fox. And so on."
+
+
+def test_without_return_dict_a_reply_is_a_tuple_and_remembered(tiny_pipe):
+    chat = tiny_pipe.chat()
+    text, images, segments = chat.reply("Draw a fox.", return_dict=False, **OPTIONS)
+    assert len(text) == len(images) == 1
+    said = [part.get("text", part.get("image")) for part in chat.messages[-1]["content"]]
+    assert all(one is other for one, other in zip(said, segments[0], strict=True))
+
+
+def test_what_was_read_without_an_adapter_is_read_again_with_it(tiny_pipe):
+    pipe = MiniGPT5Pipeline(
+        **tiny_pipe.components | {"comprehension": copy.deepcopy(tiny_pipe.comprehension)}, num_inference_steps=1
+    )
+    pipe.set_progress_bar_config(disable=True)
+    train_adapter(pipe, lora=LoraSettings())
+    for name, weight in pipe.comprehension.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.5)
+    pipe.comprehension.requires_grad_(False)
+    chat = pipe.chat()
+    with without_lora(pipe.comprehension):
+        chat.reply("Draw a fox.", **OPTIONS)
+    ours = chat.reply("And again.", generator=seeded(), **OPTIONS)
+    alike(ours, pipe(chat.messages[:-1], generator=seeded(), **OPTIONS))
 
 
 def test_a_cache_is_one_reader_s(tiny_pipe, qwen_pipe):

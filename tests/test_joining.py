@@ -165,9 +165,17 @@ def test_what_does_not_fit_is_one_line(folders, tmp_path, capsys):
     with pytest.raises(ValueError, match="no processor or tokenizer"):
         open_reader(tmp_path / "no tokenizer")
     argv = ["join", str(tmp_path / "nothing"), str(folders / "painter"), "--out", str(tmp_path / "out")]
+    capsys.readouterr()
     assert cli.main(argv) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_without_its_processor_is_told_what_to_give(tiny_pipe):
+    model, processor = tiny_pipe.comprehension, tiny_pipe.processor
+    for reader in (model, (model,), (processor, model), tiny_pipe, None):
+        with pytest.raises(TypeError, match=r"reader is a folder, a hub id or \(model, processor\), got"):
+            MiniGPT5Pipeline.join(reader, tiny_pipe)
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,7 @@ class ReaderCache:
         positions: `(batch, length)`, or `(axes, batch, length)` where they have several axes.
         full: whether no row has a place without a token, as far as is known.
         pictures: what tells the pictures of a single row from others, in order.
+        coming: what `pictures` will be when what comes next is read, which may be broken off.
         source: what tells the model by which they were read, and its weights, from others.
     """
 
@@ -82,6 +83,7 @@ class ReaderCache:
     positions: Any = None
     full: bool = True
     pictures: list[bytes] = field(default_factory=list)
+    coming: list[bytes] | None = None
     source: Any = None
 
     def __len__(self) -> int:
@@ -110,7 +112,7 @@ class ReaderCache:
 
     def clear(self) -> None:
         """Forget everything."""
-        self.states = self.ids = self.mask = self.positions = self.source = None
+        self.states = self.ids = self.mask = self.positions = self.coming = self.source = None
         self.full, self.pictures = True, []
 
     # Rows that come and go

@@ -70,6 +70,11 @@ def _part(piece: Piece) -> dict:
     return _text(piece) if isinstance(piece, str) else {"type": "image"}
 
 
+def template_of(processor: Any) -> Any:
+    """The chat template of a processor, or of its tokenizer; `None` where there is none."""
+    return getattr(processor, "chat_template", None) or getattr(processor, "tokenizer", processor).chat_template
+
+
 class ChatTemplate:
     """A processor's chat template, or without one MiniGPT-4's dialogue (arXiv 2304.10592, section 3).
 
@@ -80,7 +85,7 @@ class ChatTemplate:
     def __init__(self, processor: ProcessorMixin | PreTrainedTokenizerBase):
         self.processor: Any = processor
         self.tokenizer: Any = getattr(processor, "tokenizer", processor)
-        self.template = getattr(processor, "chat_template", None) or self.tokenizer.chat_template
+        self.template = template_of(processor)
 
     def render(self, messages: Sequence[Message], reply: bool = True) -> str:
         """A conversation as the text that the model reads.

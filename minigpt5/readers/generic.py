@@ -26,6 +26,7 @@ from transformers import BatchFeature, PreTrainedModel, PreTrainedTokenizerBase,
 from minigpt5.readers.cache import ReaderCache, new_states
 from minigpt5.readers.conversation import conversation
 from minigpt5.readers.encoding import PromptEncoder
+from minigpt5.readers.lora import adapters_on
 from minigpt5.readers.prefix import behind_prefix, prefix_of
 from minigpt5.readers.prompts import Prompt, as_batch
 from minigpt5.utils.images import to_rgb
@@ -204,6 +205,8 @@ class Reader(PromptEncoder):
         if cache is not None:
             cache.ids, cache.mask, cache.positions = every
             cache.full = full
+            if cache.coming is not None:
+                cache.pictures, cache.coming = cache.coming, None
         last = output.last_hidden_state
         if self.layers == (-1,):
             return States(last, last)
@@ -259,7 +262,7 @@ class Reader(PromptEncoder):
             cache.states, cache.source = self.new_cache(cut=True).states, self._source(device)
         else:
             cache.crop(shared)
-        cache.pictures = keys
+        cache.coming = keys
         return inputs if rest is None else rest
 
     def held(self, cache: ReaderCache, inputs: BatchFeature, keys: list[bytes]) -> int:
@@ -276,8 +279,12 @@ class Reader(PromptEncoder):
 
     def _source(self, device: torch.device) -> tuple:
         """What tells this model and its weights from others, and from themselves before they were changed in place."""
-        weights = tuple((name, weight._version) for name, weight in self.model.named_parameters())
-        return weakref.ref(self.model), self.model.dtype, device.type, weights
+        weights = tuple(
+            # What was made in inference mode counts no changes.
+            (name, None if weight.is_inference() else weight._version)
+            for name, weight in self.model.named_parameters()
+        )
+        return weakref.ref(self.model), self.model.dtype, device.type, weights, adapters_on(self.model)
 
     def _shared(self, ids: torch.Tensor, cache: ReaderCache) -> int:
         """How many tokens of a prompt a cache holds, all its pictures among them."""

@@ -106,6 +106,17 @@ def save_lora(model: nn.Module, folder: str | os.PathLike) -> None:
     save_file({WRAPPED + name: value.detach().contiguous() for name, value in state.items()}, Path(folder, WEIGHTS))
 
 
+def is_layered(part: Any) -> bool:
+    """Whether peft has put layers of its own around some of a model's."""
+    return isinstance(part, nn.Module) and any(isinstance(module, BaseTunerLayer) for module in part.modules())
+
+
+def adapters_on(model: nn.Module) -> list[tuple[str, ...]]:
+    """The adapters that each adapted layer of the model adds to its own output."""
+    layers = (module for module in model.modules() if isinstance(module, BaseTunerLayer))
+    return [() if layer.disable_adapters else tuple(layer.active_adapters) for layer in layers]
+
+
 def base_state(model: nn.Module) -> dict[str, torch.Tensor]:
     """The model's tensors by the names that they have without an adapter."""
     return {name.replace(".base_layer.", "."): v for name, v in model.state_dict().items() if "lora_" not in name}

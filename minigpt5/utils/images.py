@@ -113,7 +113,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
         white = 1
     elif kind == "b":
         array, white = array.astype(np.uint8), 1
-    elif array.dtype == np.uint16:
+    elif kind == "u" and array.dtype.itemsize == 2:
         white = 65535
     elif kind not in "iu":
         raise ImageError(f"a picture holds numbers or bools, got an array of {array.dtype}")

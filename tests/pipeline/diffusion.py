@@ -47,18 +47,16 @@ class DiffusionMixin:
         assert len(unet) == 3 == pipe.num_timesteps and len(vae) == 1
         assert [len(own) for own in output.images] == [1, 2, 2][:count]
 
-    def test_the_null_embedding_is_computed_once(self, pipe, count_calls):
-        calls = count_calls(pipe.mapper)
-        paint(pipe), paint(pipe)
-        assert len(calls) == 3
-
-    @pytest.mark.parametrize("how", ["in place", "another mapper"])
+    @pytest.mark.parametrize("how", ["in place", "as averages of weights are swapped in", "another mapper"])
     def test_the_null_embedding_follows_the_mapper_s_weights(self, pipe, how):
         pipe.mapper = miniature.build_mapper().eval()
         before = pipe.null_embeds()
         with torch.no_grad():
             if how == "in place":
                 pipe.mapper.queries.add_(1)
+            elif how == "as averages of weights are swapped in":
+                # As diffusers' EMAModel does it, which autograd does not count.
+                pipe.mapper.queries.data.copy_(pipe.mapper.queries + 1)
             else:
                 pipe.mapper = miniature.build_mapper().eval()
             expected = pipe.mapper(torch.zeros(1, 8, 192))

@@ -44,6 +44,14 @@ class PrecisionMixin:
     def test_weights_load_in_fp32_by_default(self, opened):
         assert {part.dtype for part in modules(opened()).values()} == {torch.float32}
 
+    def test_what_was_opened_in_inference_mode_replies_as_ever(self, pipe, opened):
+        with torch.inference_mode():
+            own = opened()
+            chat = own.chat()
+            chat.reply(self.prompt, image_mode="always", max_new_tokens=3)
+            again = paint(own)
+        assert same(again, paint(pipe)) and len(chat.cache)
+
     def test_each_part_may_be_opened_in_a_precision_of_its_own(self, opened):
         pipe = opened(dtype={"unet": torch.bfloat16, "default": torch.float32})
         assert pipe.unet.dtype == torch.bfloat16 and pipe.mapper.dtype == torch.float32

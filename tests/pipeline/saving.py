@@ -9,6 +9,7 @@ from diffusers import DiffusionPipeline
 from diffusers.pipelines import pipeline_utils
 from diffusers.utils import hub_utils
 from huggingface_hub import CommitInfo, RepoUrl
+from peft import LoraConfig, inject_adapter_in_model
 
 from minigpt5 import MiniGPT5Pipeline
 from minigpt5.storyworld import miniature
@@ -41,6 +42,22 @@ class SavingMixin:
         with pytest.raises(ValueError, match="safe_serialization=False would pickle the weights"):
             pipe.save_pretrained(tmp_path / "model", safe_serialization=False)
         assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("name", ["unet", "comprehension"])
+    def test_an_adapter_that_the_folder_could_not_hold_is_refused(self, opened, name, tmp_path):
+        pipe, config = opened(), LoraConfig(target_modules=["to_q", "q_proj"], init_lora_weights=False)
+        inject_adapter_in_model(config, getattr(pipe, name))
+        with pytest.raises(ValueError, match=f"a LoRA adapter is attached to {name}, which a pipeline folder cannot"):
+            pipe.save_pretrained(tmp_path / "model")
+        assert not list(tmp_path.iterdir())
+
+    def test_a_painter_s_adapter_that_is_folded_in_is_saved(self, opened, tmp_path):
+        pipe = opened()
+        pipe.unet.add_adapter(LoraConfig(target_modules=["to_q"], init_lora_weights=False))
+        pipe.painter.fuse_lora()
+        pipe.painter.unload_lora_weights()
+        pipe.save_pretrained(tmp_path)
+        assert same(paint(MiniGPT5Pipeline.from_pretrained(tmp_path)), paint(pipe))
 
     def test_a_variant_is_saved_and_opened_by_its_name(self, pipe, tmp_path):
         pipe.save_pretrained(tmp_path, variant="ema")

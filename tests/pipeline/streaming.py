@@ -5,7 +5,7 @@ import torch
 
 from minigpt5 import ImageEvent, TextEvent
 
-from .base import seeded
+from .base import latents, seeded
 
 
 class StreamingMixin:
@@ -26,6 +26,14 @@ class StreamingMixin:
         stream = pipe.stream("go on", max_new_tokens=20)
         assert isinstance(next(stream), TextEvent) and not unet
         assert isinstance(next(stream), ImageEvent) and len(unet) == 2
+
+    def test_streams_side_by_side_keep_their_own_guidance(self, pipe):
+        options = {"image_mode": "always", "max_new_tokens": 3, "output_type": "latent"}
+        scales = [1.0, 7.5]
+        streams = [pipe.stream(self.prompt, guidance_scale=scale, generator=seeded(), **options) for scale in scales]
+        for stream, scale in zip(streams, scales, strict=True):
+            (ours,) = (event.image for event in stream if isinstance(event, ImageEvent))
+            assert torch.equal(ours, latents(pipe, self.prompt, guidance_scale=scale))
 
     def test_a_stream_refuses_what_the_call_refuses(self, pipe):
         for options in ({"prompt": ""}, {"prompt": "a", "height": 64.0}, {"prompt": "a", "generator": 0}):

@@ -446,6 +446,19 @@ def test_what_was_read_is_not_read_again(readers, looks, count_calls, family):
     assert kept + rest["input_ids"].shape[1] == whole["input_ids"].shape[1]
 
 
+@pytest.mark.parametrize("family", ["minigpt4", "instructblip", "qwen2_5_vl"])
+def test_a_picture_whose_reading_was_broken_off_is_read_the_next_time(readers, looks, family):
+    reader = readers(family)
+    asked = [user(text("What do you see?"), image(looks[0]))]
+    talk = [*asked, assistant(text("A red fox.")), user(text("And here?"), image(looks[1]))]
+    with torch.no_grad():
+        cache = ReaderCache()
+        reader.prefill(reader.unread(asked, None, cache, CPU), cache)
+        reader.unread(talk, None, cache, CPU)
+        again = reader.prefill(reader.unread(talk, None, cache, CPU), cache)
+        close(again.last[0, -1], reader.prefill(reader.encode([talk])).last[0, -1])
+
+
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
 def test_a_reply_that_is_a_picture_alone_is_an_empty_turn_of_text(readers, looks, family):
     """As long as nothing reads the picture, in templates that want a message's content as a string."""

@@ -324,7 +324,9 @@ def test_transparent_array():
 
 
 def test_a_sixteen_bit_array_is_scaled():
-    assert colour(to_rgb(np.full((4, 4), 0x8080, np.uint16))) == (128, 128, 128)
+    for order in "<>":
+        assert colour(to_rgb(np.full((4, 4), 0x8081, f"{order}u2"))) == (128, 128, 128)
+        assert colour(to_rgb(np.full((4, 4), 0x81, f"{order}u2"))) == (1, 1, 1)
 
 
 @pytest.mark.parametrize(
