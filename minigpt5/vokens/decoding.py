@@ -69,10 +69,10 @@ class DecodingConfig:
     def __post_init__(self):
         self.max_new_tokens = whole_number("max_new_tokens", self.max_new_tokens, 1)
         self.do_sample = yes_or_no("do_sample", self.do_sample)
-        # Beyond these bounds logits overflow.
-        self.temperature = real_number("temperature", self.temperature, 1e-6, 1e6)
+        # Beyond these bounds logits overflow; models that are not to sample have a temperature or top_p of 0.
+        self.temperature = real_number("temperature", self.temperature, 1e-6 * self.do_sample, 1e6)
         self.top_k = whole_number("top_k", self.top_k, 0)
-        self.top_p = real_number("top_p", self.top_p, 1e-9, 1)
+        self.top_p = real_number("top_p", self.top_p, 1e-9 * self.do_sample, 1)
         self.repetition_penalty = real_number("repetition_penalty", self.repetition_penalty, 1e-3, 1e3)
         self.image_mode = one_of("image_mode", self.image_mode, IMAGE_MODES)
         self.max_images = whole_number("max_images", self.max_images, 0)

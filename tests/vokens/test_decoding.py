@@ -234,6 +234,10 @@ def test_narrow_sampling_is_greedy(decode, narrow):
     assert sampled(decode, **narrow) == [decode("go on", max_new_tokens=8)[0][0]]
 
 
+def test_a_temperature_of_0_is_what_models_have_that_do_not_sample(decode):
+    assert decode("go on", temperature=0.0, top_p=0.0) == decode("go on")
+
+
 def test_repetition_penalty_forbids_what_was_said(model, processor):
     a, b = processor.tokenizer.encode("ab", add_special_tokens=False)[-2:]
 
@@ -318,9 +322,10 @@ def test_text_replies_come_in_order_whatever_the_batch_size(model, processor):
         {"max_new_tokens": 0},
         {"max_images": -1},
         {"top_k": -1},
-        {"top_p": 0.0},
+        {"top_p": 0.0, "do_sample": True},
         {"top_p": 1.1},
-        {"temperature": 0.0},
+        {"temperature": 0.0, "do_sample": True},
+        {"temperature": -0.1},
         {"repetition_penalty": 0.0},
         {"image_mode": "always", "max_images": 0},
         {"temperature": float("inf")},
