@@ -162,6 +162,13 @@ def test_links_lead_somewhere(page):
         assert ROOT / "docs" not in page.parents or target.is_relative_to(ROOT / "docs"), link
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_that_are_named_are_there(page):
+    rooms = "|".join(("minigpt5", "tests", "configs", "docs", "deploy", *FOLDERS))
+    named = re.findall(rf"`((?:{rooms})/[\w/.-]+\.(?:py|md|yaml|json|ipynb))`", written(page))
+    assert [name for name in named if not (ROOT / name).is_file()] == []
+
+
 def test_links_of_the_site_s_pages_from_elsewhere_lead_somewhere_on_the_site():
     files = elsewhere()
     for place, path in files.items():
