@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 import minigpt5.cli
+from minigpt5.utils import programs
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -117,6 +118,23 @@ def test_commands_can_be_typed(path):
         assert [option for option in given_options(rest) if not known(option, options)] == [], words
         for name, file in itertools.pairwise(rest):
             assert name != "--config" or file == "…" or (ROOT / file).is_file(), words
+
+
+@pytest.mark.parametrize("path", [*PAGES, *PROGRAMS, *CONFIGS], ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_settings_that_commands_give_are_taken(path, monkeypatch):
+    """Those of YAML files and options together; what else a command needs is not looked at."""
+    monkeypatch.chdir(ROOT)
+    read = programs.read_config
+    monkeypatch.setattr(programs, "run_program", lambda main, schema, told, **options: read(schema, told))
+    # Models that earlier commands would have made.
+    for home in ("weights", "loading", "evaluation.speaker"):
+        monkeypatch.setattr(f"minigpt5.{home}.check_model", lambda name: None)
+    for words in commands(path):
+        places = [place for place, word in enumerate(words) if word.endswith(".py")]
+        # Some show a part of a command only.
+        if words[0] in ("python", "accelerate") and places and "…" not in words and len(words) > places[0] + 1:
+            monkeypatch.setattr(sys, "argv", words[places[0] :])
+            runpy.run_path(words[places[0]], run_name="__main__")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
