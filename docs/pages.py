@@ -14,6 +14,8 @@ ELSEWHERE = {
     "model-cards/storyworld-mini.md": "minigpt5/weights/storyworld-mini/README.md",
     "figures/speed.md": "benchmarks/README.md",
     "figures/results.json": "benchmarks/results.json",
+    "figures/service.json": "benchmarks/service.json",
+    "figures/simulated.json": "benchmarks/simulated.json",
     "figures/training.json": "benchmarks/training.json",
 }
 

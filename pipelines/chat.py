@@ -1,6 +1,7 @@
 """Talk with a model in the terminal: what it says is shown as it comes, what it paints is saved.
 
     python pipelines/chat.py --model storyworld-mini --out chat/
+
 `/image fox.png` puts a picture into what you say next; an empty line or Ctrl-D ends the talk.
 """
 

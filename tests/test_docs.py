@@ -5,6 +5,7 @@ import contextlib
 import io
 import itertools
 import json
+import posixpath
 import re
 import runpy
 import shlex
@@ -17,6 +18,7 @@ import pytest
 import yaml
 
 import minigpt5.cli
+from minigpt5.utils import programs
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -118,6 +120,23 @@ def test_commands_can_be_typed(path):
             assert name != "--config" or file == "…" or (ROOT / file).is_file(), words
 
 
+@pytest.mark.parametrize("path", [*PAGES, *PROGRAMS, *CONFIGS], ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_settings_that_commands_give_are_taken(path, monkeypatch):
+    """Those of YAML files and options together; what else a command needs is not looked at."""
+    monkeypatch.chdir(ROOT)
+    read = programs.read_config
+    monkeypatch.setattr(programs, "run_program", lambda main, schema, told, **options: read(schema, told))
+    # Models that earlier commands would have made.
+    for home in ("weights", "loading", "evaluation.speaker"):
+        monkeypatch.setattr(f"minigpt5.{home}.check_model", lambda name: None)
+    for words in commands(path):
+        places = [place for place, word in enumerate(words) if word.endswith(".py")]
+        # Some show a part of a command only.
+        if words[0] in ("python", "accelerate") and places and "…" not in words and len(words) > places[0] + 1:
+            monkeypatch.setattr(sys, "argv", words[places[0] :])
+            runpy.run_path(words[places[0]], run_name="__main__")
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_options_that_are_spoken_of_are_some_program_s(page):
     own = [options_of("minigpt5", [name]) for name in ("story", "reply", "import-official")]
@@ -139,14 +158,41 @@ def test_a_configuration_begins_with_the_command_that_takes_it(config):
     assert str(config.relative_to(ROOT)) in first and ".py " in first
 
 
+def links(page: Path) -> list[str]:
+    """The links of a page that lead to files."""
+    found = re.findall(r"\]\(([^)#\s]+)[^)]*\)", written(page))
+    return [link for link in found if "://" not in link and not link.startswith("mailto:")]
+
+
+def elsewhere() -> dict[str, str]:
+    """Files of the site that lie outside `docs/`: where they are on the site, and where in the repository."""
+    hook = ast.parse((ROOT / "docs/pages.py").read_text(encoding="utf-8"))
+    (told,) = [ast.literal_eval(node.value) for node in hook.body if isinstance(node, ast.Assign)]
+    return told
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
-    for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", written(page)):
-        if "://" not in link and not link.startswith("mailto:"):
-            target = (page.parent / link).resolve()
-            assert target.exists(), link
-            # The site is made of docs/ alone.
-            assert ROOT / "docs" not in page.parents or target.is_relative_to(ROOT / "docs"), link
+    for link in links(page):
+        target = (page.parent / link).resolve()
+        assert target.exists(), link
+        # The site is made of docs/ alone.
+        assert ROOT / "docs" not in page.parents or target.is_relative_to(ROOT / "docs"), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_that_are_named_are_there(page):
+    rooms = "|".join(("minigpt5", "tests", "configs", "docs", "deploy", *FOLDERS))
+    named = re.findall(rf"`((?:{rooms})/[\w/.-]+\.(?:py|md|yaml|json|ipynb))`", written(page))
+    assert [name for name in named if not (ROOT / name).is_file()] == []
+
+
+def test_links_of_the_site_s_pages_from_elsewhere_lead_somewhere_on_the_site():
+    files = elsewhere()
+    for place, path in files.items():
+        for link in links(ROOT / path) if path.endswith(".md") else []:
+            target = posixpath.normpath(posixpath.join(posixpath.dirname(place), link))
+            assert target in files or (ROOT / "docs" / target).is_file(), (path, link)
 
 
 def test_the_site_s_contents_have_every_page_once():
@@ -154,11 +200,9 @@ def test_the_site_s_contents_have_every_page_once():
     contents = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
     parts = [entry for part in contents for entry in part.values()]
     named = [page for part in parts for page in ([part] if isinstance(part, str) else [*ChainMap(*part).values()])]
-    hook = ast.parse((ROOT / "docs/pages.py").read_text(encoding="utf-8"))
-    (elsewhere,) = [ast.literal_eval(node.value) for node in hook.body if isinstance(node, ast.Assign)]
-    assert [path for path in elsewhere.values() if not (ROOT / path).is_file()] == []
+    assert [path for path in elsewhere().values() if not (ROOT / path).is_file()] == []
     pages = [path.relative_to(ROOT / "docs").as_posix() for path in PAGES if path.is_relative_to(ROOT / "docs")]
-    assert sorted(named) == sorted([*pages, *(page for page in elsewhere if page.endswith(".md"))])
+    assert sorted(named) == sorted([*pages, *(page for page in elsewhere() if page.endswith(".md"))])
 
 
 def test_the_api_reference_has_every_room_that_is_imported_from():

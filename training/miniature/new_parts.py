@@ -4,7 +4,7 @@
     python training/miniature/new_parts.py reader --data runs/mini/data --out runs/others/reader
 
 The reader is shaped as Qwen2.5-VL, the flow painter as SD 3. `training/finetune_diffusion.py` trains a painter,
-`training/miniature/pretrain_comprehension.py` a reader.
+`training/miniature/pretrain_reader.py` a reader.
 """
 
 from dataclasses import dataclass
