@@ -71,4 +71,4 @@ benchmark: install
 	$(RUN) benchmarks/benchmark_miniature.py
 
 clean:
-	rm -rf .venv .venv-test-* .pytest_cache .ruff_cache
+	rm -rf .venv .venv-test-* .pytest_cache .ruff_cache build dist

@@ -2,7 +2,8 @@
 
     python pipelines/chat.py --model storyworld-mini --out chat/
 
-`/image fox.png` puts a picture into what you say next; an empty line or Ctrl-D ends the talk.
+`/image fox.png` puts a picture into what you say next, which may be an empty line; another empty line or Ctrl-D ends the
+talk.
 """
 
 import sys
@@ -30,12 +31,12 @@ class ChatConfig(ModelSettings):
 
 
 def listen():
-    """What the user says next: pictures, then a line of text; nothing at the end of the talk."""
+    """What the user says next: pictures, a line of text, or both; nothing at the end of the talk."""
     content = []
     while True:
         line = input("you> ").strip()
         if not line.startswith("/image"):
-            return [*content, {"type": "text", "text": line}] if line else []
+            return [*content, {"type": "text", "text": line}] if line else content
         try:
             content.append({"type": "image", "image": open_image(line.removeprefix("/image").strip())})
         except ImageError as error:

@@ -170,6 +170,7 @@ def test_arguments_are_checked(command, fails):
     assert "argument 2 is no text" in fails(command, os.fsdecode(b"\xff"))
     assert "File name too long" in fails(command, OPENING, "--out", "a" * 300)
     assert "unrecognized arguments: --colour" in fails(command, OPENING, "--colour", "--model", "owner/name")
+    assert "unrecognized arguments: --see 1" in fails(command, OPENING, "--see", "1")
 
 
 def test_steps_are_checked(fails):

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
 from minigpt5 import weights
@@ -26,7 +26,10 @@ API_KEY, SERVER = "MINIGPT5_API_KEY", "MINIGPT5_SERVER"
 
 
 class Parser(argparse.ArgumentParser):
-    """Leaves it to `main` to show errors."""
+    """Leaves it to `main` to show errors, and takes options by their whole names."""
+
+    def __init__(self, **options: Any):
+        super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
         """End with a `ProgramError`."""

@@ -67,8 +67,8 @@ def add_serve(commands) -> None:
         "serve",
         help="answer requests over HTTP",
         description="Answer requests over HTTP in OpenAI's shapes: /v1/chat/completions, /v1/responses, "
-        "/v1/images/generations. Requests that come together are answered together. The environment variable "
-        f"{API_KEY} sets a key that they must show. SIGTERM ends it once all are answered.",
+        "/v1/images/generations; /v1/stories tells whole stories. Requests that come together are answered together. "
+        f"The environment variable {API_KEY} sets a key that they must show. SIGTERM ends it once all are answered.",
         epilog="example: minigpt5 serve storyworld-mini --port 8000",
     )
     serving.set_defaults(run=run_serve)

@@ -77,14 +77,14 @@ class ReaderCache:
         source: what tells the model by which they were read, and its weights, from others.
     """
 
-    states: Any = None
-    ids: Any = None
-    mask: Any = None
-    positions: Any = None
+    states: Any = field(default=None, repr=False)
+    ids: Any = field(default=None, repr=False)
+    mask: Any = field(default=None, repr=False)
+    positions: Any = field(default=None, repr=False)
     full: bool = True
     pictures: list[bytes] = field(default_factory=list)
     coming: list[bytes] | None = None
-    source: Any = None
+    source: Any = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return 0 if self.ids is None else self.ids.shape[1]

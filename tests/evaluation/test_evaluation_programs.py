@@ -274,7 +274,9 @@ def test_a_talk_in_the_terminal(tmp_path, tiny_folder, pictures, run_program, ca
     pictures[0].save(tmp_path / "fox.png")
     (tmp_path / "out").mkdir()
     (tmp_path / "out/001.png").write_text("somebody's")
-    said = f"/image {tmp_path}/none.png\n/image {tmp_path}/fox.png\nDraw \xff this.\n\n"
+    said = (
+        f"/image {tmp_path}/none.png\n/image {tmp_path}/fox.png\nDraw \xff this.\n/image {tmp_path}/fox.png\n\n\nnever"
+    )
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(said.encode("latin-1")), encoding="utf-8"))
     asked = []
 
@@ -288,8 +290,9 @@ def test_a_talk_in_the_terminal(tmp_path, tiny_folder, pictures, run_program, ca
     told = capsys.readouterr().out
     assert "none.png: no such file" in told and f"Here: [{tmp_path}/out/002.png]" in told
     assert [part["type"] for part in asked[0]] == ["image", "text"] and asked[0][1]["text"] == "Draw \ufffd this."
+    assert [[part["type"] for part in content] for content in asked[1:]] == [["image"]]
     assert Image.open(tmp_path / "out/002.png").tobytes() == pictures[1].tobytes()
-    assert sorted(os.listdir(tmp_path / "out")) == ["001.png", "002.png"]
+    assert sorted(os.listdir(tmp_path / "out")) == ["001.png", "002.png", "003.png"]
 
 
 def test_a_vae_is_examined_on_pictures_drawn_in_its_own_size():
