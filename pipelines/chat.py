@@ -2,8 +2,8 @@
 
     python pipelines/chat.py --model storyworld-mini --out chat/
 
-`/image fox.png` puts a picture into what you say next, words or an empty line. Otherwise an empty line ends the talk, and
-Ctrl-D always does.
+`/image fox.png` puts a picture into what you say next, words or an empty line. Otherwise an empty line ends the talk,
+and Ctrl-D always does.
 """
 
 import sys

@@ -118,7 +118,7 @@ def _check_replacement(name: str, value: Any, known: Any) -> None:
     # `None` is of a tensor that this call does without, such as null features where nothing guides.
     if known is not None or value is not None:
         check_tensor(name, value)
-    if not isinstance(known, torch.Tensor):
+    if not isinstance(known, torch.Tensor) or value is None:
         return
     kinds = [(tuple(tensor.shape), tensor.dtype, tensor.device) for tensor in (known, value)]
     if kinds[0] != kinds[1]:
