@@ -135,7 +135,8 @@ def main(config: TrainingBenchmark):
             batch = pipe.reader.training_batch(conversations(size, read=int(stage2)))
             # As many tokens as were recorded, from the end, where text and vokens of the reply are.
             length = told[f"train_batch{size}_input_ids_length"]
-            batch = {name: part[:, -length:] if part.ndim == 2 else part for name, part in batch.items()}
+            for name in ("input_ids", "attention_mask", "labels"):
+                batch[name] = batch[name][:, -length:]
             captions = None if stage2 else ["a picture"] * size
             seconds = step_seconds(pipe, batch, captions, lora, 10)
             theirs = told[f"train_step_batch{size}_seconds"] + told["optimizer_step_seconds"]

@@ -16,6 +16,7 @@ ELSEWHERE = {
     "figures/results.json": "benchmarks/results.json",
     "figures/service.json": "benchmarks/service.json",
     "figures/simulated.json": "benchmarks/simulated.json",
+    "figures/soak.json": "benchmarks/soak.json",
     "figures/training.json": "benchmarks/training.json",
 }
 

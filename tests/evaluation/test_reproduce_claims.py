@@ -87,7 +87,7 @@ def test_verdict_of_a_claim_and_why():
         "1 of 3 statements hold, but “a above b: -0.300 [-0.400, -0.200]” is contradicted.",
         "Not measured yet.",
         "1 of 2 statements hold; the others are not measured yet.",
-        "Not all seeds are measured; so far 2 of 5 hold, 1 do not.",
+        "Not all seeds are measured; so far 2 of 5 statements hold, 1 are contradicted.",
     ]
 
 

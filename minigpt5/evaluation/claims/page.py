@@ -115,18 +115,18 @@ def table(measured: Measured, task: str, systems: Sequence[str], figures: Sequen
     """Figures of systems in one task; empty where nothing is measured."""
     rows = []
     for name in systems:
-        cells = [interval_of(figure, ((1, name, task),), measured, draws) for figure in figures]
-        # Of a whole set, and resampled too large: an interval would not hold it.
-        rows.append(
-            [
-                SYSTEMS[name].told,
-                *(
-                    f"{one.estimate:.3f}" if one and figure == "frechet" else cell(one)
-                    for one, figure in zip(cells, figures, strict=True)
-                ),
-            ]
-        )
+        found = {figure: _figure(figure, name, task, measured, draws) for figure in figures}
+        told = [f"{one.estimate:.3f}" if one and figure == "frechet" else cell(one) for figure, one in found.items()]
+        rows.append([SYSTEMS[name].told, *told])
     return Table(["", *(FIGURES[figure].label for figure in figures)], rows)
+
+
+def _figure(figure: str, system: str, task: str, measured: Measured, draws: int | None) -> Interval | None:
+    """A figure of a system; a Fréchet distance without its interval, for it is resampled too large."""
+    if figure != "frechet":
+        return interval_of(figure, ((1, system, task),), measured, draws)
+    found = interval_of(figure, ((1, system, task),), measured, draws=1)
+    return found and Interval(*[found.estimate] * 3)
 
 
 _STORIES = (plan.FULL, plan.PREFIX, plan.NO_UAS, plan.GILL)
@@ -136,7 +136,10 @@ _PICTURES = ("frame", "similarity", "frechet")
 def numbered(measured: Measured, draws: int | None) -> dict[str, list[Block]]:
     """Our side of the paper's tables 1 to 6."""
     contexts = [
-        [f"{share:g}", *(cell(_frame(measured, world.final(name, share), draws)) for name in world.CONTEXTS)]
+        [
+            f"{share:g}",
+            *(cell(_figure("frame", plan.FULL, world.final(name, share), measured, draws)) for name in world.CONTEXTS),
+        ]
         for share in world.SHARES
     ]
     return {
@@ -174,10 +177,6 @@ def numbered(measured: Measured, draws: int | None) -> dict[str, list[Block]]:
     }
 
 
-def _frame(measured: Measured, task: str, draws: int | None) -> Interval | None:
-    return interval_of("frame", ((1, plan.FULL, task),), measured, draws)
-
-
 def tables(measured: Measured, draws: int | None) -> list[Block]:
     """Ours alone, and what is beyond the paper."""
     blocks: list[Block] = []
@@ -197,8 +196,7 @@ def _plots(run: ClaimsRun, measured: Measured, images: Path) -> list[Block]:
         for name in (plan.SD, plan.ALIGN):
             for clamped in (False, True):
                 points = {
-                    scale: _bare(figure, interval_of(figure, ((1, name, guided(scale, clamped)),), measured, draws))
-                    for scale in amounts.scales
+                    scale: _figure(figure, name, guided(scale, clamped), measured, draws) for scale in amounts.scales
                 }
                 kept = {scale: one for scale, one in points.items() if one}
                 if kept:
@@ -219,21 +217,12 @@ def _plots(run: ClaimsRun, measured: Measured, images: Path) -> list[Block]:
     ):
         panels = {}
         for figure in ("frame", "similarity"):
-            found = {
-                n: interval_of(figure, ((1, name, world.CAPTIONS),), measured, draws) for n, name in points.items()
-            }
+            found = {n: _figure(figure, name, world.CAPTIONS, measured, draws) for n, name in points.items()}
             panels[FIGURES[figure].label[:-2]] = {"": {n: one for n, one in found.items() if one}}
         if all(curves[""] for curves in panels.values()):
             plot_curves(images / file, label, panels, log=True)
             blocks += [Heading(title), Plot(images / file, f"Figures over the number of {label}")]
     return [*blocks, *_painted(run, measured, images)]
-
-
-def _bare(figure: str, interval: Interval | None) -> Interval | None:
-    """A Fréchet distance without its band, for it is resampled too large."""
-    if interval is None or figure != "frechet":
-        return interval
-    return Interval(*[interval.estimate] * 3)
 
 
 def _peaks(guidance: Mapping[str, Mapping[str, Mapping[float, Interval]]]) -> str:

@@ -31,7 +31,8 @@ def plot_curves(
     """
     figure_module, ticker = require("matplotlib.figure"), require("matplotlib.ticker")
     figure = figure_module.Figure(figsize=(5.2 * len(panels), 3.6), layout="constrained")
-    for axes, (label, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+    grid = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (label, curves) in zip(grid, panels.items(), strict=True):
         for colour, (name, points) in zip(_COLOURS, curves.items(), strict=False):
             values = sorted(points)
             estimates = [points[value].estimate for value in values]
@@ -47,8 +48,9 @@ def plot_curves(
         axes.set(xlabel=xlabel, ylabel=label)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        if len(curves) > 1:
-            axes.legend(frameon=False)
+    lines, names = grid[0].get_legend_handles_labels()
+    if len(names) > 1:
+        figure.legend(lines, names, loc="outside lower center", ncols=len(names), frameon=False)
     with whole_file(file) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
 
@@ -71,7 +73,7 @@ def plot_trainings(file: Path, panels: Mapping[str, Mapping[str, Mapping[int, fl
             axes.plot(list(marks), list(marks.values()), ".-", color=colour, linewidth=1)
         axes.set_title(title, fontsize=8)
         axes.set_xlim(left=0)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.08 * axes.get_ylim()[1])
         axes.tick_params(labelsize=7)
         axes.grid(alpha=0.25)
     for axes in grid[len(panels) :]:

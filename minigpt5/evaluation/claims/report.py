@@ -18,7 +18,7 @@ main { max-width: 68rem; font-size: 1.05rem; } h2 { margin: 3rem 0 .8rem; font-s
 .table { overflow-x: auto; } table { border-collapse: collapse; width: 100%; margin: 1rem 0; font-size: .92rem;
   font-variant-numeric: tabular-nums; background: var(--card); border-radius: 12px; }
 th, td { padding: .45rem .8rem; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap; }
-td:first-child { white-space: normal; } code { font-size: .88em; overflow-wrap: anywhere; }
+td:nth-child(-n+2) { white-space: normal; } code { font-size: .88em; overflow-wrap: anywhere; }
 .picture img { width: auto; max-width: 100%; background: #fff; padding: .4rem; }
 .PASS { color: #2c7a4b; } .FAIL { color: #c0392b; } .UNDECIDED { color: #9a6b00; }
 .PASS, .FAIL, .UNDECIDED { font-weight: 700; }

@@ -77,7 +77,8 @@ class DecidedClaim:
             return "Not measured yet."
         if not all(one.all_seeds for one in measured):
             held, against = (sum(one.so_far == verdict for one in measured) for verdict in (PASS, FAIL))
-            return f"Not all seeds are measured; so far {held} of {len(self.statements)} hold, {against} do not."
+            told = f"{held} of {len(self.statements)} statements hold, {against} are contradicted"
+            return f"Not all seeds are measured; so far {told}."
         passed = [one for one in measured if one.verdict == PASS]
         if self.verdict == PASS:
             return f"All {len(passed)} statements hold; the closest is “{_nearest(passed)}”."
