@@ -15,6 +15,7 @@ from minigpt5 import weights
 from minigpt5.story import check_folder
 from minigpt5.utils.files import check_file, check_new_folder
 from minigpt5.utils.programs import ProgramError
+from minigpt5.utils.settings import DTYPES
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -164,12 +165,7 @@ new_folder, free_file = place_to_write(check_new_folder), place_to_write(check_f
 
 def add_dtype(command: argparse.ArgumentParser) -> None:
     """In which type a model is opened or made."""
-    command.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16", "float16"),
-        default="float32",
-        help="of all weights (default: float32)",
-    )
+    command.add_argument("--dtype", choices=DTYPES, default="float32", help="of all weights (default: float32)")
 
 
 def add_adapter(command: argparse.ArgumentParser) -> None:

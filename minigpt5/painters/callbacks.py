@@ -115,10 +115,13 @@ def _check_replacement(name: str, value: Any, known: Any) -> None:
         for one, other in zip(value, known, strict=True):
             _check_replacement(f"an entry of {name}", one, other)
         return
-    # `None` is of a tensor that this call does without, such as null features where nothing guides.
-    if known is not None or value is not None:
-        check_tensor(name, value)
-    if not isinstance(known, torch.Tensor) or value is None:
+    if known is None:
+        # Of a tensor that this call does without, such as null features where nothing guides.
+        if value is not None:
+            check_tensor(name, value)
+        return
+    check_tensor(name, value)
+    if not isinstance(known, torch.Tensor):
         return
     kinds = [(tuple(tensor.shape), tensor.dtype, tensor.device) for tensor in (known, value)]
     if kinds[0] != kinds[1]:

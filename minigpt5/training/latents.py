@@ -43,7 +43,7 @@ def encode_data_set(vae: AutoencoderKL, rows: Dataset, size: int, cache: Path) -
 
 def _pictures_key(rows: Dataset) -> str:
     """What tells pictures from others: what their files hold, or where these lie, their sizes and times."""
-    stored: Any = rows.select_columns("image").cast_column("image", Image(decode=False))["image"][:]
+    stored: Any = rows.select_columns("image").cast_column("image", Image(decode=False))["image"]
     told = [_stamp(one["path"]) if one["bytes"] is None else hashlib.sha256(one["bytes"]).hexdigest() for one in stored]
     return content_key(str(told))
 

@@ -76,13 +76,12 @@ def _verdicts(run: ClaimsRun, claims: Sequence[DecidedClaim], found: Sequence[Ga
             "whether a claim shows in this world, not whether the paper is right about its own."
         )
     ]
-    systems = [job.name for job in run.jobs() if job.name not in plan.PARTS]
-    done = [job.name for job in run.jobs() if job.name in systems and job.result.exists()]
-    if len(done) < len(systems):
+    done = [job.done for job in run.jobs() if job.name not in plan.PARTS]
+    if not all(done):
         blocks.append(
             Paragraph(
-                f"**The run is not finished**: {len(done)} of {len(systems)} trainings are. Nothing is decided before "
-                "all seeds of a statement are measured. Until then its difference is of those that are, and of a "
+                f"**The run is not finished**: {sum(done)} of {len(done)} systems and seeds are measured. Nothing is "
+                "decided before all seeds of a statement are. Until then its difference is of those that are, and of a "
                 "single seed the interval is over items alone: another training may turn it."
             )
         )
@@ -267,17 +266,17 @@ def _trainings(run: ClaimsRun, images: Path) -> list[Block]:
         title = system if system in SYSTEMS else name
         panels.setdefault(title, {})[name] = {step: float(np.mean(marks)) for step, marks in curve.marks.items()}
     plot_trainings(images / "trainings.png", panels)
-    ended = [job.name for job in run.jobs() if job.result.exists()]
-    steep = [name for name in ended if name in curves and not is_flat(curves[name].marks)]
+    ended = [job.name for job in run.jobs() if job.done and job.name in curves]
+    steep = [name for name in ended if not is_flat(curves[name].marks)]
     longest = max((max(curve.marks) for curve in curves.values() if curve.marks), default=0)
     told = f"Not flat in the end: {', '.join(steep)}." if steep else "All that ended were flat in the end."
     return [
         Heading("Curves of all trainings"),
         Plot(images / "trainings.png", "Validation marks over steps, each run a line"),
         Paragraph(
-            "Frame accuracy of what paints, of the reader's descriptions and of the judge, dB of the VAE, ROUGE-L "
-            "of what "
-            f"is trained for words. The longest had {longest} steps. {told}"
+            "Of systems that paint the share of attributes that is right above chance, which is about two thirds where "
+            "all are right; of what is trained for words ROUGE-L; of painter, judge and the reader's descriptions the "
+            f"share that is right; dB of the VAE. The longest had {longest} steps. {told}"
         ),
     ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -43,8 +44,7 @@ def plot_curves(
             axes.set_xscale("log", base=2)
             axes.xaxis.set_major_formatter(ticker.ScalarFormatter())
             axes.set_xticks(sorted({value for points in curves.values() for value in points}))
-        # From zero: a curve that only looks steep misleads.
-        axes.set_ylim(bottom=0)
+        _from_zero(axes)
         axes.set(xlabel=xlabel, ylabel=label)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
@@ -73,13 +73,18 @@ def plot_trainings(file: Path, panels: Mapping[str, Mapping[str, Mapping[int, fl
             axes.plot(list(marks), list(marks.values()), ".-", color=colour, linewidth=1)
         axes.set_title(title, fontsize=8)
         axes.set_xlim(left=0)
-        axes.set_ylim(0, 1.08 * axes.get_ylim()[1])
+        _from_zero(axes)
         axes.tick_params(labelsize=7)
         axes.grid(alpha=0.25)
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
     with whole_file(file) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
+
+
+def _from_zero(axes: Any) -> None:
+    """Begin the y axis there, for a curve that only looks steep misleads, and leave room for the highest marks."""
+    axes.set_ylim(0, 1.08 * axes.get_ylim()[1])
 
 
 def plot_pictures(file: Path, rows: Mapping[str, Sequence[Image.Image]], captions: Sequence[str]) -> None:

@@ -53,6 +53,11 @@ class Job:
     result: Path
     needs: tuple[str, ...]
 
+    @property
+    def done(self) -> bool:
+        """Whether its result is there."""
+        return self.result.exists()
+
 
 class ClaimsRun:
     """A run of the plan under a folder.
@@ -114,7 +119,7 @@ class ClaimsRun:
                 while True:
                     # Looked at first: what has ended by then has its results.
                     ended = [names for names, process in running.items() if process.poll() is not None]
-                    done = {job.name for job in self.jobs() if job.result.exists()}
+                    done = {job.name for job in self.jobs() if job.done}
                     for names in ended:
                         self._ended(names, running.pop(names), done)
                     taken = {name for names in running for name in names}
