@@ -2,6 +2,7 @@
 
     python benchmarks/benchmark_published.py --memory
     python benchmarks/benchmark_published.py [--dtype bfloat16] [--offload model] [--scale 8] [--out figures.json]
+    python benchmarks/benchmark_published.py --compile max-autotune --steps 25
 
 Weights are random, so nothing is downloaded. The bound of a part is the longer of two times: to read its weights (and
 the keys and values of the text before) once, and to do its multiplications. Each figure is the best of a few runs.
@@ -9,6 +10,7 @@ the keys and values of the text before) once, and to do its multiplications. Eac
 
 import resource
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +30,9 @@ GIB = 2**30
 PROMPT = "What should happen then? <ImageHere> Tell me the next scene with image."
 # What a reply takes beside the weights: a bf16 reply on the CPU took 1.9 GiB, mostly activations of the VAE.
 WORKING_BYTES = 2 * GIB
+# How often each part runs before it is measured: CUDA's graphs are recorded in the second run.
+WARM_UPS = 3
+OFFLOADS = ("none", "model", "layers", "blocks", "leaves")
 # Bytes a weight of a quantised layer takes: 8 bit with one fp32 scale a row (bitsandbytes), NF4 with one a block of 64.
 QUANTISED = {
     "8 bit": lambda rows, columns: rows * (columns + 4),
@@ -44,7 +49,15 @@ class PublishedBenchmark(Settings):
     dtype: str = setting("bfloat16", choices=DTYPES, help="of all weights")
     device: str | None = setting(None, help="null for the GPU where there is one")
     offload: str = setting(
-        "none", choices=("none", "model", "layers"), help="keep what does not compute in main memory"
+        "none",
+        choices=OFFLOADS,
+        help="keep what does not compute in main memory: whole models, layers one by one, groups of blocks, or leaves "
+        "with the next ones on their way",
+    )
+    compile: str | None = setting(
+        None,
+        choices=(None, "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
+        help="mode of torch.compile, with fused projections and channels last; null for none",
     )
     tokens: int = setting(32, least=2, help="of the whole reply")
     steps: int = setting(50, least=1, most=1000, help="denoising steps of the whole reply")
@@ -106,7 +119,7 @@ def needed_bytes(config, dtype):
     del parts["text_encoder"]
     kept = "fp32" if dtype == torch.float32 else "bf16"
     everything, largest, layer = memory_settings(parts)[kept]
-    on_device = {"none": everything, "model": largest, "layers": layer}[config.offload]
+    on_device = {"none": everything, "model": largest}.get(config.offload, layer)
     return on_device + WORKING_BYTES // config.scale, everything if config.offload != "none" else 0
 
 
@@ -156,10 +169,13 @@ def measure_flops(device, dtype):
     return 2 * size**3 / best_seconds(lambda: torch.mm(one, two), device, 3)
 
 
-def parts_of_a_reply(pipe, picture):
+def parts_of_a_reply(pipe, picture, config, kept):
     """Each part of a reply as a function, with the bytes that it cannot but read.
 
     The order is that of a reply; the cache that the prompt leaves is cut back after each step that extends it.
+
+    Args:
+        kept: an `ExitStack`, until whose end that cache is in use.
     """
     model, device, reader = pipe.comprehension, pipe._execution_device, pipe.reader
     inputs = pipe.encode_prompt([PROMPT], [[picture]])
@@ -171,7 +187,7 @@ def parts_of_a_reply(pipe, picture):
     table = parameter_bytes(model.get_input_embeddings().parameters(), itemsize)
     body = parameter_bytes(text_model.parameters(), itemsize) - table
     head = parameter_bytes(model.get_output_embeddings().parameters(), itemsize)
-    cache = reader.new_cache()
+    cache = kept.enter_context(reader.reply_cache(inputs, config.tokens))
 
     def prefill():
         bring_to_device(model)
@@ -180,12 +196,12 @@ def parts_of_a_reply(pipe, picture):
     def extend(ids):
         bring_to_device(model)
         ids = torch.tensor([ids], device=device)
-        hidden = reader.extend(ids, torch.ones_like(ids), cache).last
+        hidden = reader.extend(ids, None, cache).last
         cache.crop(length)
         return hidden
 
     reader.prefill(inputs, cache, seen)
-    kept = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.states.layers)
+    history = sum(2 * layer.keys[:, :, :length].nbytes for layer in cache.states.layers)
     vokens = reader.voken_ids
     features = extend(vokens)
     prompt_embeds = pipe.encode_vokens(features)
@@ -206,30 +222,66 @@ def parts_of_a_reply(pipe, picture):
     return {
         "a picture read": (see, seeing),
         f"a prompt of {length}": (prefill, body),
-        "a token": (lambda: reader.logits(extend(vokens[:1])), body + head + kept),
-        f"a block of {len(vokens)} vokens": (lambda: extend(vokens), body + kept),
+        "a token": (lambda: reader.logits(extend(vokens[:1])), body + head + history),
+        f"a block of {len(vokens)} vokens": (lambda: extend(vokens), body + history),
         "the mapper": (lambda: pipe.encode_vokens(features), size(pipe.mapper)),
         "a UNet step, guided": (lambda: pipe.unet(latents, 500, encoder_hidden_states=halves), size(pipe.unet)),
         "VAE decoding": (lambda: pipe.vae.decode(latents[:1]), parameter_bytes(decoder, itemsize)),
     }
 
 
+def compile_parts(pipe, mode):
+    """The parts as docs/published-model.md compiles them."""
+    pipe.unet.to(memory_format=torch.channels_last).fuse_qkv_projections()
+    pipe.vae.to(memory_format=torch.channels_last)
+    pipe.compile(mode=mode)
+
+
 @torch.no_grad()
-def measure_parts(pipe, picture, bandwidth, flops, repeats):
-    """A figure of each part of a reply."""
-    device = pipe._execution_device
-    figures = {}
-    for name, (work, weights) in parts_of_a_reply(pipe, picture).items():
-        with FlopCounterMode(display=False) as counter:
-            work()
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        seconds = best_seconds(work, device, repeats)
-        peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-        operations = counter.get_total_flops()
-        bound = max(weights / bandwidth, operations / flops)
-        figures[name] = Figure(seconds, weights, operations, bound, peak)
+def measure_parts(pipe, picture, bandwidth, flops, config):
+    """A figure of each part of a reply; what compiles is compiled after its multiplications are counted."""
+    device, operations, figures = pipe._execution_device, {}, {}
+    with ExitStack() as kept:
+        for name, (work, _) in parts_of_a_reply(pipe, picture, config, kept).items():
+            with FlopCounterMode(display=False) as counter:
+                work()
+            operations[name] = counter.get_total_flops()
+    if config.compile:
+        compile_parts(pipe, config.compile)
+    with ExitStack() as kept:
+        for name, (work, weights) in parts_of_a_reply(pipe, picture, config, kept).items():
+            for _ in range(WARM_UPS):
+                work()
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)
+            seconds = best_seconds(work, device, config.repeats)
+            peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+            bound = max(weights / bandwidth, operations[name] / flops)
+            figures[name] = Figure(seconds, weights, operations[name], bound, peak)
     return figures
+
+
+def measure_replies(pipe, picture, config):
+    """Seconds of whole replies, and of a token in them."""
+    device = pipe._execution_device
+
+    def reply(tokens, **options):
+        pipe(PROMPT, picture, max_new_tokens=tokens, generator=torch.Generator().manual_seed(0), **options)
+
+    def seconds(tokens, **options):
+        reply(tokens, **options)
+        return best_seconds(lambda: reply(tokens, **options), device, config.repeats)
+
+    half = config.tokens // 2
+    words = seconds(config.tokens, image_mode="never") - seconds(half, image_mode="never")
+    with_picture = {"image_mode": "always", "num_inference_steps": config.steps}
+    return {
+        "a token in a reply": words / (config.tokens - half),
+        f"a picture of {config.steps} steps, after one token": seconds(1, **with_picture),
+        f"a reply of at most {config.tokens} tokens and a picture of {config.steps} steps": seconds(
+            config.tokens, **with_picture
+        ),
+    }
 
 
 def print_figures(figures):
@@ -264,6 +316,10 @@ def main(config: PublishedBenchmark):
         pipe.enable_model_cpu_offload(device=device)
     elif config.offload == "layers":
         pipe.enable_sequential_cpu_offload(device=device)
+    elif config.offload == "blocks":
+        pipe.enable_group_offload(device, offload_type="block_level", num_blocks_per_group=1)
+    elif config.offload == "leaves":
+        pipe.enable_group_offload(device, offload_type="leaf_level", use_stream=True)
     built = time.perf_counter() - start
     count = sum(
         p.numel() for part in pipe.components.values() if isinstance(part, nn.Module) for p in part.parameters()
@@ -277,31 +333,22 @@ def main(config: PublishedBenchmark):
     )
 
     picture = Image.effect_noise((300, 200), 64).convert("RGB")
-    figures = measure_parts(pipe, picture, bandwidth, flops, config.repeats)
+    figures = measure_parts(pipe, picture, bandwidth, flops, config)
     print_figures(figures)
-
-    start = time.perf_counter()
-    pipe(
-        PROMPT,
-        picture,
-        image_mode="always",
-        max_new_tokens=config.tokens,
-        num_inference_steps=config.steps,
-        generator=torch.Generator().manual_seed(0),
-    )
-    synchronize(device)
-    reply = time.perf_counter() - start
+    replies = measure_replies(pipe, picture, config)
     used = (
         torch.cuda.max_memory_allocated(device)
         if device.type == "cuda"
         else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     )
-    print(f"a reply with a picture, at most {config.tokens} tokens, {config.steps} steps: {reply:.2f} s")
+    for name, seconds in replies.items():
+        print(f"{name}: {seconds:.4f} s")
     print(f"most memory: {used / GIB:.2f} GiB")
     if config.out:
         record = {"machine": machine, "dtype": config.dtype, "scale": config.scale, "offload": config.offload}
+        record["compile"] = config.compile
         record |= {"parts": {name: vars(figure) for name, figure in figures.items()}}
-        record |= {"reply_seconds": reply, "most_memory_bytes": used}
+        record |= {"seconds": replies, "most_memory_bytes": used}
         write_json(config.out, record)
 
 

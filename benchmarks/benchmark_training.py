@@ -3,8 +3,10 @@
 Of the published size the multiplications are counted, on shapes alone: what of them the cache can save.
 
     python benchmarks/benchmark_training.py [--out benchmarks/training.json]
+    python benchmarks/benchmark_training.py --gpu true [--out benchmarks/gpu_training.json]
 
-One thread, as in the recording. Seconds depend on the machine; the published ones are of another, like this one.
+One thread, as in the recording. Seconds depend on the machine; the published ones are of another, like this one. On a
+GPU both stages at published size are measured, in bf16, and which share of the rate of a product of matrices they get.
 """
 
 import json
@@ -12,6 +14,7 @@ import platform
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,13 +31,17 @@ from minigpt5.storyworld.scene import split_rng
 from minigpt5.storyworld.stories import sample_story
 from minigpt5.training.objective import LossWeights, VokenModel
 from minigpt5.utils.files import check_file, write_json
-from minigpt5.utils.programs import run_program
+from minigpt5.utils.programs import opening, run_program
 from minigpt5.utils.settings import Settings, setting
 from minigpt5.vokens.adapters import LoraSettings, train_adapter
 
-sys.path.append(str(Path(__file__).parents[1] / "tests"))
+sys.path += [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parent)]
 
+from benchmark_published import GIB, measure_flops, synchronize
 from recordings import GOLDEN, VARIANTS, settings_of, sources
+
+# What a caption of the first stage takes, its vokens among them.
+CAPTION_TOKENS = 60
 
 
 def conversations(count, read=2):
@@ -48,23 +55,33 @@ def conversations(count, read=2):
     return made
 
 
-def step_seconds(pipe, batch, captions, lora, repeats, cache=None):
-    """Forward, backward and AdamW: the best of some steps, after one to warm up."""
+def step_seconds(pipe, batch, captions, lora, repeats, cache=None, count=None):
+    """Forward, backward and AdamW: the best of some steps, after one to warm up. On a GPU in bf16 beside fp32.
+
+    Args:
+        count: a `FlopCounterMode` for the first of these steps.
+    """
     train_adapter(pipe, lora)
     pipe.mapper.float().requires_grad_(True)
     model = VokenModel(pipe, LossWeights(caption=0.1 if captions else 0.0)).train()
     if cache:
         model.cache_features(cache)
-    batch = model.prepare(batch.copy())
+    device = pipe.mapper.device
+    batch = model.prepare(batch.copy()).to(device)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-5, fused=True)
     times = []
-    for _ in range(repeats + 1):
+    for number in range(repeats + 1):
+        synchronize(device)
         start = time.perf_counter()
-        model(batch, captions)["loss"].backward()
+        with count if count and number == 0 else nullcontext():
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                loss = model(batch, captions)["loss"]
+            loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad()
+        synchronize(device)
         times.append(time.perf_counter() - start)
     return min(times[1:])
 
@@ -112,19 +129,8 @@ def step_flops(length, read, captions):
     return counted | {"cached_over_plain_at_most": whole / (whole - saved)}
 
 
-@dataclass(kw_only=True)
-class TrainingBenchmark(Settings):
-    """What is measured."""
-
-    scale: int = setting(8, choices=SCALES, help="the mid-size model's widths are the published ones over this")
-    batches: tuple[int, ...] = setting((1, 8, 32), least=1, help="conversations a batch")
-    out: Path | None = setting(None, help="JSON file for the figures")
-
-
-def main(config: TrainingBenchmark):
-    if config.out:
-        check_file(config.out)
-    torch.set_num_threads(1)
+def recorded():
+    """Our step beside the published program's, of the sizes of its recordings."""
     figures = {}
     for variant in VARIANTS:
         told = json.loads((GOLDEN / variant / "timings.json").read_text())
@@ -133,35 +139,94 @@ def main(config: TrainingBenchmark):
         for size in (1, 2, 4):
             pipe, _ = load_official(**sources(variant), merge=True)
             batch = pipe.reader.training_batch(conversations(size, read=int(stage2)))
-            # As many tokens as were recorded, from the end, where text and vokens of the reply are.
-            length = told[f"train_batch{size}_input_ids_length"]
-            for name in ("input_ids", "attention_mask", "labels"):
-                batch[name] = batch[name][:, -length:]
+            last_tokens(batch, told[f"train_batch{size}_input_ids_length"])
             captions = None if stage2 else ["a picture"] * size
             seconds = step_seconds(pipe, batch, captions, lora, 10)
             theirs = told[f"train_step_batch{size}_seconds"] + told["optimizer_step_seconds"]
             row = {
-                "tokens": length,
+                "tokens": batch["input_ids"].shape[1],
                 "ours_s": seconds,
                 "published_s": theirs,
                 "published_over_ours": theirs / seconds,
             }
             figures[f"{variant}, batch {size}"] = row
-    for size in config.batches:
-        pipe = random_pipeline(config.scale)
+    return figures
+
+
+def last_tokens(batch, length):
+    """Cut a batch from the left, where neither text nor vokens of the reply are."""
+    for name in ("input_ids", "attention_mask", "labels"):
+        batch[name] = batch[name][:, -length:]
+
+
+def mid_size(scale, batches):
+    """Samples a second with divided widths, and with what is frozen fetched from a cache."""
+    figures = {}
+    for size in batches:
+        pipe = random_pipeline(scale)
         batch = pipe.reader.training_batch(conversations(size))
         plain = step_seconds(pipe, batch, None, LoraSettings(), 1)
         with tempfile.TemporaryDirectory() as folder:
-            cached = step_seconds(random_pipeline(config.scale), batch, None, LoraSettings(), 1, Path(folder))
-        figures[f"1/{config.scale} width, batch {size}"] = {
+            cached = step_seconds(random_pipeline(scale), batch, None, LoraSettings(), 1, Path(folder))
+        figures[f"1/{scale} width, batch {size}"] = {
             "samples_per_s": size / plain,
             "cached_samples_per_s": size / cached,
             "cached_over_plain": plain / cached,
         }
-    # A caption is about 60 tokens; two steps of a story with their pictures, and the reply, about 300.
-    figures["published size, first stage"] = step_flops(60, 0, captions=True)
-    figures["published size, second stage"] = step_flops(300, 2, captions=False)
-    machine = f"{platform.machine()}, 1 thread, torch {torch.__version__}"
+    return figures
+
+
+def on_gpu(scale, batches):
+    """Both stages on a GPU: samples a second, and the share of what a product of matrices gets."""
+    device = torch.device("cuda")
+    peak = measure_flops(device, torch.bfloat16)
+    figures = {}
+    for stage, read, lora in (("first", 0, None), ("second", 2, LoraSettings())):
+        for size in batches:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+            pipe = random_pipeline(scale, torch.bfloat16, device, text_encoder=True)
+            batch = pipe.reader.training_batch(conversations(size, read))
+            if not read:
+                last_tokens(batch, CAPTION_TOKENS)
+            captions = None if read else [f"picture number {number}" for number in range(size)]
+            counter = FlopCounterMode(display=False)
+            seconds = step_seconds(pipe, batch, captions, lora, 3, count=counter)
+            figures[f"{stage} stage, batch {size}"] = {
+                "tokens": batch["input_ids"].shape[1],
+                "samples_per_s": size / seconds,
+                "tflop": counter.get_total_flops() / 1e12,
+                "share_of_peak": counter.get_total_flops() / seconds / peak,
+                "peak_gib": torch.cuda.max_memory_allocated() / GIB,
+            }
+            del pipe
+    return figures
+
+
+@dataclass(kw_only=True)
+class TrainingBenchmark(Settings):
+    """What is measured."""
+
+    gpu: bool = setting(False, help="measure both stages at the size that scale tells on a GPU, and nothing else")
+    scale: int = setting(8, choices=SCALES, help="the mid-size model's widths are the published ones over this")
+    batches: tuple[int, ...] = setting((1, 8, 32), least=1, help="conversations a batch")
+    out: Path | None = setting(None, help="JSON file for the figures")
+
+
+def main(config: TrainingBenchmark):
+    if config.out:
+        check_file(config.out)
+    if config.gpu:
+        with opening("a GPU"):
+            machine = f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+        figures = on_gpu(config.scale, config.batches)
+    else:
+        torch.set_num_threads(1)
+        machine = f"{platform.machine()}, 1 thread, torch {torch.__version__}"
+        figures = recorded() | mid_size(config.scale, config.batches)
+        # Two steps of a story with their pictures, and the reply, are about 300 tokens.
+        figures["published size, first stage"] = step_flops(CAPTION_TOKENS, 0, captions=True)
+        figures["published size, second stage"] = step_flops(300, 2, captions=False)
     print(machine)
     for name, row in figures.items():
         print(f"{name:24}" + "  ".join(f"{key} {value:.4g}" for key, value in row.items()))

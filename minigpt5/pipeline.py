@@ -273,8 +273,9 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         """Compile what computes most: the network that denoises, the VAE's decoder and the language model.
 
         Each is compiled in its place when it is first called, and again for inputs of other shapes. Replies and what is
-        saved stay the same, up to rounding. Of a transformer that denoises the blocks that repeat are compiled, which
-        is done once for all of them; of a UNet the whole. Adapters are to be attached before.
+        saved stay the same, up to rounding. Of the language model the steps that read one token are compiled, and its
+        keys and values have room for a whole reply. Of a transformer that denoises the blocks that repeat are compiled,
+        which is done once for all of them; of a UNet the whole. Adapters are to be attached before.
 
         Args:
             options: of `torch.compile`, such as `mode`, `dynamic` or `backend`.

@@ -28,6 +28,7 @@ from minigpt5.published.tokenizer import BOS, EOS, UNK
 from minigpt5.readers.minigpt4 import MiniGPT4ForConditionalGeneration
 from minigpt5.readers.processor import MiniGPT5Processor
 from minigpt5.utils.images import published_image_processor
+from minigpt5.utils.processes import pick_device
 from minigpt5.utils.tensors import replace_parameters
 from minigpt5.vokens.mapper import VokenMapper
 
@@ -125,13 +126,17 @@ def empty_parts(scale: int = 1) -> dict[str, Any]:
 
 
 def fill_at_random(module: nn.Module, dtype: torch.dtype, device: str | torch.device) -> nn.Module:
-    """Give a network of the meta device frozen parameters, one at a time: N(0, 0.02²), norms 1 and biases 0."""
+    """Give a network of the meta device frozen parameters, one at a time: N(0, 0.02²), norms 1 and biases 0.
+
+    They are drawn on the GPU where there is one, which takes seconds where a CPU takes minutes.
+    """
+    drawn_on = pick_device()
 
     def value(name: str, parameter: nn.Parameter) -> torch.Tensor:
-        tensor = torch.empty(parameter.shape, dtype=dtype, device=device)
+        tensor = torch.empty(parameter.shape, dtype=dtype, device=drawn_on)
         if parameter.ndim > 1:
-            return tensor.normal_(0, 0.02)
-        return tensor.fill_(name.endswith("weight"))
+            return tensor.normal_(0, 0.02).to(device)
+        return tensor.fill_(name.endswith("weight")).to(device)
 
     replace_parameters(module, value)
     return module.to(device).eval().requires_grad_(False)
@@ -150,17 +155,27 @@ def stand_in_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def random_pipeline(
-    scale: int = 1, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+    scale: int = 1,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    text_encoder: bool = False,
 ) -> MiniGPT5Pipeline:
-    """A pipeline that runs and knows nothing. The text encoder, which the call does not need, is left out.
+    """A pipeline that runs and knows nothing.
+
+    Args:
+        text_encoder: whether it has the text encoder, which training needs and the call does not.
 
     Raises:
         ValueError: for a scale that does not divide the widths.
     """
     parts = empty_parts(scale)
-    del parts["text_encoder"]
+    if not text_encoder:
+        del parts["text_encoder"]
     parts: dict[str, Any] = {name: fill_at_random(part, dtype, device) for name, part in parts.items()}
     tokenizer = stand_in_tokenizer()
+    if text_encoder:
+        parts["tokenizer"] = stand_in_tokenizer()
+        parts["tokenizer"].model_max_length = parts["mapper"].config.text_length
     ends = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     parts["comprehension"].generation_config = GenerationConfig(**GENERATION, **ends, stop_strings=["###"])
     return MiniGPT5Pipeline(

@@ -14,14 +14,16 @@ import hashlib
 import inspect
 import sys
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import nn
+from torch.compiler import set_stance
 from torch.nn.functional import pad
-from transformers import BatchFeature, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import BatchFeature, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin, StaticCache
 
 from minigpt5.readers.cache import ReaderCache, new_states
 from minigpt5.readers.conversation import conversation
@@ -31,6 +33,8 @@ from minigpt5.readers.prefix import behind_prefix, prefix_of
 from minigpt5.readers.prompts import Prompt, as_batch
 from minigpt5.utils.images import to_rgb
 
+# The room of compiled steps is a multiple of so many tokens, so that few sizes have a graph of their own.
+ROOM = 256
 # Layers that remember keys and values, which can be cut back; others remember a state that cannot.
 _ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
 # What logits are multiplied by (Cohere, Falcon-H1, Muse) and divided by (Granite, Inkling), as configurations call it.
@@ -79,6 +83,7 @@ class Reader(PromptEncoder):
     ):
         super().__init__(model, processor)
         self.layers = tuple(layers)
+        self._rooms: dict[tuple, StaticCache] = {}
         self.config: Any = model.config.get_text_config(decoder=True)
         if getattr(self.config, "is_encoder_decoder", False):
             raise ValueError(f"{type(model).__name__} is an encoder-decoder; a reader is a decoder-only model")
@@ -112,6 +117,41 @@ class Reader(PromptEncoder):
             cut: whether it is to be cut back later, and so forgets nothing that fell out of a window.
         """
         return ReaderCache(new_states() if cut and self._can_be_cut else new_states(self.config))
+
+    @contextmanager
+    def reply_cache(self, inputs: BatchFeature, length: int) -> Iterator[ReaderCache]:
+        """An empty cache for the replies to a batch.
+
+        That of a compiled language model has room for all that may come, so that every token is read by the same graph.
+        It lies where that of earlier replies of the same size lay, which a graph of CUDA keeps to.
+
+        Args:
+            length: tokens that a reply may take.
+        """
+        if not self._reads_in_fixed_room:
+            yield self.new_cache()
+            return
+        mask = inputs["attention_mask"]
+        rows, read = mask.shape
+        # A row ends with its context, of which padding takes nothing.
+        longest = min(read + length, self.context_length + int((mask == 0).sum(1).max()))
+        room = -(-longest // ROOM) * ROOM
+        key = (rows, room, mask.device, self.model.dtype)
+        states = self._rooms.pop(key, None) or StaticCache(self.config, room)
+        try:
+            yield ReaderCache(states)
+        finally:
+            states.reset()
+            self._rooms[key] = states
+
+    @property
+    def _compiled(self) -> bool:
+        return self.language_model._compiled_call_impl is not None
+
+    @property
+    def _reads_in_fixed_room(self) -> bool:
+        can = getattr(self.language_model, "_can_compile_fullgraph", False) and self.resumes and self._can_be_cut
+        return can and self._compiled and prefix_of(self.model) is None
 
     @property
     def takes_prefix(self) -> bool:
@@ -194,20 +234,26 @@ class Reader(PromptEncoder):
             ahead = whole_mask.shape[1] - options[name].shape[1]
             options[name] = pad(options[name], (ahead, 0), value=self.text_type)
         options[cache_argument(self.body)] = states
-        output = self.body(
-            # Whether a mask leaves anything out, models would ask the device at every step.
-            attention_mask=None if full and known else whole_mask,
-            position_ids=positions,
-            use_cache=states is not None,
-            output_hidden_states=self.layers != (-1,),
-            **options,
-        )
+        if isinstance(states, StaticCache):
+            whole_mask = pad(whole_mask, (0, states.get_max_length() - whole_mask.shape[1]))
+        compiled = self._compiled
+        # Prompts are of any length, and as fast without a graph of their own.
+        with set_stance("force_eager") if compiled and cache is not None and ids.shape[1] > 1 else nullcontext():
+            output = self.body(
+                # Whether a mask leaves anything out, models would ask the device at every step.
+                attention_mask=None if full and known else whole_mask,
+                position_ids=positions,
+                use_cache=states is not None,
+                output_hidden_states=self.layers != (-1,),
+                **options,
+            )
         if cache is not None:
             cache.ids, cache.mask, cache.positions = every
             cache.full = full
             if cache.coming is not None:
                 cache.pictures, cache.coming = cache.coming, None
-        last = output.last_hidden_state
+        # A graph of CUDA writes the next ones into the same place.
+        last = output.last_hidden_state.clone() if compiled else output.last_hidden_state
         if self.layers == (-1,):
             return States(last, last)
         chosen = [last if layer == -1 else output.hidden_states[layer] for layer in self.layers]

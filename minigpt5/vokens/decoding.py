@@ -13,6 +13,7 @@ remembers keys and values of every token, rows may come and go between steps.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, cast
@@ -185,17 +186,20 @@ class InterleavedDecoder:
             inputs: a batch of the reader, padded on the left.
             cache: what stands before it and was read already; it is extended.
         """
-        model = self.reader.model
+        reader, config = self.reader, self.config
+        model = reader.model
         bring_to_device(model)
         try:
-            for event in self._decode(inputs, self.reader.new_cache() if cache is None else cache):
-                if isinstance(event, VokenEvent):
-                    # Who takes the features may bring another model to the device in this one's place.
-                    take_off_device(model)
-                    yield event
-                    bring_to_device(model)
-                else:
-                    yield event
+            longest = config.max_new_tokens + config.max_images * reader.n_vokens
+            with reader.reply_cache(inputs, longest) if cache is None else nullcontext(cache) as kept:
+                for event in self._decode(inputs, kept):
+                    if isinstance(event, VokenEvent):
+                        # Who takes the features may bring another model to the device in this one's place.
+                        take_off_device(model)
+                        yield event
+                        bring_to_device(model)
+                    else:
+                        yield event
         finally:
             take_off_device(model)
 

@@ -261,6 +261,39 @@ def test_free_replies_are_the_same_alone_and_together(readers, looks, family):
     assert said(batch) == [said([prompt])[0] for prompt in batch]
 
 
+@pytest.mark.parametrize("family", [f if f == "minigpt4" else pytest.param(f, marks=pytest.mark.slow) for f in ALL])
+def test_compiled_steps_say_the_same_from_one_graph_a_batch_size(build, looks, family):
+    reader, graphs = build(family), []
+    batch = prompts(reader, looks)
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    def events(prompts, **settings):
+        decoder = InterleavedDecoder(reader, DecodingConfig(max_images=2, stop_strings=(), **settings))
+        return list(decoder.events(reader.encode(prompts)))
+
+    def told():
+        said = [events(batch, max_new_tokens=6), *(events([prompt], max_new_tokens=9) for prompt in batch)]
+        return [[getattr(event, "text", None) for event in reply] for reply in said], [
+            event.features for reply in said for event in reply if isinstance(event, VokenEvent)
+        ]
+
+    texts, features = told()
+    torch._dynamo.reset()
+    reader.language_model.compile(backend=backend)
+    made = []
+    for _ in range(3):
+        again, seen = told()
+        assert again == texts
+        for ours, theirs in zip(seen, features, strict=True):
+            close(ours, theirs)
+        made.append(len(graphs))
+    if getattr(reader.language_model, "_can_compile_fullgraph", False):
+        assert made[1] == made[2]
+
+
 # Training
 
 
