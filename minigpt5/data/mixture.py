@@ -74,7 +74,7 @@ def _chat(row: Row, rng: random.Random) -> Drawn:
 
 # Data sets in the layout of chats: one's own, and what StoryWorld asks, each in a folder by its name.
 ASKED_TASKS = ("question", "ground", "refer", "outside", "ending")
-WISHED_TASKS = ("change", "paint")
+WISHED_TASKS = ("change", "paint", "turns")
 CHATS = ("chat", *ASKED_TASKS, *WISHED_TASKS)
 
 TASKS: dict[str, tuple[str, Callable[[Row, random.Random], Drawn]]] = {

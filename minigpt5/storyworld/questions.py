@@ -51,8 +51,9 @@ Part = str | Scene
 # Of prompts in training; replies are never rough.
 ROUGH_SHARE = 0.7
 COMPANION_SHARE = 0.4
-# Where a wish names no place.
+# Where a wish names no place, and where it names no colour.
 DEFAULT_PLACE = "meadow"
+USUAL_COLOURS = dict(zip(KINDS, ("orange", "yellow", "red", "white", "pink", "blue", "green", "purple"), strict=True))
 ORDINALS = ("first", "second", "third")
 NUMBERS = ("none", "one", "two")
 
@@ -63,11 +64,13 @@ class Item:
 
     Args:
         kind: what is asked, for `MARKS` where words alone are replied.
+        before: the questions and true replies of a chat that this one goes on.
     """
 
     kind: str
     question: tuple[Part, ...]
     answer: tuple[Part, ...]
+    before: tuple[Item, ...] = ()
 
     @property
     def text(self) -> str:
@@ -88,7 +91,8 @@ class Item:
                 for part in parts
             ]
 
-        return exchange(content(self.question), content(self.answer))
+        earlier = [message for item in self.before for message in item.messages(picture)]
+        return [*earlier, *exchange(content(self.question), content(self.answer))]
 
     def roughened(self, rng: random.Random, wording: str = "train") -> Item:
         """The same, its last text typed as people do; see `roughen`."""
@@ -104,6 +108,11 @@ def _worded(options: Wording, rng: random.Random, wording: str, **words: str) ->
 def _the(who: Character, rng: random.Random, colour: bool = True) -> str:
     """The fox, or where its colour may be told now and then the red fox."""
     return f"the {who.colour} {who.kind}" if colour and rng.random() < 0.4 else f"the {who.kind}"
+
+
+def _or_it(animal: str, scene: Scene, rng: random.Random, wording: str) -> str:
+    """An animal by its name, or in training now and then "it", where it is alone."""
+    return "it" if wording == "train" and not scene.companion and rng.random() < 0.25 else animal
 
 
 def _in_row(scene: Scene) -> list[Character]:
@@ -141,9 +150,9 @@ def _scene(rng: random.Random, companion: bool | None = None) -> Scene:
 # What is asked about pictures.
 
 
-def _animal(rng: random.Random, wording: str) -> Item:
+def _animal(rng: random.Random, wording: str, scene: Scene | None = None) -> Item:
     """Which animal it is, which both are, or which stands on a side."""
-    scene = _scene(rng)
+    scene = scene or _scene(rng)
     if scene.companion and rng.random() < 0.5:
         side = rng.choice([side for side, who in scene.slots.items() if who])
         who = scene.slots[side]
@@ -155,36 +164,41 @@ def _animal(rng: random.Random, wording: str) -> Item:
     return Item("animal", (scene, text), (f"{names.capitalize()}.",))
 
 
-def _colour(rng: random.Random, wording: str) -> Item:
-    scene = _scene(rng)
+def _colour(rng: random.Random, wording: str, scene: Scene | None = None) -> Item:
+    scene = scene or _scene(rng)
     side, who = rng.choice([(side, who) for side, who in scene.slots.items() if who])
-    text = _worded(QUESTIONS["colour"], rng, wording, animal=f"the {who.kind}")
+    animal = _or_it(f"the {who.kind}", scene, rng, wording)
+    text = _worded(QUESTIONS["colour"], rng, wording, animal=animal)
     return Item("colour", (scene, text), (f"The {who.kind}{_where(scene, side)} is {who.colour}.",))
 
 
-def _place(rng: random.Random, wording: str) -> Item:
-    scene = _scene(rng)
-    text = _worded(QUESTIONS["place"], rng, wording, animal=_the(rng.choice(scene.characters), rng))
+def _place(rng: random.Random, wording: str, scene: Scene | None = None) -> Item:
+    scene = scene or _scene(rng)
+    animal = _or_it(_the(rng.choice(scene.characters), rng), scene, rng, wording)
+    text = _worded(QUESTIONS["place"], rng, wording, animal=animal)
     return Item("place", (scene, text), (f"It is {PLACE_PHRASES[scene.place][0]}.",))
 
 
-def _time(rng: random.Random, wording: str) -> Item:
-    scene = _scene(rng)
+def _time(rng: random.Random, wording: str, scene: Scene | None = None) -> Item:
+    scene = scene or _scene(rng)
     return Item("time", (scene, _worded(QUESTIONS["time"], rng, wording)), (f"It is {scene.time}.",))
 
 
-def _side(rng: random.Random, wording: str) -> Item:
-    scene = _scene(rng)
+def _side(rng: random.Random, wording: str, scene: Scene | None = None) -> Item:
+    scene = scene or _scene(rng)
     side, who = rng.choice([(side, who) for side, who in scene.slots.items() if who])
-    text = _worded(QUESTIONS["side"], rng, wording, animal=_the(who, rng))
+    text = _worded(QUESTIONS["side"], rng, wording, animal=_or_it(_the(who, rng), scene, rng, wording))
     return Item("side", (scene, text), (f"The {who.kind} is {SIDE_PHRASES[side][0]}.",))
 
 
-def _yes_or_no(rng: random.Random, wording: str) -> Item:
+def _yes_or_no(rng: random.Random, wording: str, scene: Scene | None = None) -> Item:
     """Both answers equally often, about every attribute."""
     about = rng.choice(("animal", "colour", "place", "time", "side", "number"))
     yes = rng.random() < 0.5
-    scene = _scene(rng, yes if about == "number" else None)
+    if scene is None:
+        scene = _scene(rng, yes if about == "number" else None)
+    elif about == "number":
+        yes = scene.companion is not None
     side, who = rng.choice([(side, who) for side, who in scene.slots.items() if who])
     if about == "animal":
         if yes:
@@ -210,13 +224,14 @@ def _yes_or_no(rng: random.Random, wording: str) -> Item:
         while not yes and (told == truth or Character(who.kind, told).held_out):
             told = rng.choice(options)
         phrases = {"place": PLACE_PHRASES, "side": SIDE_PHRASES}.get(about, {told: (told,)})
-        animal = _the(who, rng, colour=about != "colour")
-        text = _worded(QUESTIONS["is it so"], rng, wording, animal=animal, so=rng.choice(phrases[told]))
+        animal = _or_it(_the(who, rng, colour=about != "colour"), scene, rng, wording)
+        so = rng.choice(phrases[told])
+        text = f"Is it {so}?" if animal == "it" else _worded(QUESTIONS["is it so"], rng, wording, animal=animal, so=so)
         where = _where(scene, side) if about == "colour" else ""
         fact = truth if about == "colour" else phrases[truth][0]
         asked, seen = phrases[told][0], [(f"the {who.kind}{where} is {fact}", yes)]
-    so = f" So {'yes' if yes else 'no'}." if len(seen) > 1 else ""
-    return Item("yes or no", (scene, text), (f"{_check(asked, seen)}{so}",))
+    concluded = f" So {'yes' if yes else 'no'}." if len(seen) > 1 else ""
+    return Item("yes or no", (scene, text), (f"{_check(asked, seen)}{concluded}",))
 
 
 def _absent(scene: Scene, rng: random.Random, wording: str) -> str:
@@ -233,10 +248,10 @@ def _absent(scene: Scene, rng: random.Random, wording: str) -> str:
             return article(f"{other.colour} {other.kind}")
 
 
-def _count(rng: random.Random, wording: str) -> Item:
-    """None, one and two equally often."""
-    number = rng.choice((0, 1, 2))
-    scene = _scene(rng, True if number == 2 else None)
+def _count(rng: random.Random, wording: str, scene: Scene | None = None) -> Item:
+    """None, one and two equally often, where no scene is given that has not two."""
+    number = rng.choice((0, 1, 2) if scene is None or scene.companion else (0, 1))
+    scene = scene or _scene(rng, True if number == 2 else None)
     kinds, colours = ({getattr(who, name) for who in scene.characters} for name in ("kind", "colour"))
     fits: Callable[[Character], bool]
     if number == 2 or (number == 1 and not scene.companion and rng.random() < 0.5):
@@ -319,12 +334,13 @@ def _compare(rng: random.Random, wording: str) -> Item:
     return Item("compare", (before, after, text), (f"The {aspect}: first {first}, then {then}.",))
 
 
-def _describe(rng: random.Random, wording: str) -> Item:
-    scene = _scene(rng)
+def _describe(rng: random.Random, wording: str, scene: Scene | None = None) -> Item:
+    scene = scene or _scene(rng)
     return Item("describe", (scene, _worded(QUESTIONS["describe"], rng, wording)), (plain_caption(scene),))
 
 
-ASKED: dict[str, Callable[[random.Random, str], Item]] = {
+# Of one picture, which may be given, and of several.
+ASKED_OF_ONE: dict[str, Callable[..., Item]] = {
     "animal": _animal,
     "colour": _colour,
     "place": _place,
@@ -332,6 +348,10 @@ ASKED: dict[str, Callable[[random.Random, str], Item]] = {
     "side": _side,
     "yes or no": _yes_or_no,
     "count": _count,
+    "describe": _describe,
+}
+ASKED: dict[str, Callable[[random.Random, str], Item]] = {
+    **{kind: make for kind, make in ASKED_OF_ONE.items() if kind != "describe"},
     "which": _which,
     "compare": _compare,
     "describe": _describe,
@@ -416,10 +436,18 @@ def change(scene: Scene, aspect: str, rng: random.Random) -> tuple[Scene, Charac
             return replace(scene, **{name: other}), who, other
 
 
-def changed(rng: random.Random, wording: str = "train", aspect: str | None = None) -> Item:
+def changed(rng: random.Random, wording: str = "train", aspect: str | None = None, scene: Scene | None = None) -> Item:
     """A picture with one thing changed, and its description; any of `CHANGES` where none is given."""
-    aspect = aspect or rng.choice(tuple(CHANGES))
-    scene = _scene(rng, {"add": False, "remove": True}.get(aspect))
+    if scene is None:
+        aspect = aspect or rng.choice(tuple(CHANGES))
+        companion = {"add": False, "remove": True}.get(aspect)
+        if wording == "train" and aspect in ("colour", "animal"):
+            # Which of two it is that changes is the hard part.
+            companion = rng.random() < 0.6
+        scene = _scene(rng, companion)
+    else:
+        unfit = "add" if scene.companion else "remove"
+        aspect = aspect or rng.choice([aspect for aspect in CHANGES if aspect != unfit])
     after, old, new = change(scene, aspect, rng)
     animal = _the(old, rng, colour=aspect not in ("colour", "animal"))
     text = _worded(
@@ -445,7 +473,12 @@ def changed(rng: random.Random, wording: str = "train", aspect: str | None = Non
 
 
 def paint(rng: random.Random, wording: str = "train") -> Item:
-    """A wish for a picture: of a scene that is told, or of animals, now and then with no place told."""
+    """A wish for a picture: of a scene that is told, or of animals, now and then with no place told.
+
+    In training one in five tells no colour.
+    """
+    if wording == "train" and rng.random() < 0.2:
+        return paint_bare(rng, wording)
     scene = sample_scene(rng, companion_share=0.5)
     if rng.random() < 0.5:
         return Item("paint", (_wish(caption(scene, rng, wording, brief=True), rng, wording),), (scene,))
@@ -467,13 +500,40 @@ def _named(scene: Scene, rng: random.Random, wording: str) -> Item:
     return Item("paint", (_wish(f"{names}{where}", rng, wording),), (scene,))
 
 
+def paint_bare(rng: random.Random, wording: str = "train") -> Item:
+    """A wish that tells no colour: every animal has one that it is painted in then."""
+    who = [Character(kind, USUAL_COLOURS[kind]) for kind in rng.sample(KINDS, 2 if rng.random() < 0.3 else 1)]
+    place = rng.choice(PLACES) if rng.random() < 0.5 else None
+    time = rng.choice(TIMES) if rng.random() < 0.2 else None
+    scene = Scene(
+        who[0],
+        side="left" if len(who) > 1 else "middle",
+        place=place or DEFAULT_PLACE,
+        time=time or "day",
+        companion=who[1] if len(who) > 1 else None,
+        decor=rng.getrandbits(32),
+    )
+    named = rng.choices((article, "the {}".format, str), (4, 1, 2))[0]
+    told = [" and ".join(named(one.kind) for one in who)]
+    told += [rng.choice(PLACE_PHRASES[place])] if place else []
+    told += [rng.choice(TIME_PHRASES[time])] if time else []
+    return Item("paint", (_wish(" ".join(told), rng, wording),), (scene,))
+
+
 def _wish(told: str, rng: random.Random, wording: str) -> str:
     told = told.removesuffix(".")
     return sentence(rng.choice(WISHES[wording]).format(scene=f"{told[0].lower()}{told[1:]}"))
 
 
 def outside(rng: random.Random, wording: str = "train") -> Item:
-    """A wish for what is not in the world, which a plain sentence answers and no picture."""
+    """A wish for what is not in the world, which a plain sentence answers and no picture.
+
+    In training one in eight is about a picture that is not there.
+    """
+    if wording == "train" and rng.random() < 0.125:
+        asked = changed(rng, wording) if rng.random() < 0.3 else question(rng, wording)
+        text = tuple(part for part in asked.question if isinstance(part, str))
+        return Item("outside", text, (SORRY["picture"],))
     kind = rng.choice(tuple(OUTSIDE))
     word = rng.choice(OUTSIDE[kind][wording])
     if kind == "request":
@@ -526,6 +586,27 @@ def ending(rng: random.Random, wording: str = "train") -> Item:
     return Item("ending", (*told, text), (end,))
 
 
+def turns(rng: random.Random, wording: str = "train") -> Item:
+    """The last of two to four turns of a chat about a picture that is shown or wished for, and may be changed."""
+    earlier: list[Item] = []
+    begin = paint if rng.random() < 0.5 else ASKED_OF_ONE[rng.choice(tuple(ASKED_OF_ONE))]
+    item = begin(rng, wording)
+    scene = item.scene or next(part for part in item.question if isinstance(part, Scene))
+    for _ in range(rng.choice((1, 2, 3))):
+        earlier.append(item)
+        way = rng.random()
+        if way < 0.1:
+            item = paint(rng, wording)
+        elif way < 0.5:
+            item = changed(rng, wording, scene=scene)
+        else:
+            item = ASKED_OF_ONE[rng.choice(tuple(ASKED_OF_ONE))](rng, wording, scene)
+        # The picture stands before in the chat.
+        item = replace(item, question=tuple(part for part in item.question if isinstance(part, str)))
+        scene = item.scene or scene
+    return replace(item, before=tuple(earlier))
+
+
 TASKS: dict[str, Callable[[random.Random, str], Item]] = {
     "question": question,
     "ground": ground,
@@ -534,6 +615,7 @@ TASKS: dict[str, Callable[[random.Random, str], Item]] = {
     "paint": paint,
     "outside": outside,
     "ending": ending,
+    "turns": turns,
 }
 
 

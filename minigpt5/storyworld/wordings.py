@@ -25,6 +25,9 @@ QUESTIONS: dict[str, Wording] = {
             "Say what animal you see.",
             "Tell me which animal is here.",
             "What is this animal?",
+            "What is it?",
+            "Who is it?",
+            "Animal?",
         ),
         "fresh": (
             "Which animal can you see?",
@@ -79,6 +82,8 @@ QUESTIONS: dict[str, Wording] = {
             "Say what colour {animal} has.",
             "Can you name the colour of {animal}?",
             "{animal} has which colour?",
+            "What colour, {animal}?",
+            "Colour of {animal}?",
         ),
         "fresh": (
             "Which colour does {animal} have?",
@@ -97,6 +102,8 @@ QUESTIONS: dict[str, Wording] = {
             "Can you say where {animal} is?",
             "Which place is this?",
             "Say what place you see.",
+            "Where?",
+            "Place?",
         ),
         "fresh": (
             "Which place do you see?",
@@ -115,6 +122,8 @@ QUESTIONS: dict[str, Wording] = {
             "Can you say which time of day it is?",
             "Say if it is day or night.",
             "At what time is this?",
+            "Day or night?",
+            "When?",
         ),
         "fresh": (
             "Tell me if it is day or night.",
@@ -193,6 +202,8 @@ QUESTIONS: dict[str, Wording] = {
             "Say if you see {a_fox}.",
             "Would you say there is {a_fox}?",
             "Is it true that there is {a_fox}?",
+            "Is it {a_fox}?",
+            "Is this {a_fox}?",
         ),
         "fresh": (
             "Can you see {a_fox}?",
@@ -395,6 +406,8 @@ QUESTIONS: dict[str, Wording] = {
             "Tell me what you see.",
             "Can you describe this picture?",
             "Say what this picture shows.",
+            "Caption?",
+            "Describe.",
         ),
         "fresh": (
             "Describe what you see.",
@@ -888,4 +901,5 @@ SORRY = {
     "place": "Sorry, I know no such place.",
     "thing": "Sorry, I know no such thing.",
     "request": "Sorry, I only know pictures of my small world.",
+    "picture": "Sorry, I see no picture.",
 }

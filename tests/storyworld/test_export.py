@@ -63,7 +63,8 @@ def test_chat_exports_are_read(tmp_path, task):
     for seed, row in enumerate(rows):
         item = training_item(task, split_rng(SPLIT, seed))
         told = [part for message in row["messages"] for part in message["content"]]
-        for part, true in zip(told, (*item.question, *item.answer), strict=True):
+        turns = [part for turn in (*item.before, item) for part in (*turn.question, *turn.answer)]
+        for part, true in zip(told, turns, strict=True):
             if isinstance(true, Scene):
                 assert part["image"].tobytes() == draw(true, SIZE).tobytes()
             else:

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from minigpt5.storyworld.draw import boxes
-from minigpt5.storyworld.language import KNOWN_WORDS, caption, describes, imagine, read, split_words
+from minigpt5.storyworld.language import KNOWN_WORDS, caption, describes, imagine, plain_caption, read, split_words
 from minigpt5.storyworld.miniature import build_tokenizer
 from minigpt5.storyworld.prompts import roughen
 from minigpt5.storyworld.questions import (
@@ -17,15 +17,18 @@ from minigpt5.storyworld.questions import (
     MARKS,
     TASKS,
     UNTAUGHT,
+    USUAL_COLOURS,
     change,
     changed,
     fresh_items,
+    paint_bare,
     paint_two,
     says_end,
     says_sorry,
     training_item,
+    turns,
 )
-from minigpt5.storyworld.scene import HELD_OUT, LIGHTS, SIDES, Character, Scene, sample_scene
+from minigpt5.storyworld.scene import HELD_OUT, KINDS, LIGHTS, SIDES, Character, Scene, sample_scene
 from minigpt5.storyworld.wordings import CHANGES, END_QUESTIONS, OUTSIDE, POLITE, QUESTIONS, SORRY, WISHES
 from minigpt5.utils.boxes import parse_box
 
@@ -47,6 +50,13 @@ LISTS = {
 
 def items(make, wording="train"):
     return [make(random.Random(seed), wording) for seed in SEEDS]
+
+
+def named(item):
+    """The text of a question about one picture, with the animal's name for "it" where it names none."""
+    scene, text = item.question
+    it = f"the {scene.hero.kind}"
+    return text if read(text).mentions or scene.companion else re.sub(r"\bit\b", it, text, count=1, flags=re.IGNORECASE)
 
 
 def within_one_edit(one, other):
@@ -111,7 +121,7 @@ def test_no_held_out_pair_is_shown_or_told():
 @pytest.mark.parametrize("wording", ["train", "fresh"])
 def test_attributes_asked_for_are_those_of_the_scene(wording):
     for item in items(ASKED["colour"], wording):
-        kind = next(word for word in split_words(item.question[1]) if word in {k for k, _ in HELD_OUT})
+        kind = next(word for word in split_words(named(item)) if word in KINDS)
         scene = item.question[0]
         ((side, who),) = [(side, who) for side, who in scene.slots.items() if who and who.kind == kind]
         # The middle is never one of two.
@@ -122,8 +132,7 @@ def test_attributes_asked_for_are_those_of_the_scene(wording):
     for item in items(ASKED["time"], wording):
         assert read(item.text).time == item.question[0].time
     for item in items(ASKED["side"], wording):
-        scene, text = item.question
-        (mention,) = [m for m in read(text).mentions]
+        scene, (mention,) = item.question[0], read(named(item)).mentions
         assert scene.slots[split_words(item.text)[-1].replace("centre", "middle")].kind == mention.kind
     for item in items(ASKED["describe"], wording):
         assert describes(item.text, item.question[0])
@@ -182,7 +191,7 @@ def check_reason(item, so):
 def test_yes_and_no_are_true_and_come_equally_often(wording):
     asked = [ASKED["yes or no"](random.Random(seed), wording) for seed in range(2000)]
     for item in asked:
-        so = " So yes." if true_of(item.question[1], item.question[0]) else " So no."
+        so = " So yes." if true_of(named(item), item.question[0]) else " So no."
         assert item.text.endswith(so.split()[-1]), item
         assert bool(check_reason(item, so)) == (so == " So yes."), item
     assert 0.46 < sum(item.text.endswith("yes.") for item in asked) / len(asked) < 0.54
@@ -316,9 +325,11 @@ def test_only_one_of_two_can_be_removed():
 
 @pytest.mark.parametrize("wording", ["train", "fresh"])
 def test_a_wish_tells_the_picture(wording):
-    for make in (TASKS["paint"], paint_two):
+    for make in (TASKS["paint"], paint_two, paint_bare):
         for item in items(make, wording):
             (text,) = item.question
+            for kind in [mention.kind for mention in read(text).mentions if mention.colour is None]:
+                text = re.sub(kind, f"{USUAL_COLOURS[kind]} {kind}", text, flags=re.IGNORECASE)
             imagined = imagine(text) or imagine(f"{text} in the meadow")
             assert replace(imagined, decor=0) == replace(item.scene, decor=0), text
 
@@ -340,6 +351,37 @@ def test_words_outside_the_world_are_split_too():
         w for seed in range(2000) for w in split_words(TASKS["outside"](random.Random(seed), "train").question[-1])
     }
     assert not asked & set(fresh)
+
+
+@pytest.mark.parametrize("wording", ["train", "fresh"])
+def test_the_turns_of_a_chat_are_about_its_last_picture(wording):
+    for item in items(turns, wording):
+        scene = None
+        for turn in (*item.before, item):
+            shown = [part for part in turn.question if isinstance(part, Scene)]
+            # Shown by who asks at most once, at the beginning.
+            assert len(shown) == (scene is None and turn.kind != "paint")
+            (scene,) = shown or [scene]
+            kinds = {who.kind for who in scene.characters} if scene else set()
+            if turn.kind == "place":
+                assert read(turn.text).place == scene.place
+            elif turn.kind in ("animal", "colour", "side"):
+                assert {mention.kind for mention in read(turn.text).mentions} <= kinds
+            elif turn.kind == "describe":
+                assert describes(turn.text, scene)
+            elif turn.kind.startswith("change"):
+                assert scene != turn.scene and turn.text.endswith(plain_caption(turn.scene))
+                kept = [getattr(scene, name) == getattr(turn.scene, name) for name in ("hero", "companion")]
+                assert any(kept) or turn.kind == "change remove"
+            scene = turn.scene or scene
+        assert 1 <= len(item.before) <= 3
+        roles = [message["role"] for message in item.messages(lambda scene: scene)]
+        assert roles == ["user", "assistant"] * (len(item.before) + 1)
+
+
+def test_questions_about_no_picture_are_told_that_there_is_none():
+    blind = [item for item in items(TASKS["outside"]) if item.text == SORRY["picture"]]
+    assert 30 < len(blind) < 70 and not any(isinstance(part, Scene) for item in blind for part in item.question)
 
 
 def test_stories_end_without_a_picture():
