@@ -16,7 +16,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -103,7 +103,11 @@ class Reader(PromptEncoder):
     @property
     def language_model(self) -> Any:
         """The layers that predict the next token, without what looks at pictures."""
-        return self.model.get_submodule(language_model_name(self.model))
+        return self.model.get_submodule(self._language_model_name)
+
+    @cached_property
+    def _language_model_name(self) -> str:
+        return language_model_name(self.model)
 
     @property
     def picture_parts(self) -> list[nn.Module | torch.Tensor]:
@@ -234,11 +238,13 @@ class Reader(PromptEncoder):
             ahead = whole_mask.shape[1] - options[name].shape[1]
             options[name] = pad(options[name], (ahead, 0), value=self.text_type)
         options[cache_argument(self.body)] = states
-        if isinstance(states, StaticCache):
+        fixed = isinstance(states, StaticCache)
+        if fixed:
             whole_mask = pad(whole_mask, (0, states.get_max_length() - whole_mask.shape[1]))
-        compiled = self._compiled
-        # Prompts are of any length, and as fast without a graph of their own.
-        with set_stance("force_eager") if compiled and cache is not None and ids.shape[1] > 1 else nullcontext():
+        step = fixed and ids.shape[1] == 1
+        # Prompts are of any length, and caches that grow are of another one at every step.
+        eager = cache is not None and not step and self._compiled
+        with set_stance("force_eager") if eager else nullcontext():
             output = self.body(
                 # Whether a mask leaves anything out, models would ask the device at every step.
                 attention_mask=None if full and known else whole_mask,
@@ -253,7 +259,7 @@ class Reader(PromptEncoder):
             if cache.coming is not None:
                 cache.pictures, cache.coming = cache.coming, None
         # A graph of CUDA writes the next ones into the same place.
-        last = output.last_hidden_state.clone() if compiled else output.last_hidden_state
+        last = output.last_hidden_state.clone() if step else output.last_hidden_state
         if self.layers == (-1,):
             return States(last, last)
         chosen = [last if layer == -1 else output.hidden_states[layer] for layer in self.layers]
