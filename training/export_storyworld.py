@@ -28,6 +28,7 @@ class ExportConfig(Settings):
     paint: dict[str, int] = setting(factory=dict, least=1, help="wishes for pictures, as people type them, by split")
     outside: dict[str, int] = setting(factory=dict, least=1, help="wishes for what is not in the world by split")
     ending: dict[str, int] = setting(factory=dict, least=1, help="ends of stories by split")
+    turns: dict[str, int] = setting(factory=dict, least=1, help="chats about a picture by split")
 
     def __post_init__(self):
         super().__post_init__()

@@ -31,7 +31,15 @@ from minigpt5.evaluation.claims.plan import (
 from minigpt5.evaluation.claims.rows import FIGURES, AttributeEncoder, frechet_distance, from_plain, measure, plain
 from minigpt5.evaluation.claims.runner import ClaimsRun
 from minigpt5.evaluation.claims.trainings import Curve, train_until_flat
-from minigpt5.evaluation.claims.verdicts import Decided, DecidedClaim, decide, gates, interval_of, verdict_of
+from minigpt5.evaluation.claims.verdicts import (
+    Decided,
+    DecidedClaim,
+    decide,
+    gates,
+    interval_of,
+    sums_by_seed,
+    verdict_of,
+)
 from minigpt5.evaluation.claims.world import CAPTIONS, NEXT, TURN, final, picture, questions
 from minigpt5.metrics import FrechetInceptionDistance
 from minigpt5.metrics.intervals import Interval
@@ -68,22 +76,29 @@ def test_verdict_of_a_claim_and_why():
         Decided(statement, Interval(*bounds) if bounds else None)
         for bounds in ((0.3, 0.2, 0.4), (-0.3, -0.4, -0.2), (0.1, -0.1, 0.3), ())
     )
+    level = Decided(statement, Interval(0.0, 0.0, 0.0), by_seed=(0.0, 0.0))
     early = [replace(one, all_seeds=False) for one in (passed, passed, failed, open_, unmeasured)]
     claims = [
         DecidedClaim("1", CLAIMS["1"], given)
         for given in (
             (passed, passed),
             (passed, open_),
+            (passed, replace(open_, by_seed=(0.0, 0.2))),
+            (passed, level),
             (passed, open_, failed),
             (unmeasured,),
             (passed, unmeasured),
             early,
         )
     ]
-    assert [claim.verdict for claim in claims] == ["PASS", "UNDECIDED", "FAIL", "UNDECIDED", "UNDECIDED", "UNDECIDED"]
+    assert [claim.verdict for claim in claims] == ["PASS", *["UNDECIDED"] * 3, "FAIL", *["UNDECIDED"] * 3]
     assert [claim.why for claim in claims] == [
         "All 2 statements hold; the closest is “a above b: 0.300 [0.200, 0.400]”.",
         "1 of 2 statements hold, but “a above b: 0.100 [-0.100, 0.300]” cannot be told from chance.",
+        "1 of 2 statements hold, but "
+        "“a above b: 0.100 [-0.100, 0.300], by seed 0.000, 0.200” cannot be told from chance.",
+        "1 of 2 statements hold, but "
+        "“a above b: 0.000 [0.000, 0.000], by seed 0.000, 0.000” shows no difference at all.",
         "1 of 3 statements hold, but “a above b: -0.300 [-0.400, -0.200]” is contradicted.",
         "Not measured yet.",
         "1 of 2 statements hold; the others are not measured yet.",
@@ -108,6 +123,8 @@ def test_a_statement_is_a_signed_sum_over_seeds_and_items():
     alone = interval_of("frame", ((1, "a", CAPTIONS), (-1, "c", CAPTIONS)), measured, draws=200)
     assert alone.estimate == pytest.approx(0.4) and 0.2 < alone.low < alone.high < 0.6
     assert interval_of("frame", ((1, "a", CAPTIONS), (-1, "d", CAPTIONS)), measured) is None
+    assert sums_by_seed("frame", ((1, "a", CAPTIONS), (-1, "b", CAPTIONS)), measured) == pytest.approx([0.4] * 3)
+    assert sums_by_seed("frame", ((1, "a", CAPTIONS), (-1, "d", CAPTIONS)), measured) == ()
     assert interval_of("frame", ((1, "a", CAPTIONS), (-1, "b", TURN)), measured) is None
     assert interval_of("rouge_l", ((1, "a", CAPTIONS),), measured) is None
 

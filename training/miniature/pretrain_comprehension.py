@@ -34,13 +34,16 @@ from minigpt5.utils.programs import opening, run_program
 from minigpt5.utils.settings import setting
 from minigpt5.vokens.decoding import decode_texts
 
-TASKS = ("caption", "story", "talk", "change", *ASKED_TASKS)
+TASKS = ("caption", "story", "talk", "change", "turns", *ASKED_TASKS)
 
 
-def without_reply_pictures(messages):
-    """A conversation whose reply is its words alone."""
-    *before, reply = messages
-    return [*before, {**reply, "content": [part for part in reply["content"] if part["type"] == "text"]}]
+def spoken(rows, rng):
+    """Conversations drawn from rows without end, of each reply its words alone; those without words are passed over."""
+    while True:
+        *before, reply = rows[rng.randrange(len(rows))]["messages"]
+        words = [part for part in reply["content"] if part["type"] == "text"]
+        if words:
+            yield [*before, {**reply, "content": words}]
 
 
 def build_processor(captions, stories, talks, chats):
@@ -132,8 +135,7 @@ def main(config: ComprehensionConfig):
                 row = rows[rng.randrange(len(rows))]
                 conversations.append(make(row["texts"], row["images"], rng, paint=False))
         for task, rows in chats.items():
-            chosen = (rows[rng.randrange(len(rows))] for _ in range(counts.get(task, 0)))
-            conversations += [without_reply_pictures(row["messages"]) for row in chosen]
+            conversations += islice(spoken(rows, rng), counts.get(task, 0))
         return processor.training_batch(conversations).to(device), scenes
 
     def losses(batch, step):

@@ -30,6 +30,7 @@ from minigpt5.evaluation.claims.verdicts import (
     decide,
     gates,
     interval_of,
+    seeds_told,
 )
 from minigpt5.metrics.intervals import Interval
 from minigpt5.utils.files import write_text
@@ -72,8 +73,10 @@ def _verdicts(run: ClaimsRun, claims: Sequence[DecidedClaim], found: Sequence[Ga
             f"**{counted(claims)}**, of {len(claims)} claims: 1 to 9 are the paper's (arXiv 2310.02239, section 4), A "
             "to F ask beyond it. Each is decided by statements, margins and a rule that were settled before the "
             f"trainings, in [the plan](claims-plan.md) (`{REPOSITORY_PATH}`, {registered}). Every system is trained "
-            f"from {len(run.amounts.seeds)} seeds until flat; intervals are over seeds and items. A verdict says "
-            "whether a claim shows in this world, not whether the paper is right about its own."
+            f"from {len(run.amounts.seeds)} seeds until flat; intervals are over seeds and items. "
+            "They are widened for the small number of seeds, to both sides alike, and so may pass a figure's own "
+            "bounds where one training went another way than the others. A verdict says whether a claim shows in this "
+            "world, not whether the paper is right about its own."
         )
     ]
     done = [job.done for job in run.jobs() if job.name not in plan.PARTS]
@@ -106,8 +109,8 @@ def _statements(claims: Sequence[DecidedClaim]) -> list[Block]:
             margin = f" ± {one.statement.margin:g}" if one.statement.margin else ""
             label = FIGURES[one.statement.figure].label[:-2]
             told = cell(one.interval) or "not measured"
-            rows.append([claim.name, f"{one.statement.told}{margin}", label, told, one.verdict])
-    return [Heading("Statements"), Table(["claim", "statement", "figure", "difference", "verdict"], rows)]
+            rows.append([claim.name, f"{one.statement.told}{margin}", label, told, seeds_told(one), one.verdict])
+    return [Heading("Statements"), Table(["claim", "statement", "figure", "difference", "by seed", "verdict"], rows)]
 
 
 def table(measured: Measured, task: str, systems: Sequence[str], figures: Sequence[str], draws: int | None) -> Table:

@@ -44,6 +44,8 @@ def plot_curves(
             axes.set_xscale("log", base=2)
             axes.xaxis.set_major_formatter(ticker.ScalarFormatter())
             axes.set_xticks(sorted({value for points in curves.values() for value in points}))
+        # Of few trainings an interval may be far wider than what a figure can be.
+        axes.set_ylim(top=max(point.estimate for points in curves.values() for point in points.values()))
         _from_zero(axes)
         axes.set(xlabel=xlabel, ylabel=label)
         axes.grid(alpha=0.25)

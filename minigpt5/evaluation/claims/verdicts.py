@@ -36,11 +36,13 @@ class Decided:
 
     Args:
         all_seeds: whether the interval is of all seeds that the plan names.
+        by_seed: the sum by each of them alone.
     """
 
     statement: Statement
     interval: Interval | None
     all_seeds: bool = True
+    by_seed: tuple[float, ...] = ()
 
     @property
     def so_far(self) -> str:
@@ -81,18 +83,31 @@ class DecidedClaim:
             return f"Not all seeds are measured; so far {told}."
         passed = [one for one in measured if one.verdict == PASS]
         if self.verdict == PASS:
-            return f"All {len(passed)} statements hold; the closest is “{_nearest(passed)}”."
+            return f"All {len(passed)} statements hold; the closest is “{_told(_nearest(passed))}”."
         decisive = [one for one in measured if one.verdict == self.verdict]
-        word = "is contradicted" if self.verdict == FAIL else "cannot be told from chance"
         if not decisive:
             return f"{len(passed)} of {len(self.statements)} statements hold; the others are not measured yet."
-        return f"{len(passed)} of {len(self.statements)} statements hold, but “{_nearest(decisive)}” {word}."
+        one = _nearest(decisive)
+        word = "cannot be told from chance"
+        if self.verdict == FAIL:
+            word = "is contradicted"
+        elif one.interval and one.interval.low == one.interval.high == 0:
+            word = "shows no difference at all"
+        return f"{len(passed)} of {len(self.statements)} statements hold, but “{_told(one)}” {word}."
 
 
-def _nearest(statements: Sequence[Decided]) -> str:
-    """The one whose estimate is the lowest, in words."""
-    one = min(statements, key=lambda one: one.interval.estimate if one.interval else 0)
-    return f"{one.statement.told}: {cell(one.interval)}"
+def _nearest(statements: Sequence[Decided]) -> Decided:
+    """The one whose estimate is the lowest."""
+    return min(statements, key=lambda one: one.interval.estimate if one.interval else 0)
+
+
+def _told(one: Decided) -> str:
+    return f"{one.statement.told}: {cell(one.interval)}{f', by seed {seeds}' if (seeds := seeds_told(one)) else ''}"
+
+
+def seeds_told(one: Decided) -> str:
+    """A statement's sum by each seed."""
+    return ", ".join(f"{value:.3f}" for value in one.by_seed)
 
 
 def interval_of(
@@ -103,6 +118,26 @@ def interval_of(
     Terms of one system are the same trainings. It is of the seeds that are measured of all terms, of one seed over
     items alone.
     """
+    tables = _tables(figure, terms, measured)
+    if tables is None:
+        return None
+
+    def total(given: Sequence[np.ndarray]) -> float:
+        return _total(figure, terms, given)
+
+    # A run beside itself has no spread over seeds.
+    tables = [table if len(table) > 1 else np.repeat(table, 2, axis=0) for table in tables]
+    return hierarchical_interval(tables, total, [system for _, system, _ in terms], draws=draws)
+
+
+def sums_by_seed(figure: str, terms: Sequence[tuple[float, str, str]], measured: Measured) -> tuple[float, ...]:
+    """A signed sum of a figure by each seed alone; nothing where one of its terms has no value."""
+    tables = _tables(figure, terms, measured) or [np.empty(0)]
+    return tuple(_total(figure, terms, [table[seed : seed + 1] for table in tables]) for seed in range(len(tables[0])))
+
+
+def _tables(figure: str, terms: Sequence[tuple[float, str, str]], measured: Measured) -> list[np.ndarray] | None:
+    """The rows of each term, of the seeds that are measured of all; `None` where one has no value."""
     taken, tables, seeds = FIGURES[figure], [], seeds_of(terms, measured)
     if not seeds:
         return None
@@ -110,16 +145,12 @@ def interval_of(
         runs = [run.get(task, {}).get(taken.part) for run in measured[system][:seeds]]
         if any(run is None for run in runs):
             return None
-        table = np.stack([run for run in runs if run is not None])
-        # A run beside itself has no spread over seeds.
-        tables.append(table if seeds > 1 else np.repeat(table, 2, axis=0))
-    if not all(np.isfinite(taken.of_runs(table)) for table in tables):
-        return None
+        tables.append(np.stack([run for run in runs if run is not None]))
+    return tables if all(np.isfinite(taken.of_runs(table)) for table in tables) else None
 
-    def total(given: Sequence[np.ndarray]) -> float:
-        return sum(weight * taken.of_runs(rows) for (weight, _, _), rows in zip(terms, given, strict=True))
 
-    return hierarchical_interval(tables, total, [system for _, system, _ in terms], draws=draws)
+def _total(figure: str, terms: Sequence[tuple[float, str, str]], tables: Sequence[np.ndarray]) -> float:
+    return sum(weight * FIGURES[figure].of_runs(rows) for (weight, _, _), rows in zip(terms, tables, strict=True))
 
 
 def seeds_of(terms: Sequence[tuple[float, str, str]], measured: Measured) -> int:
@@ -135,15 +166,13 @@ def decide(measured: Measured, seeds: int, draws: int | None = None) -> list[Dec
     """
 
     def decided(one: Statement) -> Decided:
-        return Decided(one, _turned(one, measured, draws), seeds_of(one.terms, measured) == seeds)
+        sign = FIGURES[one.figure].sign
+        terms = [(sign * weight, system, task) for weight, system, task in one.terms]
+        interval = interval_of(one.figure, terms, measured, draws)
+        by_seed = sums_by_seed(one.figure, terms, measured)
+        return Decided(one, interval, seeds_of(one.terms, measured) == seeds, by_seed)
 
     return [DecidedClaim(name, claim, tuple(map(decided, claim.statements))) for name, claim in CLAIMS.items()]
-
-
-def _turned(statement: Statement, measured: Measured, draws: int | None) -> Interval | None:
-    sign = FIGURES[statement.figure].sign
-    terms = [(sign * weight, system, task) for weight, system, task in statement.terms]
-    return interval_of(statement.figure, terms, measured, draws)
 
 
 @dataclass(frozen=True)
