@@ -13,12 +13,14 @@ from PIL import Image
 from minigpt5.metrics.intervals import Interval
 from minigpt5.utils.html import image_html, page
 
+# Characters of a cell that may go over several lines.
+LONG = 40
 _STYLE = """<style>
 main { max-width: 68rem; font-size: 1.05rem; } h2 { margin: 3rem 0 .8rem; font-size: 1.5rem; } p { margin: .8rem 0; }
 .table { overflow-x: auto; } table { border-collapse: collapse; width: 100%; margin: 1rem 0; font-size: .92rem;
   font-variant-numeric: tabular-nums; background: var(--card); border-radius: 12px; }
 th, td { padding: .45rem .8rem; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap; }
-td:nth-child(-n+2) { white-space: normal; } code { font-size: .88em; overflow-wrap: anywhere; }
+td.long { white-space: normal; min-width: 15rem; } code { font-size: .88em; overflow-wrap: anywhere; }
 .picture img { width: auto; max-width: 100%; background: #fff; padding: .4rem; }
 .PASS { color: #2c7a4b; } .FAIL { color: #c0392b; } .UNDECIDED { color: #9a6b00; }
 .PASS, .FAIL, .UNDECIDED { font-weight: 700; }
@@ -92,9 +94,15 @@ def html(title: str, blocks: Sequence[Block]) -> str:
                 parts.append(image_html(image, block.alt))
         else:
             head = "".join(f"<th>{_inline(text)}</th>" for text in block.header)
-            body = "".join(f"<tr>{''.join(f'<td>{_inline(text)}</td>' for text in row)}</tr>" for row in block.rows)
+            body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in block.rows)
             parts.append(f'<div class="table"><table><tr>{head}</tr>{body}</table></div>')
     return page(title, "".join(parts))
+
+
+def _cell(text: str) -> str:
+    """A cell of a table; sentences go over several lines, figures over one."""
+    opened = '<td class="long">' if len(text) > LONG else "<td>"
+    return f"{opened}{_inline(text)}</td>"
 
 
 def _inline(text: str) -> str:
