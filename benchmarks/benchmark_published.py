@@ -30,7 +30,7 @@ GIB = 2**30
 PROMPT = "What should happen then? <ImageHere> Tell me the next scene with image."
 # What a reply takes beside the weights: a bf16 reply on the CPU took 1.9 GiB, mostly activations of the VAE.
 WORKING_BYTES = 2 * GIB
-# How often each part runs before it is measured: CUDA's graphs are recorded in the second run.
+# How often a compiled part runs before it is measured: CUDA's graphs are recorded in the second run.
 WARM_UPS = 3
 OFFLOADS = ("none", "model", "layers", "blocks", "leaves")
 # Bytes a weight of a quantised layer takes: 8 bit with one fp32 scale a row (bitsandbytes), NF4 with one a block of 64.
@@ -231,7 +231,7 @@ def parts_of_a_reply(pipe, picture, config, kept):
 
 
 def compile_parts(pipe, mode):
-    """The parts as docs/published-model.md compiles them."""
+    """Compile what `pipe.compile` does, with channels last and the UNet's projections in one product."""
     pipe.unet.to(memory_format=torch.channels_last).fuse_qkv_projections()
     pipe.vae.to(memory_format=torch.channels_last)
     pipe.compile(mode=mode)
@@ -250,7 +250,7 @@ def measure_parts(pipe, picture, bandwidth, flops, config):
         compile_parts(pipe, config.compile)
     with ExitStack() as kept:
         for name, (work, weights) in parts_of_a_reply(pipe, picture, config, kept).items():
-            for _ in range(WARM_UPS):
+            for _ in range(WARM_UPS if config.compile else 0):
                 work()
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)

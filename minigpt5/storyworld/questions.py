@@ -94,6 +94,10 @@ class Item:
         earlier = [message for item in self.before for message in item.messages(picture)]
         return [*earlier, *exchange(content(self.question), content(self.answer))]
 
+    def unseen(self) -> Item:
+        """The same without its question's pictures, which stand elsewhere or nowhere."""
+        return replace(self, question=tuple(part for part in self.question if isinstance(part, str)))
+
     def roughened(self, rng: random.Random, wording: str = "train") -> Item:
         """The same, its last text typed as people do; see `roughen`."""
         *before, last = self.question
@@ -339,8 +343,7 @@ def _describe(rng: random.Random, wording: str, scene: Scene | None = None) -> I
     return Item("describe", (scene, _worded(QUESTIONS["describe"], rng, wording)), (plain_caption(scene),))
 
 
-# Of one picture, which may be given, and of several.
-ASKED_OF_ONE: dict[str, Callable[..., Item]] = {
+ASKED: dict[str, Callable[..., Item]] = {
     "animal": _animal,
     "colour": _colour,
     "place": _place,
@@ -348,14 +351,12 @@ ASKED_OF_ONE: dict[str, Callable[..., Item]] = {
     "side": _side,
     "yes or no": _yes_or_no,
     "count": _count,
-    "describe": _describe,
-}
-ASKED: dict[str, Callable[[random.Random, str], Item]] = {
-    **{kind: make for kind, make in ASKED_OF_ONE.items() if kind != "describe"},
     "which": _which,
     "compare": _compare,
     "describe": _describe,
 }
+# Of one picture, which may be given.
+ASKED_OF_ONE = {kind: make for kind, make in ASKED.items() if kind not in ("which", "compare")}
 
 
 def _place_and_time(rng: random.Random, wording: str) -> Item:
@@ -532,8 +533,7 @@ def outside(rng: random.Random, wording: str = "train") -> Item:
     """
     if wording == "train" and rng.random() < 0.125:
         asked = changed(rng, wording) if rng.random() < 0.3 else question(rng, wording)
-        text = tuple(part for part in asked.question if isinstance(part, str))
-        return Item("outside", text, (SORRY["picture"],))
+        return Item("outside", asked.unseen().question, (SORRY["picture"],))
     kind = rng.choice(tuple(OUTSIDE))
     word = rng.choice(OUTSIDE[kind][wording])
     if kind == "request":
@@ -598,11 +598,9 @@ def turns(rng: random.Random, wording: str = "train") -> Item:
         if way < 0.1:
             item = paint(rng, wording)
         elif way < 0.5:
-            item = changed(rng, wording, scene=scene)
+            item = changed(rng, wording, scene=scene).unseen()
         else:
-            item = ASKED_OF_ONE[rng.choice(tuple(ASKED_OF_ONE))](rng, wording, scene)
-        # The picture stands before in the chat.
-        item = replace(item, question=tuple(part for part in item.question if isinstance(part, str)))
+            item = ASKED_OF_ONE[rng.choice(tuple(ASKED_OF_ONE))](rng, wording, scene).unseen()
         scene = item.scene or scene
     return replace(item, before=tuple(earlier))
 
