@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import DiffusionPipeline
+from torch import nn
 
 from minigpt5.pipeline import MiniGPT5Pipeline
 from minigpt5.utils.processes import pick_device
@@ -45,7 +47,16 @@ def open_model(
         with opening(f"the adapter {adapter}"):
             pipe.load_adapter(adapter)
     pipe.set_progress_bar_config(disable=True)
+    lay_channels_last(pipe.painter)
     return pipe.to(pick_device())
+
+
+def lay_channels_last(painter: DiffusionPipeline) -> None:
+    """Lay the weights of a painter's 2-D convolutions out so that processors convolve faster; their values stay."""
+    for part in painter.components.values():
+        for module in part.modules() if isinstance(part, nn.Module) else ():
+            if isinstance(module, nn.Conv2d):
+                module.to(memory_format=torch.channels_last)
 
 
 def identity(model: str | Path, adapter: str | Path | None = None) -> dict[str, Any]:

@@ -31,6 +31,19 @@ from minigpt5.vokens.decoding import DecodingBatch
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A file of tests is one worker's; so are all files that fork, which share what they fork off."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.split("::", 1)[0]
+            return "forked" if "from forking import" in (config.rootpath / file).read_text() else file
+
+    return Scheduling(config, log)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _few_threads():
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))

@@ -68,7 +68,13 @@ def test_diffusers_knows_the_package_s_classes():
         assert name in pipeline_loading_utils.ALL_IMPORTABLE_CLASSES
 
 
-@pytest.mark.parametrize("imports", ["minigpt5, diffusers, transformers", "diffusers, transformers, minigpt5"])
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "minigpt5, diffusers, transformers",
+        pytest.param("diffusers, transformers, minigpt5", marks=pytest.mark.slow),
+    ],
+)
 def test_diffusers_and_transformers_find_our_classes_whichever_is_imported_first(imports):
     code = (
         f"import sys, {imports}, minigpt5.weights\n"

@@ -35,6 +35,8 @@ from minigpt5.utils.images import to_rgb
 
 # The room of compiled steps is a multiple of so many tokens, so that few sizes have a graph of their own.
 ROOM = 256
+# Of so many sizes of replies the room is kept; of more, that which was not used for longest is given up.
+KEPT_ROOMS = 8
 # Layers that remember keys and values, which can be cut back; others remember a state that cannot.
 _ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
 # What logits are multiplied by (Cohere, Falcon-H1, Muse) and divided by (Granite, Inkling), as configurations call it.
@@ -147,6 +149,8 @@ class Reader(PromptEncoder):
         finally:
             states.reset()
             self._rooms[key] = states
+            if len(self._rooms) > KEPT_ROOMS:
+                del self._rooms[next(iter(self._rooms))]
 
     @property
     def _compiled(self) -> bool:

@@ -5,6 +5,7 @@ from transformers import Gemma3TextConfig
 from transformers.cache_utils import DynamicLayer
 
 from minigpt5.readers.cache import RoomyLayer, new_states
+from minigpt5.readers.generic import KEPT_ROOMS
 
 
 def states(length, seed, batch=2):
@@ -93,3 +94,18 @@ def test_attention_is_given_a_mask_only_where_a_row_has_a_place_without_a_token(
     # The prompt has one, which tells that it is full; what follows needs none.
     assert alone[0] is not None and 0 not in alone[0][0] and alone[1:] == [None, None]
     assert len(given) == 3 and all(0 in mask[0] and 0 not in mask[1] for mask in given)
+
+
+def test_of_many_sizes_of_replies_those_used_last_keep_their_room(pipe, monkeypatch):
+    reader = pipe.reader
+    monkeypatch.setattr(type(reader), "_reads_in_fixed_room", True)
+
+    def states_of(rows):
+        with reader.reply_cache(reader.encode(["Draw a cat."] * rows), length=4) as cache:
+            return cache.states
+
+    used = [states_of(rows) for rows in range(1, KEPT_ROOMS + 1)]
+    assert states_of(1) is used[0]
+    states_of(KEPT_ROOMS + 1)
+    assert states_of(1) is used[0] and states_of(KEPT_ROOMS) is used[-1]
+    assert states_of(2) is not used[1]

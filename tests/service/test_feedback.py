@@ -1,15 +1,12 @@
 """What people think of replies is kept, whole, whoever writes beside and whatever ends the process."""
 
-import os
-import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from forking import run_forked
 
 from minigpt5.loading import identity
 from minigpt5.service.feedback import Feedback, FeedbackStore
@@ -98,24 +95,34 @@ def test_several_people_write_at_once(store, feedback):
     assert len({row.id for row in store}) == 30
 
 
-def test_what_was_accepted_outlives_a_kill(store, feedback):
-    """A process that is killed while it writes; it says each row once it is accepted."""
-    program = f"""
-import itertools
+# A process is killed while it writes; it says each row once it is accepted.
+KILLED_WRITER = """
+import itertools, os, signal, sys
 from minigpt5.service.feedback import Feedback, FeedbackStore
-store = FeedbackStore({str(store.path)!r})
-for number in itertools.count():
-    store.put(Feedback(str(number), {{}}, [], {{}}, 0, ["text"], "up"))
-    print(number, flush=True)
+
+heard, said = os.pipe()
+writer = os.fork()
+if not writer:
+    store = FeedbackStore(sys.argv[1])
+    for number in itertools.count():
+        store.put(Feedback(str(number), {}, [], {}, 0, ["text"], "up"))
+        os.write(said, f"{number}\\n".encode())
+os.close(said)
+for line in open(heard):
+    print(line, end="")
+    if line == "20\\n":
+        os.kill(writer, signal.SIGKILL)
 """
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
-    for line in process.stdout:
-        if int(line) == 20:
-            os.kill(process.pid, signal.SIGKILL)
-            break
-    accepted = [*range(21), *map(int, process.stdout.read().split())]
-    process.wait()
-    assert {str(number) for number in accepted} <= {row.id for row in FeedbackStore(store.path)}
+
+
+def test_what_was_accepted_outlives_a_kill(store, feedback, tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(KILLED_WRITER)
+    (output,) = run_forked(program, store.path)
+    assert output.returncode == 0, output.stderr
+    accepted = output.stdout.split()
+    assert accepted[:21] == [str(number) for number in range(21)]
+    assert set(accepted) <= {row.id for row in FeedbackStore(store.path)}
     # And who comes next writes on.
     store.put(feedback)
     assert "one" in {row.id for row in store}

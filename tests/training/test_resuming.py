@@ -234,13 +234,13 @@ from minigpt5.vokens.adapters import LoraSettings, train_adapter
 
 torch.set_num_threads(1)
 KINDS = {"lora": {"lora": LoraSettings(rank=2, dropout=0.3)}, "prefix": {"prefix_length": 3}}
+pipe = MiniGPT5Pipeline.from_pretrained(sys.argv[2])
 
 def run(kind, folder, kill_at=None):
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     sys.stdout = open(os.devnull, "w")
-    pipe = MiniGPT5Pipeline.from_pretrained(sys.argv[2])
     train_adapter(pipe, **KINDS[kind], seed=5)
     model = VokenModel(pipe, LossWeights(text=1.0, diffusion=0.0, caption=0.0))
 
