@@ -25,7 +25,7 @@ from minigpt5.readers import Reader, ReaderCache, reader_of
 from minigpt5.readers.conversation import template_of
 from minigpt5.readers.lora import base_state, is_layered
 from minigpt5.readers.minigpt4 import MiniGPT4ForConditionalGeneration
-from minigpt5.readers.prompts import Message, Prompt, PromptTooLongError, as_batch
+from minigpt5.readers.prompts import Message, Prompt, as_batch
 from minigpt5.utils.agreement import disagreements
 from minigpt5.utils.checks import check_tensor, one_of, real_number, whole_number, yes_or_no
 from minigpt5.utils.integrity import load_whole_pipeline, local_folder, without_code
@@ -441,12 +441,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         Raises:
             PromptTooLongError: if it is longer than the model's context.
         """
-        reader = self.reader
-        if length + reader.n_vokens > reader.context_length:
-            raise PromptTooLongError(
-                f"the prompt is {length} tokens long, but the model's context holds {reader.context_length}, "
-                f"of which {reader.n_vokens} are kept for a picture; shorten it"
-            )
+        self.reader.check_length(length)
 
     @property
     def _callback_tensor_inputs(self) -> list[str]:

@@ -14,6 +14,8 @@ from minigpt5.metrics.items import WhereAsked
 from minigpt5.readers.prompts import Message
 from minigpt5.utils.images import open_image
 
+_NUMBER = r"(?<![\d.])-?(?:\d+(?:\.\d+)?|\.\d+)"
+
 
 class Judge(Protocol):
     """Whoever says how well replies do."""
@@ -21,15 +23,19 @@ class Judge(Protocol):
     name: str
 
     def score(self, item: Item, reply: Reply) -> dict[str, float]:
-        """A number in [0, 1] by criterion, 1 the best; without those that cannot be told of this reply."""
+        """A number in [0, 1] by criterion, 1 the best; without those that cannot be told of this reply.
+
+        Raises:
+            ValueError: if the judge cannot read it, as where it is too long; says why.
+        """
         ...
 
 
 class ModelJudge:
     """A vision-language model that is shown input and output and asked for a number by each of the item's criteria.
 
-    Each criterion is a prompt of its own, and the first number that the model replies counts; where there is none, or
-    it is none of the scale, the criterion is left out. Criteria of one name are averaged.
+    Each criterion is a prompt of its own, and the number that `parse_mark` finds in what the model replies counts;
+    where there is none, the criterion is left out. Criteria of one name are averaged.
 
     Args:
         name: of the model, for reports.
@@ -40,13 +46,10 @@ class ModelJudge:
         self.name, self.system = name, system
 
     def score(self, item: Item, reply: Reply) -> dict[str, float]:
-        """See `Judge`; a reply that the model refuses to read, as one that is too long, has no numbers."""
+        """See `Judge`."""
         shown = [text_part("INPUT:"), *_parts(item.prompt()), text_part("OUTPUT:"), *_reply_parts(reply)]
         prompts = [user_message([*shown, text_part(_question(criterion))]) for criterion in item.criteria]
-        try:
-            said = self.system(prompts, image_mode="never", max_new_tokens=16).text if prompts else []
-        except ValueError:
-            return {}
+        said = self.system(prompts, image_mode="never", max_new_tokens=16).text if prompts else []
         marks: dict[str, list[float]] = {}
         for criterion, text in zip(item.criteria, said, strict=True):
             number = parse_mark(text, criterion.most)
@@ -67,9 +70,17 @@ def _question(criterion: Criterion) -> str:
 
 
 def parse_mark(text: str, most: int) -> float | None:
-    """The first number of a judge's reply; `None` where there is none, or it is not from 0 to `most`."""
-    found = re.search(r"-?\d+(\.\d+)?", text)
-    return float(found[0]) if found and 0 <= float(found[0]) <= most else None
+    """The mark that a judge's reply gives; `None` where there is none, or it is not from 0 to `most`.
+
+    It is the number that the reply says to be of `most` ("7/10", "8.5 out of 10"); or the one that it begins with; or
+    else its last, as in "Criterion 1: 9". The scale told again ("0 to 10") is none. Of 1, yes and no are marks too.
+    """
+    if most == 1 and (word := re.match(r"\W*(yes|no)\b", text, re.IGNORECASE)):
+        return float(word[1].lower() == "yes")
+    text = re.sub(rf"(?<![\d.])0\s*(?:-|–|to)\s*{most}(?![\d.])", "", text)
+    of_most = re.search(rf"({_NUMBER})\s*(?:/|of|out of)\s*{most}(?![\d.]*\d)", text)
+    said = of_most or re.match(rf"[^\w.-]*({_NUMBER})", text) or re.search(rf".*?({_NUMBER})\D*$", text, re.DOTALL)
+    return float(said[1]) if said and 0 <= float(said[1]) <= most else None
 
 
 def _parts(prompt: Any) -> list[dict[str, Any]]:
@@ -100,11 +111,21 @@ class _Scores(WhereAsked):
 def judge_replies(measurements: Measurements, judge: Judge) -> None:
     """Add a judge's scores to the figures of all tasks, and say who it was and how many it could not tell."""
     for task in measurements.tasks.values():
-        scores = [judge.score(item, reply) for item, reply in zip(task.items, task.replies, strict=True)]
+        scores: list[dict[str, float]] = []
+        refused: list[str] = []
+        for item, reply in zip(task.items, task.replies, strict=True):
+            try:
+                scores.append(judge.score(item, reply))
+            except ValueError as error:
+                scores.append({})
+                refused.append(f"{item.id}: {error}")
         names = tuple(dict.fromkeys(name for own in scores for name in own))
         untold = len(scores) - sum(bool(own) for own in scores)
-        if untold:
-            measurements.notes.append(f"{task.name}: the judge said nothing that counts of {untold} of {len(scores)}.")
+        if refused:
+            measurements.notes.append(f"{task.name}: the judge refused {len(refused)} of {len(scores)}; {refused[0]}.")
+        if untold > len(refused):
+            said = f"the judge said nothing that counts of {untold - len(refused)} of {len(scores)}"
+            measurements.notes.append(f"{task.name}: {said}.")
         if names:
             metric = _Scores(names)
             metric.update(scores)

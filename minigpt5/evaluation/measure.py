@@ -80,9 +80,10 @@ class TaskReplies:
         return sum(bool(reply.paths) for reply in self.replies)
 
     def column(self, name: str, columns: Mapping[str, Column]) -> list[Any]:
-        """A column's value for each item, pictures unopened; of texts none where no reply says anything."""
+        """A column's value for each item, pictures unopened; of texts none where a system paints and never speaks."""
         values = [columns[name](item, reply) for item, reply in zip(self.items, self.replies, strict=True)]
-        return values if name != "text" or any(values) else [None] * len(values)
+        speaks = any(values) or all(item.image_mode == "never" for item in self.items)
+        return values if name != "text" or speaks else [None] * len(values)
 
 
 @dataclass

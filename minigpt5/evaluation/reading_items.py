@@ -22,6 +22,8 @@ from minigpt5.utils.json_files import field, read_json, shortened
 SHORT_ANSWER = "{}\nAnswer the question using a single word or phrase."
 WHERE = "Where is {}? Reply with its box as {<left><top><right><bottom>}, each in hundredths of the picture."
 WORDINGS = {"chat": "{}", "chat-llava": "{}", "cc3m": LOOK[0], "coco": LOOK[0], "vqa": SHORT_ANSWER, "refcoco": WHERE}
+# Shares of a side by which people's boxes may leave the picture.
+EDGE = 0.02
 # Whose pictures lie in a folder of their own.
 APART = ("chat-llava", "coco", "vqa", "refcoco")
 
@@ -41,8 +43,10 @@ def chat_items(data: Path, wording: str = WORDINGS["chat"], count: int | None = 
             raise ValueError(f"{place}: the reply shows a picture; what reads is asked for words alone")
         text = " ".join(part["text"] for part in reply["content"])
         task = field(line, "kind", str, place) if "kind" in line else "reply"
-        prompt = _worded(question, wording)
-        items.append(_item(number, task, prompt, text=text, answers=(text,), box=parse_box(text)))
+        box = parse_box(text)
+        if task == "ground" and box is None:
+            raise ValueError(f"{place}: kind is ground, and the reply {shortened(text)} has no box")
+        items.append(_item(number, task, _worded(question, wording), text=text, answers=(text,), box=box))
     return checked(items, str(data))
 
 
@@ -193,6 +197,11 @@ def refcoco_items(
             told = f"{shortened(bbox)} in a picture of {shortened(size)}"
             raise ValueError(f"{place}: bbox is {told}, expected left, top, width and height in pixels") from None
         box = (left / across, top / down, (left + wide) / across, (top + high) / down)
+        if min(box) < -EDGE or max(box) > 1 + EDGE:
+            told = f"{shortened(bbox)} leaves its picture of {across:g} × {down:g}"
+            raise ValueError(
+                f"{place}: bbox {told}; expected left, top, width and height, not left, top, right, bottom"
+            )
         picture = find_picture(images or data.parent, name[:27])
         items.append(_item(number, "grounding", _about(picture, wording.replace("{}", phrase)), box=box))
     return checked(items, str(data))

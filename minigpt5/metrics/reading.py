@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from minigpt5.metrics.items import ItemMetric, paired
-from minigpt5.utils.boxes import Box, iou, parse_box
+from minigpt5.utils.boxes import Box, iou, parse_box, same_thing
 
 # What VQA's evaluation code knows of words and marks, see `normalise_answer`.
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
@@ -108,17 +108,17 @@ def _soft_accuracy(text: str, answers: Sequence[str]) -> float:
 class GroundingAccuracy(ItemMetric):
     """Whether a reply's box is that of the thing named, as RefCOCO has it (arXiv 1608.00272).
 
-    Figures: "grounding_accuracy", the share of boxes with an intersection over union of at least 0.5; "mean_iou". A
-    reply without a box, see `parse_box`, overlaps nothing.
+    Figures: "grounding_accuracy", the share of boxes with an intersection over union of at least 0.5; "mean_iou";
+    "box_share", of the replies in which `parse_box` reads a box. One without overlaps nothing.
     """
 
-    columns = ("grounding_accuracy", "mean_iou")
+    columns = ("grounding_accuracy", "mean_iou", "box_share")
     higher_is_better = True
 
     def update(self, texts: Sequence[str], boxes: Sequence[Box]) -> None:
         """Take replies, and the true box of each in shares of the picture."""
-        overlaps = []
+        rows = []
         for text, box in paired("texts", texts, "boxes", boxes):
             told = parse_box(text)
-            overlaps.append(iou(told, box) if told else 0.0)
-        self.add([[overlap >= 0.5, overlap] for overlap in overlaps])
+            rows.append([same_thing(told, box), iou(told, box), True] if told else [False, 0.0, False])
+        self.add(rows)

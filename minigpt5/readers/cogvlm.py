@@ -23,7 +23,7 @@ CHAT_TEMPLATE = """\
         {%- endfor -%}
         {{ 'Question: ' if message.role == 'user' else '' }}
         {%- for part in message.content if part.type == 'text' -%}
-            {{ part.text }}
+            {{ part.text + ('' if loop.last else ' ') }}
         {%- endfor -%}
     {%- endif -%}
     {{ ' Answer: ' if message.role == 'user' else eos_token if message.role == 'assistant' else '\n' }}

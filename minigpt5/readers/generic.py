@@ -30,7 +30,7 @@ from minigpt5.readers.conversation import conversation
 from minigpt5.readers.encoding import PromptEncoder
 from minigpt5.readers.lora import adapters_on
 from minigpt5.readers.prefix import behind_prefix, prefix_of
-from minigpt5.readers.prompts import Prompt, as_batch
+from minigpt5.readers.prompts import Prompt, PromptTooLongError, as_batch
 from minigpt5.utils.images import to_rgb
 
 # The room of compiled steps is a multiple of so many tokens, so that few sizes have a graph of their own.
@@ -96,6 +96,18 @@ class Reader(PromptEncoder):
     def context_length(self) -> int:
         """Positions that the language model has; one without positions, such as Bloom, has no end."""
         return getattr(self.config, "max_position_embeddings", sys.maxsize)
+
+    def check_length(self, length: int) -> None:
+        """See that a prompt of so many tokens fits.
+
+        Raises:
+            PromptTooLongError: if it is longer than the model's context.
+        """
+        if length + self.n_vokens > self.context_length:
+            raise PromptTooLongError(
+                f"the prompt is {length} tokens long, but the model's context holds {self.context_length}, "
+                f"of which {self.n_vokens} are kept for a picture; shorten it"
+            )
 
     @property
     def feature_width(self) -> int:

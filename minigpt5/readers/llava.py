@@ -12,7 +12,8 @@ from minigpt5.readers.compose import System
 from minigpt5.readers.composed import ComposedForConditionalGeneration
 from minigpt5.readers.shapes import clip_large
 
-# `USER: … ASSISTANT: …`, pictures first and on a line of their own (published code, conversation "vicuna_v1").
+# `USER: … ASSISTANT: …`, pictures first and on a line of their own: "vicuna_v1" of the published code without its
+# system text, as transformers asks those weights. Who wants it says it in a system message.
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
     {%- if message.role == 'user' -%}
@@ -27,7 +28,7 @@ CHAT_TEMPLATE = """\
             {{ '<image>\n' }}
         {%- endfor -%}
         {%- for part in message.content if part.type == 'text' -%}
-            {{ part.text }}
+            {{ part.text + ('' if loop.last else ' ') }}
         {%- endfor -%}
     {%- endif -%}
     {{ eos_token if message.role == 'assistant' else ' ' }}

@@ -17,8 +17,10 @@ from minigpt5.utils.checks import one_of
 # `[INST] <Img>picture</Img> [task] instruction [/INST] reply</s>` (section 2.2).
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
-    {%- if message.role == 'user' -%}
-        {{ bos_token + '[INST] ' }}
+    {%- if message.role == 'system' -%}
+        {{ bos_token }}
+    {%- elif message.role == 'user' -%}
+        {{ ('' if loop.previtem is defined and loop.previtem.role == 'system' else bos_token) + '[INST] ' }}
     {%- endif -%}
     {%- if message.content is string -%}
         {{ message.content }}

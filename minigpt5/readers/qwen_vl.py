@@ -6,7 +6,6 @@ The published weights come with code of their own, which is never run here; thos
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from transformers import CLIPVisionConfig, Qwen2Config
@@ -60,12 +59,6 @@ def format_box(box: Sequence[float], phrase: str | None = None) -> str:
     x1, y1, x2, y2 = (round(GRID * value) for value in box)
     written = f"<box>({x1},{y1}),({x2},{y2})</box>"
     return written if phrase is None else f"<ref>{phrase}</ref>{written}"
-
-
-def parse_box(text: str) -> tuple[float, ...] | None:
-    """The first box that a text has, in shares of the picture; `None` where there is none."""
-    found = re.search(r"<box>\((\d{1,4}),(\d{1,4})\),\((\d{1,4}),(\d{1,4})\)</box>", text.replace(" ", ""))
-    return tuple(int(value) / GRID for value in found.groups()) if found else None
 
 
 def published_qwen_vl() -> ComposedForConditionalGeneration:

@@ -38,7 +38,7 @@ detailed, and polite answers to the human's questions.\n\n" }}
             {{ '<image>' }}
         {%- endfor -%}
         {%- for part in message.content if part.type == 'text' -%}
-            {{ part.text }}
+            {{ part.text + ('' if loop.last else ' ') }}
         {%- endfor -%}
     {%- endif -%}
     {{ eos_token if message.role == 'assistant' else '\n' }}

@@ -7,6 +7,7 @@ them by. A reply is right by what it means, not by its words: `MARKS` has what c
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -45,7 +46,7 @@ from minigpt5.storyworld.scene import (
 )
 from minigpt5.storyworld.stories import TO_PLACE, sample_story, tell_end
 from minigpt5.storyworld.wordings import CHANGES, END_QUESTIONS, OUTSIDE, QUESTIONS, SORRY, WISHES, Wording
-from minigpt5.utils.boxes import format_box, iou, parse_box
+from minigpt5.utils.boxes import format_box, parse_box, same_thing
 
 Part = str | Scene
 # Of prompts in training; replies are never rough.
@@ -646,9 +647,28 @@ def _same(meanings: Mapping[str, Any]) -> Mark:
     return lambda reply, truth: set(_told(reply, meanings)) == set(_told(truth, meanings))
 
 
-def _same_conclusion(meanings: Mapping[str, Any]) -> Mark:
-    """Whether the last that a reply names of some words' meanings is the last that the true answer does."""
-    return lambda reply, truth: _told(reply, meanings)[-1:] == _told(truth, meanings)[-1:]
+def _same_conclusion(meanings: Mapping[str, Any], weak: Mapping[str, Any] | None = None) -> Mark:
+    """Whether a reply concludes with the same of some words' meanings as the true answer.
+
+    It concludes with its first word ("Yes, there is no doubt."), or with the last with a meaning ("A red cat: yes."),
+    behind "so" if that is said.
+
+    Args:
+        weak: words that count where no other does, as the "no" of "Two animals, no more."
+    """
+
+    def concluded(text: str) -> Any:
+        *_, behind = re.split(r"\bso\b", text.lower())
+        words = re.findall(r"[a-z]+|\d+", behind)
+        # A word of its own, not the first of several as in "Yes and no."
+        front = re.match(r"\W*([a-z]+|\d+)(?:[^\w\s]|\s*$)", behind)
+        for known in (meanings, weak or {}):
+            told = [word for word in words if word in known]
+            if told:
+                return known[told[0] if front and front[1] == told[0] else told[-1]]
+        return None
+
+    return lambda reply, truth: concluded(reply) == concluded(truth)
 
 
 def _same_difference(reply: str, truth: str) -> bool:
@@ -676,7 +696,7 @@ def _same_thing(reply: str, truth: str) -> bool:
 def _same_box(reply: str, truth: str) -> bool:
     one, other = parse_box(reply), parse_box(truth)
     assert other is not None, f"the truth {truth!r} is no box"
-    return one is not None and iou(one, other) >= 0.5
+    return one is not None and same_thing(one, other)
 
 
 MARKS: dict[str, Mark] = {
@@ -688,9 +708,11 @@ MARKS: dict[str, Mark] = {
     "side": _same(SIDE_WORDS),
     "yes or no": _same_conclusion({word: word for word in ("yes", "no")}),
     "count": _same_conclusion(
-        {"no": 0, "zero": 0, "nobody": 0, "single": 1} | {word: i for i, word in enumerate(NUMBERS)}
+        {"zero": 0, "nobody": 0, "single": 1, **{str(i): i for i in range(10)}}
+        | {word: i for i, word in enumerate(NUMBERS)},
+        weak={"no": 0},
     ),
-    "which": _same_conclusion({word: word for word in ORDINALS}),
+    "which": _same_conclusion({word: word for word in ORDINALS} | {str(i): word for i, word in enumerate(ORDINALS, 1)}),
     "compare": _same_difference,
     "describe": _same_description,
     "ground": _same_box,

@@ -421,13 +421,19 @@ def _settled(text: str, stop_strings: Sequence[str]) -> int:
 
 
 def decode_texts(reader: Reader, prompts: Sequence, batch_size: int = 50, **options) -> list[str]:
-    """Greedy text replies to any number of prompts, without pictures; `options` go to `DecodingConfig`."""
+    """Greedy text replies to any number of prompts, without pictures; `options` go to `DecodingConfig`.
+
+    Raises:
+        ValueError: if the reader refuses a prompt, as one that is longer than its context.
+    """
     decoder = InterleavedDecoder(reader, DecodingConfig(image_mode="never", **options))
     replies = []
     for start in range(0, len(prompts), batch_size):
         batch = prompts[start : start + batch_size]
         texts = [""] * len(batch)
-        for event in decoder.events(reader.encode(batch).to(reader.model.device)):
+        inputs = reader.encode(batch)
+        reader.check_length(inputs["input_ids"].shape[1])
+        for event in decoder.events(inputs.to(reader.model.device)):
             texts[event.row] += cast(TextEvent, event).text
         replies += texts
     return replies

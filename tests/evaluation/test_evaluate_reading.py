@@ -79,7 +79,18 @@ def test_a_model_that_only_reads_answers_vqa_and_refcoco(texts, asked, tmp_path,
     assert task["figures"].keys() == {"exact_match", "vqa_accuracy"} and task["items"] == 1
     run_program(PROGRAM, *given, "--layout", "refcoco", "--data", tmp_path / "r.json", "--out", tmp_path / "refcoco")
     (task,) = tasks_of(tmp_path / "refcoco").values()
-    assert task["figures"].keys() == {"grounding_accuracy", "mean_iou"}
+    assert task["figures"].keys() == {"grounding_accuracy", "mean_iou", "box_share"}
+
+
+def test_a_question_that_is_too_long_is_passed_over_and_noted(tmp_path, run_program):
+    look, reply = {"type": "text", "text": "What is it?"}, {"role": "assistant", "content": "A fox."}
+    asked = [look, {"type": "text", "text": "Which animal is this? " * 1000}]
+    lines = [{"messages": [{"role": "user", "content": [part]}, reply]} for part in asked]
+    (tmp_path / "chats.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    given = ("--data", tmp_path / "chats.jsonl", "--max-new-tokens", 3, "--max-bad-share", 0.9)
+    run_program(PROGRAM, *given, "--out", tmp_path / "out")
+    assert sum(task["items"] for task in tasks_of(tmp_path / "out").values()) == 1
+    assert "tokens long, but the model's context holds" in (tmp_path / "out/results.md").read_text()
 
 
 @pytest.mark.parametrize(

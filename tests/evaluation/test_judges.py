@@ -45,9 +45,13 @@ class Scripted:
     [
         *(("7", 10, 7), ("Score: 7/10", 10, 7), ("8.5 of 10", 10, 8.5), ("1", 1, 1), ("0", 10, 0)),
         *(("11", 10, None), ("-1", 10, None), ("2", 1, None), ("good", 10, None), ("", 1, None)),
+        *(("On a scale of 0 to 10: 8", 10, 8), ("Score (0-10): 9", 10, 9), ("0–10", 10, None), (".5", 10, 0.5)),
+        *(("Criterion 1: 9", 10, 9), ("8. There are 2 foxes.", 10, 8), ("I give 3 out of 10, for 2 errors.", 10, 3)),
+        *(("**7**", 10, 7), ("10/10", 10, 10), ("0.5 to 10", 10, 0.5), ("Score: -3", 10, None)),
+        *(("Yes", 1, 1), ("No, it is not.", 1, 0), ("yes", 10, None), ("not 1", 1, 1), ("3.10", 10, 3.1)),
     ],
 )
-def test_the_first_number_of_a_reply_is_the_mark(text, most, mark):
+def test_the_mark_is_what_a_reply_says_to_be_one(text, most, mark):
     assert parse_mark(text, most) == mark
 
 
@@ -70,13 +74,6 @@ def test_criteria_of_one_name_are_averaged(shown):
     assert ModelJudge("scripted", system).score(item(criteria=criteria), shown) == {"text": 0, "image": 2 / 3}
     assert "1 if it is so, 0 if not" in system.asked[0][0]["content"][-1]["text"]
     assert ModelJudge("scripted", Scripted()).score(item(), shown) == {}
-
-
-def test_a_reply_that_the_model_refuses_has_no_marks(shown):
-    def refuse(prompts, **options):
-        raise ValueError("too long")
-
-    assert ModelJudge("refuses", refuse).score(item(criteria=OPENING_CRITERIA), shown) == {}
 
 
 def test_a_random_model_judges_within_the_scale(shown, texts):
@@ -106,12 +103,14 @@ def test_scores_become_figures_with_intervals_and_gaps_are_told(tmp_path):
         name = "half"
 
         def score(self, item, reply):
+            if item.id == "3":
+                raise ValueError("too long")
             marks = {"0": {"Style": 0.0, "Truth": 1.0}, "1": {"Style": 1.0}, "2": {}}
             return marks[item.id]
 
     folder = ReplyFolder(tmp_path)
     folder.claim({})
-    items = [item(number) for number in range(3)]
+    items = [item(number) for number in range(4)]
     for one in items:
         folder.write(one.id, ["Hello.", Image.new("RGB", (8, 8))])
     measurements = Measurements(items, folder, Weights())
@@ -120,6 +119,7 @@ def test_scores_become_figures_with_intervals_and_gaps_are_told(tmp_path):
     assert figures["judge: Style"].estimate == 0.5 and figures["judge: Truth"].estimate == 1
     assert (figures["judge: Style"].low, figures["judge: Style"].high) == (0, 1)
     assert measurements.notes == [
-        "reply: the judge said nothing that counts of 1 of 3.",
+        "reply: the judge refused 1 of 4; 3: too long.",
+        "reply: the judge said nothing that counts of 1 of 4.",
         "Figures that begin with “judge” are by half.",
     ]

@@ -11,7 +11,14 @@ from torch import nn
 
 import minigpt5.metrics
 from minigpt5.evaluation import measure
-from minigpt5.evaluation.items import alignment_items, dialogue_items, story_items
+from minigpt5.evaluation.items import (
+    Item,
+    alignment_items,
+    dialogue_items,
+    story_items,
+    text_part,
+    user_message,
+)
 from minigpt5.evaluation.measure import COLUMNS, Measurements, Weights
 from minigpt5.evaluation.replies import ReplyFolder
 from minigpt5.evaluation.report import markdown, write_report
@@ -73,6 +80,16 @@ def measured_of(items, replies, weights, root=None):
     measured = Measurements(items, replies, weights, columns)
     measured.measure()
     return measured
+
+
+def test_who_is_asked_for_words_and_says_nothing_is_wrong(tmp_path):
+    prompt = user_message([text_part("What is it?")])
+    item = Item("0", "0", "reply", (), None, "A fox.", None, "never", prompt, answers=("A fox.",))
+    replies = ReplyFolder(tmp_path)
+    replies.claim({})
+    replies.write("0", [])
+    figures = measured_of([item], replies, Weights()).tasks["reply"].figures
+    assert figures["exact_match"] == 0 == figures["rouge_l"]
 
 
 def test_true_replies_have_the_best_figures(data, tmp_path, weights):

@@ -94,6 +94,7 @@ def test_phrases_of_refcoco_have_boxes_in_shares_of_the_picture(tmp_path):
         ({"bbox": [1, 2, 0, 4]}, "bbox is"),
         ({"bbox": [1, 2, 3, float("nan")]}, "bbox is"),
         ({"bbox": [1, 2, 3, 10**400]}, "bbox is"),
+        ({"bbox": [100, 100, 640, 480]}, "leaves its picture of 640 × 480; expected left, top, width and height, not"),
         ({"width": 0}, r"in a picture of \[0, 480\]"),
         ({"sents": ["one"]}, r'r.json, \[1\]: sents is \["one"\], expected a string'),
     ],
@@ -120,6 +121,9 @@ def test_chats_ask_for_their_last_reply(tmp_path):
     assert parts(chat_items(file)[1]) == [str(tmp_path / "fox.png")]
     file.write_text(json.dumps({"messages": [said("user", look), said("assistant", picture)]}))
     with pytest.raises(ValueError, match="line 1: the reply shows a picture"):
+        chat_items(file)
+    file.write_text(json.dumps({"messages": lines[1], "kind": "ground"}))
+    with pytest.raises(ValueError, match=r'line 1: kind is ground, and the reply "A fox\." has no box'):
         chat_items(file)
 
 

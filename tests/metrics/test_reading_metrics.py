@@ -63,7 +63,7 @@ def test_grounding_counts_boxes_that_overlap_by_half():
     metric.update(["{<0><0><50><100>}", "(0,0),(250,1000)", "{<25><0><75><100>}", "left"], [box] * 4)
     assert metric.items[:, 1].tolist() == pytest.approx([1, 0.5, 1 / 3, 0])
     figures = metric.compute()
-    assert figures["grounding_accuracy"].item() == 0.5
+    assert figures["grounding_accuracy"].item() == 0.5 and figures["box_share"].item() == 0.75
     assert figures["mean_iou"].item() == pytest.approx((1 + 0.5 + 1 / 3) / 4)
 
 

@@ -17,10 +17,11 @@ from minigpt5.readers.composed import ComposedConfig
 from minigpt5.readers.connectors import sincos_positions
 from minigpt5.readers.instructblip import DATA_SETS
 from minigpt5.readers.minigpt_v2 import published_minigpt_v2, task_prompt
-from minigpt5.readers.qwen_vl import format_box, parse_box, published_qwen_vl
+from minigpt5.readers.qwen_vl import format_box, published_qwen_vl
 from minigpt5.readers.shapes import instructblip
 from minigpt5.readers.sphinx import CLIP_NORM, IMAGENET_NORM, mix_weights, published_sphinx
 from minigpt5.readers.tinygpt_v import published_tinygpt_v
+from minigpt5.utils.boxes import parse_box
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +107,22 @@ def test_instructblip_has_as_many_parameters_as_its_card_says():
     assert round(count(instructblip()) / 1e9, 2) == 7.91
 
 
+@pytest.mark.parametrize(
+    ("family", "said"),
+    [
+        ("composed_llava", "USER: <image>\nWhat is the fox in doing? ASSISTANT:"),
+        ("sphinx", "### Human: <image>What is the fox in doing?\n### Assistant:"),
+        ("cogvlm", "<image>Question: What is the fox in doing? Answer: "),
+        ("minigpt_v2", "<s>[INST] What is the fox in <Img><image></Img> doing? [/INST]"),
+    ],
+)
+def test_words_around_a_picture_stay_apart(families, family, said):
+    model, processor = families(family)
+    before, after = ({"type": "text", "text": text} for text in ("What is the fox in", "doing?"))
+    reader = reader_of(model, add_vokens(model, processor, 4))
+    assert reader.chat.render([{"role": "user", "content": [before, {"type": "image"}, after]}]).endswith(said)
+
+
 # MiniGPT-v2
 
 
@@ -128,6 +145,9 @@ def test_a_task_is_a_word_before_the_instruction(families, pictures):
     asked = [{"type": "image", "image": pictures[0]}, {"type": "text", "text": task_prompt("vqa", "Who is it?")}]
     text = reader.chat.render([{"role": "user", "content": [{"type": "image"}, asked[1]]}])
     assert text == "<s>[INST] <Img><image></Img> [vqa] Who is it? [/INST]"
+    said = [("system", "Be kind."), ("user", "Hi"), ("assistant", "Hi."), ("user", "Hi")]
+    messages = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in said]
+    assert reader.chat.render(messages) == "<s>Be kind. [INST] Hi [/INST]Hi.</s><s>[INST] Hi [/INST]"
     batch = reader.training_batch([[{"role": "user", "content": asked}, {"role": "assistant", "content": "A fox."}]])
     assert reader.tokenizer.decode([i for i in batch["labels"][0].tolist() if i >= 0]).split() == ["A", "fox.</s>"]
 
@@ -380,7 +400,6 @@ def test_boxes_are_text_in_thousandths():
     told = format_box((0, 0.2004, 0.3, 0.4), "the fox")
     assert told == "<ref>the fox</ref><box>(0,200),(300,400)</box>"
     assert parse_box(f"It is {told}.") == (0.0, 0.2, 0.3, 0.4)
-    assert parse_box("<box>(1,2),(3)</box>") is None
 
 
 def test_no_square_has_no_places():
