@@ -83,7 +83,7 @@ def main(config: ComposeConfig):
         model, processor = compose(
             SYSTEMS[config.system], language_model, tokenizer, encoders, image_processor, blip2, config.seed, **settings
         )
-    except (KeyError, ValueError) as error:
+    except ValueError as error:
         raise ProgramError(f"{config.system} cannot be composed of these parts: {error}") from error
     processor = with_vokens(model, processor, config.n_vokens, config.seed)
     save_result(model, config.out, processor)

@@ -109,7 +109,8 @@ def compose(
         settings: of `ComposedConfig`, in the place of the system's own.
 
     Raises:
-        ValueError: for too few or too many encoders, or a Q-Former that is missing or has no use.
+        ValueError: for too few or too many encoders, one that is more than what sees or makes other tokens than one a
+            patch, or a Q-Former that is missing or has no use.
     """
     needs = system.has_qformer
     if needs != (blip2 is not None):
@@ -128,15 +129,16 @@ def compose(
         lm_head_bias=head.bias is not None,
         **settings,
     )
+    _check_tokens(config)
     with init_empty_weights(include_buffers=False):
         model = ComposedForConditionalGeneration(config)
     body = model.model
     _take(model.lm_head, head)
     _take(body.language_model, language_model.base_model)
     for own, given in zip([body.vision_tower, *body.more_vision_towers], encoders, strict=True):
-        _take(own, given)
+        _take_whole(own, given)
     if needs:
-        _take(body.qformer, blip2.qformer)
+        _take_whole(body.qformer, blip2.qformer)
         body.query_tokens = blip2.query_tokens
         first = getattr(body.multi_modal_projector, "first", None)
         if first is not None and first.weight.shape == blip2.language_projection.weight.shape:
@@ -161,6 +163,35 @@ def compose(
     if language_model.generation_config is not None:
         model.generation_config = copy.deepcopy(language_model.generation_config)
     return model.eval(), system.processor(config, image_processor, tokenizer)
+
+
+def _check_tokens(config: ComposedConfig) -> None:
+    """See that the encoders and the connector make as many tokens of a picture as the processor makes room for."""
+    side = config.vision_config.image_size
+    with torch.device("meta"):
+        model = ComposedForConditionalGeneration(config)
+    (seen,) = model.model.get_image_features(torch.empty(1, 3, side, side, device="meta")).pooler_output
+    made = len(seen)
+    if made != config.image_seq_length:
+        kinds = ", ".join(each.model_type for each in config.encoder_configs)
+        raise ValueError(
+            f"encoders of the kind {kinds} make {made} tokens of a picture and not {config.image_seq_length}: "
+            "what is read are a class token and a token for each patch, and nothing else"
+        )
+
+
+def _take_whole(own: nn.Module, given: nn.Module) -> None:
+    """Put the weights of a part into a module without memory that is of the same kind.
+
+    Raises:
+        ValueError: if some are missing.
+    """
+    missing = own.state_dict().keys() - given.state_dict().keys()
+    if missing:
+        raise ValueError(
+            f"{type(given).__name__} is no {type(own).__name__}, it has no {min(missing)}: give its vision model alone"
+        )
+    _take(own, given)
 
 
 def _take(own: nn.Module, given: nn.Module) -> None:

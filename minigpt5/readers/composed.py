@@ -78,6 +78,10 @@ class ComposedConfig(LlavaConfig):
         super().__post_init__(**kwargs)
         if self.connector not in CONNECTORS:
             raise ValueError(f"connector must be one of {', '.join(CONNECTORS)}, got {self.connector!r}")
+        wanted, given = CONNECTORS[self.connector].options, tuple(self.connector_options or ())
+        if sorted(given) != sorted(wanted):
+            told = " and ".join(wanted) or "none"
+            raise ValueError(f"connector_options of {self.connector} are {told}, got {' and '.join(given) or 'none'}")
         patches = _grid(self.vision_config) ** 2 + (self.vision_feature_select_strategy == "full")
         self.image_seq_length = CONNECTORS[self.connector].tokens(self, patches) + 2 * self.framed_pictures
 
@@ -187,12 +191,22 @@ class ComposedModel(LlavaModel):
 
     @wraps(LlavaModel.forward)
     def forward(self, input_ids: Any = None, **kwargs: Any) -> Any:
-        """See `LlavaModel.forward`."""
+        """See `LlavaModel.forward`.
+
+        Raises:
+            ValueError: with visual experts, for keys and values of before without `position_ids`.
+        """
         if self.config.visual_expert and input_ids is not None:
             _, expert = self._place_in_picture(input_ids)
             if expert.any():
                 kwargs["picture_tokens"] = expert
-            if kwargs.get("position_ids") is None and kwargs.get("cache", kwargs.get("past_key_values")) is None:
+            if kwargs.get("position_ids") is None:
+                cache = kwargs.get("cache", kwargs.get("past_key_values"))
+                if cache is not None and cache.get_seq_length():
+                    raise ValueError(
+                        "behind what was read before, position_ids must be given: the patches of a picture stand at "
+                        "one position, and how many pictures there were cannot be told from keys and values"
+                    )
                 kwargs["position_ids"] = self.positions(input_ids, kwargs.get("attention_mask"))
         return super().forward(input_ids=input_ids, **kwargs)
 

@@ -6,7 +6,7 @@ Each connector is made of a `ComposedConfig` and takes the encoders' features, a
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -18,6 +18,9 @@ class Connector(nn.Module):
 
     With `config.framed_pictures` a learnt vector stands before each picture's tokens and one behind them.
     """
+
+    # The sizes that `config.connector_options` gives.
+    options: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: Any):
         super().__init__()
@@ -96,8 +99,10 @@ class Neighbours(Connector):
 class Resampler(Connector):
     """One layer of cross-attention from learnt queries, with 2-D positions (Qwen-VL, arXiv 2308.12966, section 2.1).
 
-    Options of `config.connector_options`: `queries`, a square number, and `heads`.
+    Options: `queries`, a square number, and `heads`.
     """
+
+    options = ("queries", "heads")
 
     def __init__(self, config: Any):
         super().__init__(config)
@@ -113,6 +118,9 @@ class Resampler(Connector):
     def tokens(config: Any, patches: int) -> int:
         """As many as there are queries."""
         _side(patches)
+        heads, width = config.connector_options["heads"], config.text_config.hidden_size
+        if width % heads:
+            raise ValueError(f"heads is {heads}, must divide the language model's width, {width}")
         return config.connector_options["queries"]
 
     def project(self, features: list[torch.Tensor]) -> torch.Tensor:
@@ -137,8 +145,10 @@ class Resampler(Connector):
 class TwoProjections(Connector):
     """A Q-Former's tokens through two linear projections, the first of them MiniGPT-4's (TinyGPT-V, arXiv 2312.16862).
 
-    Option of `config.connector_options`: `width` between the two, the hidden size of MiniGPT-4's language model.
+    Option: `width` between the two, the hidden size of MiniGPT-4's language model.
     """
+
+    options = ("width",)
 
     def __init__(self, config: Any):
         super().__init__(config)
@@ -180,8 +190,10 @@ class Mixed(Connector):
 class GatedLayers(Connector):
     """A projection and a gated feed-forward layer (CogVLM, arXiv 2311.03079, section 2.1 and published code).
 
-    Option of `config.connector_options`: `width` of the gate.
+    Option: `width` of the gate.
     """
+
+    options = ("width",)
 
     def __init__(self, config: Any):
         super().__init__(config)

@@ -15,6 +15,7 @@ from minigpt5.readers.additions import VisualExpert, add_visual_experts
 from minigpt5.readers.cogvlm import published_cogvlm
 from minigpt5.readers.composed import ComposedConfig
 from minigpt5.readers.connectors import sincos_positions
+from minigpt5.readers.generic import cache_argument
 from minigpt5.readers.instructblip import DATA_SETS
 from minigpt5.readers.minigpt_v2 import published_minigpt_v2, task_prompt
 from minigpt5.readers.qwen_vl import format_box, published_qwen_vl
@@ -283,6 +284,19 @@ def test_text_alone_is_answered_to_the_bit_as_before(families):
     with torch.no_grad():
         expected = language.eval()(ids).logits
         assert torch.equal(model(input_ids=ids).logits[..., :words], expected)
+
+
+def test_what_is_cached_has_the_positions_of_a_whole_prompt_or_is_refused(families):
+    model, _ = families("cogvlm")
+    ids, pixels = torch.tensor([[5, 6, *[model.config.image_token_id] * 6, 7, 8]]), torch.randn(1, 3, 28, 28)
+    with torch.no_grad():
+        whole = model(input_ids=ids, pixel_values=pixels).logits
+        cached = {cache_argument(model): hf.DynamicCache()}
+        close(model(input_ids=ids[:, :-1], pixel_values=pixels, **cached).logits, whole[:, :-1])
+        with pytest.raises(ValueError, match="behind what was read before, position_ids must be given"):
+            model(input_ids=ids[:, -1:], **cached)
+        last = model(input_ids=ids[:, -1:], position_ids=model.model.positions(ids)[:, -1:], **cached)
+    close(last.logits, whole[:, -1:])
 
 
 def test_pictures_go_by_matrices_of_their_own(families):

@@ -86,6 +86,45 @@ def test_it_is_made_of_parts_whose_weights_it_keeps(texts):
         compose(LLAVA_15, language, tokenizer, [encoder], clip_pictures(), blip2=object())
 
 
+def test_a_part_that_is_more_than_what_sees_or_sees_otherwise_is_refused(texts):
+    language, tokenizer = Families(texts).language_model("Llama", False, Families(texts).tokenizer())
+    for encoder, told in (
+        (
+            hf.CLIPVisionModelWithProjection(hf.CLIPVisionConfig(**LOOK)),
+            "CLIPVisionModelWithProjection is no CLIPVisionModel, it has no .*: give its vision model alone",
+        ),
+        (
+            hf.SiglipVisionModel(hf.SiglipVisionConfig(**LOOK)),
+            "siglip_vision_model make 3 tokens of a picture and not 4",
+        ),
+        (
+            hf.Dinov2WithRegistersModel(hf.Dinov2WithRegistersConfig(**LOOK, mlp_ratio=2)),
+            "dinov2_with_registers make 8 tokens of a picture and not 4",
+        ),
+    ):
+        with pytest.raises(ValueError, match=told):
+            compose(LLAVA_15, language, tokenizer, [encoder], clip_pictures())
+
+
+@pytest.mark.parametrize(
+    ("connector", "options", "told"),
+    [
+        ("two_layers", {"width": 7}, "connector_options of two_layers are none, got width"),
+        (
+            "resampler",
+            {"queries": 4, "head": 2},
+            "connector_options of resampler are queries and heads, got queries and h",
+        ),
+        ("two_projections", None, "connector_options of two_projections are width, got none"),
+        ("resampler", {"queries": 4, "heads": 7}, "heads is 7, must divide the language model's width, 4096"),
+    ],
+)
+def test_sizes_that_a_connector_does_not_have_are_told(connector, options, told):
+    vision = hf.CLIPVisionConfig(**LOOK)
+    with pytest.raises(ValueError, match=told):
+        ComposedConfig(connector=connector, connector_options=options, vision_config=vision)
+
+
 def test_what_is_no_connector_is_told():
     with pytest.raises(ValueError, match=r"connector must be one of linear, two_layers, .*, got 'mlp3'"):
         ComposedConfig(connector="mlp3")

@@ -70,6 +70,11 @@ def test_parts_that_do_not_fit_are_one_line(refused, parts):
     assert told == "llava cannot be composed of these parts: LLaVA has 1 encoder(s) of pictures, got 0\n"
     told = refused(COMPOSE, "--system", "tinygpt-v", *sources)
     assert told == "tinygpt-v cannot be composed of these parts: TinyGPT-V needs a BLIP-2 for its Q-Former\n"
+    told = refused(
+        COMPOSE, "--system", "qwen-vl", *sources, "--encoders", parts / "clip", "--connector_options", "{queries: 4}"
+    )
+    said = "connector_options of resampler are queries and heads, got queries"
+    assert told == f"qwen-vl cannot be composed of these parts: {said}\n"
     told = refused(COMPOSE, "--system", "qwen-vl", *sources, "--encoders", parts / "nothing")
     assert told.startswith(f"cannot open the encoder {parts / 'nothing'}: ")
     told = refused(COMPOSE, "--system", "flamingo", *sources)
