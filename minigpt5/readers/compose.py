@@ -167,11 +167,12 @@ def compose(
 
 def _check_tokens(config: ComposedConfig) -> None:
     """See that the encoders and the connector make as many tokens of a picture as the processor makes room for."""
-    side = config.vision_config.image_size
+    first: Any = config.vision_config
     with torch.device("meta"):
         model = ComposedForConditionalGeneration(config)
-    (seen,) = model.model.get_image_features(torch.empty(1, 3, side, side, device="meta")).pooler_output
-    made = len(seen)
+    picture = torch.empty(1, 3, first.image_size, first.image_size, device="meta")
+    tokens: Any = model.model.get_image_features(picture).pooler_output
+    made = len(tokens[0])
     if made != config.image_seq_length:
         kinds = ", ".join(each.model_type for each in config.encoder_configs)
         raise ValueError(

@@ -87,6 +87,8 @@ def export_mmdialog(root: Path, split: str, count: int, size: int = 64) -> None:
 def export_chats(task: str, root: Path, split: str, count: int, size: int = 64) -> None:
     """`{split}.jsonl` with a question, its reply and what kind it is of a line, and the pictures under `{split}/`.
 
+    Splits other than "train" ask in the wordings that are kept for judging.
+
     Args:
         task: one of `minigpt5.storyworld.questions.TASKS`.
     """
@@ -94,7 +96,8 @@ def export_chats(task: str, root: Path, split: str, count: int, size: int = 64) 
     with whole_file(pictures.root / f"{split}.jsonl") as table, open(table, "w") as file:
         for seed in range(count):
             names = (f"{seed:09d}-{number}" for number in itertools.count())
-            item = training_item(task, split_rng(split, seed))
+            rng = split_rng(split, seed)
+            item = training_item(task, rng) if split == "train" else TASKS[task](rng, "fresh")
             messages = item.messages(lambda scene, names=names: pictures.add(scene, next(names)))
             file.write(json.dumps({"messages": messages, "kind": item.kind}) + "\n")
     pictures.write_truth(split)

@@ -733,7 +733,7 @@ END_QUESTIONS: Wording = {
     ),
 }
 
-# What is not in the world. No word is one letter away from a word that is.
+# What is not in the world. No word of more than three letters is one letter away from a word that is.
 OUTSIDE: dict[str, Wording] = {
     "animal": {
         "train": _words(

@@ -55,13 +55,15 @@ def test_mmdialog_export_is_read(tmp_path):
         assert [image and image.size for image in row["images"]] == [turn.scene and (SIZE, SIZE) for turn in talk]
 
 
+@pytest.mark.parametrize("split", ["train", "validation"])
 @pytest.mark.parametrize("task", TASKS)
-def test_chat_exports_are_read(tmp_path, task):
-    export_chats(task, tmp_path, SPLIT, COUNT, SIZE)
-    rows = read_chat(tmp_path, SPLIT)
+def test_chat_exports_are_read_and_judged_in_other_words(tmp_path, task, split):
+    export_chats(task, tmp_path, split, COUNT, SIZE)
+    rows = read_chat(tmp_path, split)
     assert len(rows) == COUNT
     for seed, row in enumerate(rows):
-        item = training_item(task, split_rng(SPLIT, seed))
+        rng = split_rng(split, seed)
+        item = training_item(task, rng) if split == "train" else TASKS[task](rng, "fresh")
         told = [part for message in row["messages"] for part in message["content"]]
         turns = [part for turn in (*item.before, item) for part in (*turn.question, *turn.answer)]
         for part, true in zip(told, turns, strict=True):

@@ -44,7 +44,7 @@ def test_chain_of_few_steps_makes_a_pipeline_that_runs(tmp_path):
     first = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert first.returncode == 0, first.stderr[-3000:]
 
-    pipe = MiniGPT5Pipeline.from_pretrained(tmp_path / "out/enlarged/model")
+    pipe = MiniGPT5Pipeline.from_pretrained(tmp_path / "out/model")
     reply = pipe("Draw this: a red fox.", image_mode="always", max_new_tokens=4, num_inference_steps=2)
     assert reply.images[0][0].size == (128, 128)
 

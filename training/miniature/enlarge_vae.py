@@ -1,7 +1,7 @@
-r"""Give a pipeline a VAE for pictures of twice the side whose latents stay those of its own, so that its UNet serves.
+r"""Train a VAE for pictures of twice the side whose latents stay those of a smaller one, so that its UNet serves.
 
     python training/miniature/enlarge_vae.py --config configs/storyworld-mini/enlarged.yaml \
-        --model runs/mini/interleaved/model --out runs/mini/enlarged
+        --vae runs/mini/vae/model --out runs/mini/enlarged
 """
 
 import random
@@ -13,7 +13,6 @@ import torch
 from diffusers import AutoencoderKL
 from torch.nn.functional import interpolate, mse_loss
 
-from minigpt5 import MiniGPT5Pipeline
 from minigpt5.storyworld.draw import draw
 from minigpt5.storyworld.miniature import PICTURE_SIZE, VAE_CHANNELS, build_vae, reconstruction_loss
 from minigpt5.storyworld.questions import COMPANION_SHARE
@@ -22,6 +21,7 @@ from minigpt5.training.fit import FitConfig, best_of, fit
 from minigpt5.training.latents import psnr
 from minigpt5.training.results import save_result
 from minigpt5.utils.images import to_tensor
+from minigpt5.utils.integrity import load_whole
 from minigpt5.utils.processes import is_main_process, pick_device, shard, share_of_batch
 from minigpt5.utils.programs import opening, run_program
 from minigpt5.utils.settings import setting
@@ -31,7 +31,7 @@ from minigpt5.utils.settings import setting
 class LargeVaeConfig(FitConfig):
     """The larger VAE."""
 
-    model: Path = setting(help="pipeline folder, the latents of whose VAE are kept")
+    vae: Path = setting(help="folder of the VAE whose latents are kept")
     out: Path = setting(help="folder for checkpoints and the result", passing=True)
     l1_weight: float = setting(least=0, help="of the absolute error beside the squared one")
     latent_weight: float = setting(least=0, help="of the encoder's distance from the latents that are kept")
@@ -68,10 +68,8 @@ def halve(pixels: torch.Tensor) -> torch.Tensor:
 
 def main(config: LargeVaeConfig):
     device = pick_device()
-    with opening(f"the model {config.model}"):
-        pipe = MiniGPT5Pipeline.from_pretrained(config.model)
-    small: Any = pipe.vae
-    small.requires_grad_(False).to(device)
+    with opening(f"the VAE {config.vae}"):
+        small = load_whole(AutoencoderKL, config.vae).requires_grad_(False).to(device)
     vae: Any = enlarge(small)
     vae.to(device)
     fresh = draw_pictures("validation", 64).to(device)
@@ -107,8 +105,7 @@ def main(config: LargeVaeConfig):
 
     fit(vae, batches, losses, config, config.out, evaluate)
     if is_main_process():
-        pipe.vae = vae
-        save_result(pipe, config.out / "model")
+        save_result(vae, config.out / "model")
 
 
 if __name__ == "__main__":

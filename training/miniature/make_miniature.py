@@ -16,7 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from diffusers import AutoencoderKL
 
+from minigpt5 import MiniGPT5Pipeline
+from minigpt5.training.results import save_result
+from minigpt5.utils.integrity import load_whole
 from minigpt5.utils.programs import ProgramError, run_program
 from minigpt5.utils.settings import Settings, setting
 from minigpt5.weights import SHIPPED
@@ -36,6 +40,8 @@ def run(program: str, result: Path, *arguments: object, processes: int = 1) -> N
     ended = subprocess.run([sys.executable, *command], env=environment, check=False)
     if ended.returncode:
         raise ProgramError(f"{program} ended with exit code {ended.returncode}; what it said stands above")
+    if not result.exists():
+        raise ProgramError(f"{program} was stopped; the same command goes on there")
 
 
 @dataclass(kw_only=True)
@@ -58,33 +64,39 @@ def main(config: MiniatureConfig):
 
     exported, judge = ("--data", data), ("--judge", out / "judge/model")
 
-    def painter() -> None:
-        stage("miniature/train_vae", "vae", "model", *exported)
-        judged.result()
-        stage("miniature/train_diffusion", "diffusion", "scheduler", *exported, "--vae", out / "vae/model", *judge)
-
     with ThreadPoolExecutor(2) as pool:
-        judged = pool.submit(stage, "miniature/train_judge", "judge", "model")
+        begin = pool.submit
+        judged = begin(stage, "miniature/train_judge", "judge", "model")
         run("export_storyworld", data / "done", "--config", config.configs / "data.yaml", "--out", data)
-        reader = pool.submit(stage, "miniature/pretrain_comprehension", "comprehension", "model", *exported)
-        for track in (judged, reader, pool.submit(painter)):
-            track.result()
+        reader = begin(stage, "miniature/pretrain_comprehension", "comprehension", "model", *exported)
+        judged.result()
+        begin(stage, "miniature/train_vae", "vae", "model", *exported).result()
+        painter = begin(
+            stage, "miniature/train_diffusion", "diffusion", "scheduler", *exported, "--vae", out / "vae/model", *judge
+        )
+        # Whenever a core is free.
+        larger = begin(stage, "miniature/enlarge_vae", "enlarged", "model", "--vae", out / "vae/model")
+        painter.result()
+        reader.result()
 
-    parts = ("--comprehension", out / "comprehension", "--diffusion", out / "diffusion", "--vae", out / "vae/model")
-    run("miniature/assemble_pipeline", out / "base/model_index.json", *parts, "--out", out / "base")
-    for program, name, start, *more in (
-        ("tune_instructions", "questions", "base", *exported),
-        ("miniature/align_coached", "align", "questions/model", *exported, *judge),
-        ("miniature/fit_mapper", "mapper", "align/model", *exported, *judge),
-        ("miniature/interleave_coached", "interleaved", "mapper/model", *exported, *judge),
-        ("miniature/enlarge_vae", "enlarged", "interleaved/model"),
-    ):
-        stage(program, name, "model", "--model", out / start, *more, processes=processes)
+        parts = ("--comprehension", out / "comprehension", "--diffusion", out / "diffusion", "--vae", out / "vae/model")
+        run("miniature/assemble_pipeline", out / "base/model_index.json", *parts, "--out", out / "base")
+        for program, name, start, *more in (
+            ("tune_instructions", "questions", "base", *exported),
+            ("miniature/align_coached", "align", "questions/model", *exported, *judge),
+            ("miniature/fit_mapper", "mapper", "align/model", *exported, *judge),
+            ("miniature/interleave_coached", "interleaved", "mapper/model", *exported, *judge),
+        ):
+            stage(program, name, "model", "--model", out / start, *more, processes=processes)
+        larger.result()
+    if not (out / "model").exists():
+        vae = load_whole(AutoencoderKL, out / "enlarged/model")
+        save_result(MiniGPT5Pipeline.from_pretrained(out / "interleaved/model", vae=vae), out / "model")
 
     if config.install:
         from minigpt5.storyworld.judge import WEIGHTS
 
-        for source, target in (("enlarged/model", SHIPPED / "storyworld-mini"), ("judge/model", WEIGHTS)):
+        for source, target in (("model", SHIPPED / "storyworld-mini"), ("judge/model", WEIGHTS)):
             # The package's model card tells more than the one written with every saved pipeline.
             shutil.copytree(out / source, target, ignore=shutil.ignore_patterns("README.md"), dirs_exist_ok=True)
             print(f"{target}: replaced")
