@@ -283,7 +283,8 @@ def llava_chats(
     """A chat for each reply of LLaVA-Instruct's conversations, which begins with all that was said before it.
 
     A conversation is `{"image": PATH, "conversations": [{"from": "human", "value": …}, {"from": "gpt", …}, …]}`. Its
-    picture stands where a question has `<image>`; without a picture it is of words alone.
+    picture stands where a question has `<image>`; without a picture it is of words alone. As in the published code,
+    what "gpt" says before any question is left out, and so is a question without a reply.
 
     Args:
         images: the folder that picture paths are relative to.
@@ -294,21 +295,24 @@ def llava_chats(
     for number, content in islice(enumerate(read_json(table, list)), part[0], None, part[1]):
         place = f"{table}, [{number}]"
         turns = field(content, "conversations", list, place)
-        picture = str(images / field(content, "image", str, place)) if "image" in content else None
+        picture = None if content.get("image") is None else str(images / field(content, "image", str, place))
         marks, messages = 0, []
         for index, turn in enumerate(turns):
-            where, role = f"{place}.conversations[{index}]", ("human", "gpt")[index % 2]
-            if field(turn, "from", str, where) != role:
-                raise ValueError(f"{where}: from is {shortened(turn['from'])}, expected {role}, as the two take turns")
+            where, role = f"{place}.conversations[{index}]", ("human", "gpt")[len(messages) % 2]
+            said_by = field(turn, "from", str, where)
+            if index == 0 and said_by == "gpt":
+                continue
+            if said_by != role:
+                raise ValueError(f"{where}: from is {shortened(said_by)}, expected {role}, as the two take turns")
             value = field(turn, "value", str, where)
             if role == "human":
                 marks += value.count(LLAVA_MARK)
                 messages.append({"role": "user", "content": _marked(value, picture)})
             else:
                 messages.append({"role": "assistant", "content": [_piece("text", value)]})
-        if marks != (picture is not None) or len(turns) < 2 or len(turns) % 2:
+        if marks != (picture is not None) or len(messages) < 2:
             told = f"{marks} {LLAVA_MARK} in {len(turns)} turns and {'a' if picture else 'no'} picture"
-            raise ValueError(f"{place}: {told}; expected one for the picture, and a reply to each question")
+            raise ValueError(f"{place}: {told}; expected one for the picture, and a question with a reply")
         for end in range(2, len(messages) + 1, 2):
             yield place, content, messages[:end]
 

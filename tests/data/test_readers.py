@@ -353,15 +353,31 @@ def test_llava_s_conversations_have_a_row_a_reply(tmp_path, tiny_processor, stre
     assert [part["text"] for message in row["messages"] for part in message["content"]] == ["Who?", "A fox."]
 
 
+def test_llava_s_replies_before_a_question_and_questions_without_a_reply_are_left_out(tmp_path):
+    paint(tmp_path / "coco/a.png")
+    said = [{"from": "gpt", "value": "Hello."}, HUMAN, GPT, {"from": "human", "value": "Where?"}]
+    (row,) = read_llava(llava(tmp_path, *said), "train")
+    assert [part["text"] for message in row["messages"] for part in message["content"]] == [
+        None,
+        "Who is it?",
+        "A fox.",
+    ]
+    content = {"image": None, "conversations": [HUMAN | {"value": "Who?"}, GPT]}
+    (tmp_path / "train.json").write_text(json.dumps([content]))
+    (row,) = read_llava(tmp_path, "train")
+    assert [part["text"] for message in row["messages"] for part in message["content"]] == ["Who?", "A fox."]
+
+
 @pytest.mark.parametrize(
     ("turns", "more", "told"),
     [
-        ([GPT, HUMAN], {}, r'\[0\].conversations\[0\]: from is "gpt", expected human'),
+        ([GPT, GPT, HUMAN], {}, r'\[0\].conversations\[1\]: from is "gpt", expected human'),
         ([HUMAN, HUMAN], {}, r"conversations\[1\]: from is \"human\", expected gpt"),
         ([HUMAN | {"value": "Who?"}, GPT], {}, "0 <image> in 2 turns and a picture; expected one"),
         ([HUMAN | {"value": "<image> <image>"}, GPT], {}, "2 <image> in 2 turns and a picture; expected one"),
         ([HUMAN, GPT], {"image": None}, "1 <image> in 2 turns and no picture; expected one"),
-        ([HUMAN], {}, "1 <image> in 1 turns and a picture; expected one for the picture, and a reply to each"),
+        ([HUMAN], {}, "1 <image> in 1 turns and a picture; expected one for the picture, and a question with a reply"),
+        ([GPT], {"image": None}, "0 <image> in 1 turns and no picture; expected"),
         ([HUMAN, GPT], {"image": 3}, r"\[0\]: image is 3, expected a string"),
         ([HUMAN, GPT | {"value": None}], {}, r"conversations\[1\]: value is null, expected a string"),
         ([], {"conversations": None}, r"\[0\]: no conversations; the fields are id, image"),
