@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from minigpt5.painters import painter_of, take_apart, trainable
 from minigpt5.pipeline import MiniGPT5Pipeline
 from minigpt5.readers import Reader, add_vokens, reader_of
+from minigpt5.readers.generic import context_length
 from minigpt5.readers.opening import Processor, open_model
 from minigpt5.readers.processor import MiniGPT5Processor
 from minigpt5.readers.vokens import add_more_vokens, replace_vokens, voken_ids
@@ -74,6 +75,11 @@ def new_pipeline(
     shapes = paints.shapes()
     length, width = shapes.pop("prompt_embeds")
     there = len(voken_ids(getattr(processor, "tokenizer", processor)))
+    # Before anything is changed.
+    context = context_length(comprehension)
+    if context < n_vokens + SHORTEST_PROMPT:
+        name = type(comprehension).__name__
+        raise ValueError(f"{name} reads {context} tokens, too few for {n_vokens} vokens and a prompt")
     if not there:
         processor = add_vokens(comprehension, processor, n_vokens, seed)
     elif there != n_vokens and isinstance(processor, MiniGPT5Processor):
@@ -83,9 +89,6 @@ def new_pipeline(
     elif there > n_vokens:
         raise ValueError(f"the reader has {there} vokens already; join it with n_vokens={there} or more")
     reader = reader_of(comprehension, processor, sizes.get("reader_layers", (-1,)))
-    if reader.context_length < n_vokens + SHORTEST_PROMPT:
-        name, context = type(comprehension).__name__, reader.context_length
-        raise ValueError(f"{name} reads {context} tokens, too few for {n_vokens} vokens and a prompt")
     check_logits(reader)
     # Without memory, where the reader is; else drawn on the CPU, so that a seed means the same everywhere.
     device = torch.device("meta" if comprehension.device.type == "meta" else "cpu")

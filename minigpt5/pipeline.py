@@ -17,10 +17,11 @@ import torch
 from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin, UNet2DConditionModel
 from diffusers.guiders.guider_utils import BaseGuidance
 from diffusers.pipelines import pipeline_loading_utils
+from torch import nn
 from transformers import BatchFeature, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 from minigpt5.output import MiniGPT5PipelineOutput, Segment
-from minigpt5.painters import PARTS, TrainablePainter, build_painter, painter_of
+from minigpt5.painters import PARTS, TrainablePainter, build_painter, painter_of, take_apart
 from minigpt5.readers import Reader, ReaderCache, reader_of
 from minigpt5.readers.conversation import template_of
 from minigpt5.readers.lora import base_state, is_layered
@@ -30,6 +31,7 @@ from minigpt5.utils.agreement import disagreements
 from minigpt5.utils.checks import check_tensor, one_of, real_number, whole_number, yes_or_no
 from minigpt5.utils.integrity import load_whole_pipeline, local_folder, without_code
 from minigpt5.utils.model_card import model_card
+from minigpt5.utils.tensors import weight_files
 from minigpt5.vokens.adapter_folder import load_adapter
 from minigpt5.vokens.adapters import fuse_adapter, is_adapted
 from minigpt5.vokens.connector import Connector
@@ -185,6 +187,9 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         """A pipeline over the parts and settings of another one, with what is given in their places."""
         # Left to itself diffusers takes over models of the annotated classes only, and here they may be of many.
         own = {name: part for name, part in pipeline.components.items() if name in cls._get_signature_types()}
+        if not isinstance(pipeline, MiniGPT5Pipeline):
+            _, settings = take_apart(pipeline)
+            own |= {"painter_class": type(pipeline).__name__, "painter_settings": settings}
         return cast(MiniGPT5Pipeline, super().from_pipe(pipeline, **own | kwargs))
 
     def save_pretrained(
@@ -226,7 +231,15 @@ class MiniGPT5Pipeline(DiffusionPipeline):
             card.write_text(model_card(self), encoding="utf-8")
         if push_to_hub:
             kwargs.setdefault("repo_id", folder.resolve().name)
+        models = [folder / name for name, part in self.components.items() if isinstance(part, nn.Module)]
+        variant = kwargs.get("variant")
+        before = [weight_files(model, variant) for model in models]
         super().save_pretrained(str(folder), push_to_hub=push_to_hub, **kwargs)
+        # What an earlier saving in other shards left would be read in the place of what is new, or beside it.
+        for model, old in zip(models, before, strict=True):
+            for path, mark in weight_files(model, variant).items():
+                if old.get(path) == mark:
+                    path.unlink()
 
     def _upload_folder(self, working_dir: str | os.PathLike, repo_id: str, *args: Any, **kwargs: Any) -> Any:
         # Both ways to the hub put a card of diffusers' own into the folder just before.
@@ -315,7 +328,8 @@ class MiniGPT5Pipeline(DiffusionPipeline):
             painter = self._painter = build_painter(
                 self.config["painter_class"], parts, self.config["painter_settings"]
             )
-        painter.set_progress_bar_config(**getattr(self, "_progress_bar_config", {}))
+        if hasattr(self, "_progress_bar_config"):
+            painter.set_progress_bar_config(**self._progress_bar_config)
         return painter
 
     @property
@@ -344,7 +358,10 @@ class MiniGPT5Pipeline(DiffusionPipeline):
 
     @property
     def interrupt(self) -> bool:
-        """Set `_interrupt` in a callback to leave out the remaining denoising steps."""
+        """Set `_interrupt` in a callback to leave out the remaining denoising steps.
+
+        A painter whose diffusers pipeline has no `interrupt`, such as PixArt, Lumina or LCM, goes on to the last one.
+        """
         return self._interrupt
 
     def decoding_config(self, **given: Any) -> DecodingConfig:

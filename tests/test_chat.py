@@ -217,6 +217,16 @@ def test_a_cache_of_another_model_is_refused_but_a_chat_goes_on(changeable, chan
         alike(ours, pipe(chat.messages[:-1], generator=seeded(), **OPTIONS))
 
 
+def test_a_picture_that_would_look_otherwise_is_read_again(tiny_pipe, pictures, monkeypatch):
+    cache, asked = ReaderCache(), ("What is it?<ImageHere>", pictures[0])
+    tiny_pipe(*asked, prompt_cache=cache, **OPTIONS)
+    before = list(cache.pictures)
+    monkeypatch.setattr(tiny_pipe.processor.image_processor, "image_mean", [0.0, 0.0, 0.0])
+    ours, theirs = (tiny_pipe(*asked, prompt_cache=kept, generator=seeded(), **OPTIONS) for kept in (cache, None))
+    alike(ours, theirs)
+    assert cache.pictures != before
+
+
 def test_a_template_or_an_end_that_is_changed_counts_from_the_next_call_on(qwen_pipe, monkeypatch):
     pipe, tokenizer = qwen_pipe, qwen_pipe.processor.tokenizer
     assert pipe("Draw a fox.", image_mode="never", max_new_tokens=4).text[0]

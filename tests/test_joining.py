@@ -156,6 +156,15 @@ def test_other_readers_get_more_vokens_but_not_fewer(folders):
         MiniGPT5Pipeline.join((model, processor), "storyworld-mini", n_vokens=16)
 
 
+def test_a_reader_that_cannot_be_joined_is_left_as_it_was(folders):
+    model, processor = open_reader(folders / "reader")
+    painter = MiniGPT5Pipeline.from_pretrained(MINIATURE).painter
+    rows = len(model.get_input_embeddings().weight), len(processor.tokenizer)
+    with pytest.raises(ValueError, match="too few for 500 vokens"):
+        new_pipeline(model, processor, painter, n_vokens=500)
+    assert rows == (len(model.get_input_embeddings().weight), len(processor.tokenizer))
+
+
 def test_what_does_not_fit_is_one_line(folders, tmp_path, capsys):
     with pytest.raises(ValueError, match="connector must be one of"):
         MiniGPT5Pipeline.join(folders / "reader", folders / "painter", connector="magic")

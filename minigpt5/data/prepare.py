@@ -179,7 +179,7 @@ def _prepare_split(
     def kept(bad: Any) -> Iterator[Row]:
         for row in layout.rows(source, split):
             good = _good_steps(kind, row, problems)
-            fate = "kept" if good == len(row.texts) else "cut" if good else "dropped"
+            fate = "dropped" if not good else "kept" if good == len(row.texts) else "cut"
             rows.update(("read", fate))
             for picture in row.pictures:
                 if picture and problems[picture.path]:

@@ -65,7 +65,7 @@ def _row(file: BinaryIO, place: str, members: Members) -> dict[str, Any]:
     caption = None
     if "txt" in members:
         caption = decode_text(read("txt"), f"{place}.txt").strip()
-    elif isinstance(told, dict) and "caption" in told:
+    elif isinstance(told, dict) and told.get("caption") is not None:
         caption = field(told, "caption", str, f"{place}.json")
     pictures = [ending for ending in members if f".{ending.rsplit('.', 1)[-1]}" in PICTURE_ENDINGS]
     if len(pictures) > 1:

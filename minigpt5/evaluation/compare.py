@@ -13,7 +13,7 @@ from PIL import Image
 from minigpt5.data.layouts import chat_lines
 from minigpt5.data.splits import choose_split
 from minigpt5.evaluation.items import checked, opened
-from minigpt5.metrics.intervals import Interval, paired_difference
+from minigpt5.metrics.intervals import Interval, paired_difference, randomisation_p_value
 from minigpt5.metrics.reading import normalise_answer
 from minigpt5.metrics.text import RougeL
 from minigpt5.pipeline import MiniGPT5Pipeline
@@ -27,12 +27,17 @@ Marks = Mapping[str, Sequence[float]]
 
 @dataclass(frozen=True)
 class Figure:
-    """Means of both models' marks, and the interval of the second's less the first's."""
+    """Means of both models' marks, and the interval of the second's less the first's.
+
+    Args:
+        p_value: see `randomisation_p_value`.
+    """
 
     a: float
     b: float
     difference: Interval
     items: int
+    p_value: float
 
 
 @dataclass(frozen=True)
@@ -40,9 +45,9 @@ class Comparison:
     """Figures by name, and what follows of them.
 
     Args:
-        figures: whose intervals hold together at 95 %.
+        figures: whose intervals are those of all together, at 95 %.
         verdict: "replace" where the second model is better in some figure and worse in none, "keep" where it is worse
-            in some and better in none, otherwise "undecided".
+            in some and better in none, otherwise "undecided". Better and worse are what a randomisation test finds.
     """
 
     figures: Mapping[str, Figure]
@@ -51,7 +56,13 @@ class Comparison:
     def record(self) -> dict[str, Any]:
         """As JSON has it."""
         figures = {
-            name: {"a": one.a, "b": one.b, "difference": list(one.difference), "items": one.items}
+            name: {
+                "a": one.a,
+                "b": one.b,
+                "difference": list(one.difference),
+                "items": one.items,
+                "p_value": one.p_value,
+            }
             for name, one in self.figures.items()
         }
         return {"figures": figures, "verdict": self.verdict}
@@ -60,8 +71,9 @@ class Comparison:
 def compare(a: Marks, b: Marks) -> Comparison:
     """Marks of two models that were asked the same items in the same order.
 
-    Each of n figures has the interval of confidence 1 - 0.05 / n (Bonferroni), so that of two equal models one in
-    twenty comparisons at most sees any difference.
+    Each of n figures is tested at 0.05 / n (Bonferroni), so that of two equal models one in twenty comparisons at most
+    sees any difference. Its interval is of confidence 1 - 0.05 / n; of few items such an interval is too narrow to
+    decide by.
 
     Raises:
         ValueError: if the models have other figures or other numbers of items, or a figure has fewer than ten.
@@ -73,9 +85,10 @@ def compare(a: Marks, b: Marks) -> Comparison:
         if len(ones) < FEWEST_ITEMS:
             raise ValueError(f"{name} has {len(ones)} items; a comparison needs at least {FEWEST_ITEMS}")
         difference = paired_difference(b[name], ones, confidence=1 - 0.05 / len(a))
-        figures[name] = Figure(float(np.mean(ones)), float(np.mean(b[name])), difference, len(ones))
-    better = any(one.difference.low > 0 for one in figures.values())
-    worse = any(one.difference.high < 0 for one in figures.values())
+        p_value = randomisation_p_value(np.subtract(b[name], ones))
+        figures[name] = Figure(float(np.mean(ones)), float(np.mean(b[name])), difference, len(ones), p_value)
+    told = [one.difference.estimate for one in figures.values() if one.p_value <= 0.05 / len(a)]
+    better, worse = any(estimate > 0 for estimate in told), any(estimate < 0 for estimate in told)
     verdict = "undecided" if better == worse else "replace" if better else "keep"
     return Comparison(figures, verdict)
 

@@ -21,6 +21,8 @@ from minigpt5.metrics.registry import METRICS, MetricEntry
 from minigpt5.utils.images import open_image
 from minigpt5.utils.processes import pick_device
 
+# Of fewer a bootstrap is too sure: of five its intervals of 95 % hold in 84 %.
+FEWEST_GROUPS = 20
 # Items whose pictures are open at a time.
 CHUNK = 64
 
@@ -161,6 +163,12 @@ class Measurements:
                         groups[entry] += _update(entry, metric, columns, [task.items[row].group for row in mine])
             for entry, metric in metrics.items():
                 self._take(task, entry, metric, len(chosen[entry]), groups[entry])
+            independent = len(set(task.groups))
+            if 1 < independent < FEWEST_GROUPS:
+                self.notes.append(
+                    f"{task.name}: intervals of {independent} independent items are too narrow, "
+                    f"take {FEWEST_GROUPS} or more."
+                )
 
     def _is_asked(self, entry: MetricEntry, task: TaskReplies) -> bool:
         wanted = not entry.on_request or getattr(self._weights, entry.weights or "") is not None

@@ -122,6 +122,25 @@ def paired_difference(
     return Interval(estimate, *percentile_bounds(draws, confidence))
 
 
+def randomisation_p_value(differences: ArrayLike, draws: int = 20_000, seed: int = 0) -> float:
+    """How often the mean of paired differences would lie as far from 0 if only a coin had told which system is which.
+
+    Fisher's randomisation test (1935), two-sided: of two equal systems the value is at most p with probability p,
+    however few the items are. The observed signs count as one of the draws.
+
+    Args:
+        differences: of the two systems' marks, an item each.
+    """
+    values = _items(differences).ravel()
+    values = values[values != 0]
+    rng = np.random.default_rng(seed)
+    observed, as_far = abs(values.sum()) - 1e-9, 0
+    for start in range(0, draws, 1000):
+        signs = rng.integers(0, 2, (min(1000, draws - start), len(values))) * 2 - 1
+        as_far += int((abs(signs @ values) >= observed).sum())
+    return (1 + as_far) / (1 + draws)
+
+
 def crossed_interval(values: ArrayLike, confidence: float = 0.95, seed: int = 0) -> Interval:
     """The interval of the mean of several runs, all marked on the same items: both are drawn (Owen 2007).
 

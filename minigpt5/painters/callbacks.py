@@ -15,7 +15,8 @@ class StepCallback:
     """A user's callback as the painter's call is given it.
 
     The callback gets the pipeline that the user called, and finds there what the painter knows of the call in progress;
-    what it sets there, the painter obeys. Where guidance puts both halves into one tensor, it gets the conditional one.
+    what it sets there, a painter obeys that looks it up at every step. Where guidance puts both halves into one tensor,
+    it gets the conditional one.
 
     Args:
         owner: the pipeline that the user called.
@@ -36,13 +37,15 @@ class StepCallback:
         self.owner, self.painter, self.callback = owner, painter, callback
         self.names, self.decoded_as = list(names), decoded_as
         self.null: dict[str, torch.Tensor] = {}
+        # Not all calls begin with it.
+        painter._interrupt = False
 
     def arguments(self, parameters: Iterable[str]) -> dict[str, Any]:
         """This callback as an argument of a call with such parameters."""
         if "callback_on_step_end" in parameters:
-            # To a user's callback belong both halves of what guidance puts into one tensor.
-            wanted = {"latents"} if self.callback is None else {"latents", "prompt_embeds"}
-            names = wanted & set(self.painter._callback_tensor_inputs) | set(self.names)
+            # A user's callback may end guidance, which puts both halves of many into one tensor.
+            known = {name for name in self.painter._callback_tensor_inputs if not name.startswith("negative_")}
+            names = (known if self.callback is not None else known & {"latents"}) | set(self.names)
             return {"callback_on_step_end": self, "callback_on_step_end_tensor_inputs": sorted(names)}
         if self.callback is None or "callback" not in parameters:
             return {}
@@ -70,7 +73,8 @@ class StepCallback:
             for name, null in self.null.items():
                 null = self.null[name] = changed.get(f"negative_{name}", null)
                 changed[name] = torch.cat([null, changed[name]])
-        last = step + 1 == len(painter.scheduler.timesteps) or getattr(painter, "_interrupt", False)
+        ends = hasattr(type(painter), "interrupt") and getattr(painter, "_interrupt", False)
+        last = step + 1 == len(painter.scheduler.timesteps) or ends
         if last and self.decoded_as is not None and "latents" in changed:
             changed["latents"] = changed["latents"].to(self.decoded_as)
         return changed

@@ -94,8 +94,8 @@ class Reader(PromptEncoder):
 
     @property
     def context_length(self) -> int:
-        """Positions that the language model has; one without positions, such as Bloom, has no end."""
-        return getattr(self.config, "max_position_embeddings", sys.maxsize)
+        """See the function of that name."""
+        return context_length(self.model)
 
     def check_length(self, length: int) -> None:
         """See that a prompt of so many tokens fits.
@@ -154,7 +154,8 @@ class Reader(PromptEncoder):
         # A row ends with its context, of which padding takes nothing.
         longest = min(read + length, self.context_length + int((mask == 0).sum(1).max()))
         room = -(-longest // ROOM) * ROOM
-        key = (rows, room, mask.device, self.model.dtype)
+        # What was made in inference mode cannot be written to outside of it.
+        key = (rows, room, mask.device, self.model.dtype, torch.is_inference_mode_enabled())
         states = self._rooms.pop(key, None) or StaticCache(self.config, room)
         try:
             yield ReaderCache(states)
@@ -383,8 +384,16 @@ class Reader(PromptEncoder):
 
     def picture_keys(self, inputs: BatchFeature, pictures: list[Any]) -> list[bytes]:
         """What tells each picture of a prompt, and how it was read, from others."""
+        if not pictures:
+            return []
+        looks = getattr(getattr(self.processor, "image_processor", None), "to_dict", dict)()
         rgb = [to_rgb(picture) for picture in pictures]
-        return [hashlib.sha256(repr(image.size).encode() + image.tobytes()).digest() for image in rgb]
+        return [hashlib.sha256(repr((image.size, looks)).encode() + image.tobytes()).digest() for image in rgb]
+
+
+def context_length(model: PreTrainedModel) -> int:
+    """Positions that a language model has; one without positions, such as Bloom, has no end."""
+    return getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", sys.maxsize)
 
 
 def cache_argument(body: nn.Module) -> str:

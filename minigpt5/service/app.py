@@ -213,7 +213,8 @@ def create_app(engine: Engine, settings: ServiceSettings, metrics: Metrics) -> F
     def check_key(request: Request) -> None:
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
         wanted = settings.api_key
-        right = scheme.lower() == "bearer" and hmac.compare_digest(key.encode(), (wanted or "").encode())
+        # Headers come as Latin-1, whatever who sends them meant.
+        right = scheme.lower() == "bearer" and hmac.compare_digest(key.encode("latin-1"), (wanted or "").encode())
         if wanted is not None and not right:
             raise HTTPError(401, "the API key is missing or wrong", "authentication_error")
 
@@ -353,6 +354,8 @@ def create_app(engine: Engine, settings: ServiceSettings, metrics: Metrics) -> F
     @route("/v1/images/generations")
     async def images(call: Call, body: Mapping[str, Any]) -> Response:
         asked = shapes.read_picture(body)
+        if asked.n > engine.limits.queue_size:
+            raise HTTPError(400, f"n is {asked.n}, and no more than {engine.limits.queue_size} requests may wait here")
         replies: list[tuple[Reply, asyncio.Queue]] = []
         try:
             for number in range(asked.n):

@@ -75,7 +75,9 @@ def _asked(
     """The answer to one request, which is what was asked for."""
     place = urlsplit(server)
     kind = http.client.HTTPSConnection if place.scheme == "https" else http.client.HTTPConnection
-    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+    headers: dict[str, str | bytes] = {"Content-Type": "application/json"}
+    if key:
+        headers["Authorization"] = f"Bearer {key}".encode()
     connection = kind(str(place.hostname), place.port, timeout=PATIENCE)
     try:
         connection.request(method, place.path.rstrip("/") + path, json.dumps(body) if body else None, headers)

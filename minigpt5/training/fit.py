@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any, cast
 
 import numpy as np
@@ -206,15 +207,16 @@ class Watch:
             tqdm.write(f"{self.folder.name}: {text}")
             sys.stdout.flush()
 
-    def step(self, done: int, parts: dict[str, torch.Tensor], rate: float, skipped: int) -> None:
-        """Report a step's losses (of the main process's share), the learning rate and the speed."""
+    def step(self, done: int, told: Sequence[dict[str, torch.Tensor]], rate: float, skipped: int) -> None:
+        """Report the means of a step's losses over its passes (of the main process's share), its rate and the speed."""
         self.bar.update()
         if done % self.config.log_every and done != self.config.steps:
             return
         speed = (done - self.seen) / (time.monotonic() - self.since)
         samples = speed * self.config.batch_size * self.config.gradient_accumulation_steps
         left = (self.config.steps - done) / speed / 60
-        values = {name: value.item() for name, value in parts.items()}
+        names = dict.fromkeys(name for parts in told for name in parts)
+        values = {name: mean(parts[name].item() for parts in told if name in parts) for name in names}
         shown = " ".join(f"{name} {value:.4f}" for name, value in values.items())
         more = f" skipped {skipped}" if skipped else ""
         self.say(
@@ -396,7 +398,7 @@ def fit(
     with noticed(signal.SIGTERM) as stop:
         ahead = iter(loader)
         for step in range(start, config.steps):
-            finite = True
+            finite, told = True, []
             for _ in range(passes):
                 index = counters["batches"]
                 batch = next(ahead)
@@ -409,6 +411,7 @@ def fit(
                     parts = objective(batch, step)
                     accelerator.backward(parts["loss"])
                     finite = finite and bool(parts["loss"].isfinite())
+                told.append({name: part.detach() for name, part in parts.items()})
             norm = accelerator.clip_grad_norm_(trainable, config.max_grad_norm)
             # fp16 loses a step now and then to its loss scale and sees to that itself.
             finite = finite and (accelerator.scaler is not None or bool(torch.as_tensor(norm).isfinite()))
@@ -435,7 +438,7 @@ def fit(
             schedule.step()
             prepared.zero_grad(set_to_none=True)
             counters["step"] = done = step + 1
-            watch.step(done, parts, rate, counters["skipped"])
+            watch.step(done, told, rate, counters["skipped"])
 
             best = False
             if evaluate and (done % config.evaluate_every == 0 or done == config.steps):

@@ -7,6 +7,7 @@ to be larger than the file.
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch import nn
 from minigpt5.utils.json_files import read_json
 from minigpt5.utils.reading import first_line
 
-# What transformers and diffusers call the files of a folder, in the order in which they are looked for.
+# What transformers and diffusers call the files of a folder.
 SINGLES = (
     "model.safetensors",
     "diffusion_pytorch_model.safetensors",
@@ -136,11 +137,28 @@ def _check_archive(path: Path) -> None:
 def _open_folder(folder: Path, variant: str | None) -> Tensors:
     for kind in dict.fromkeys((variant, None)):
         for single, index in zip(SINGLES, INDEXES, strict=True):
-            if (folder / _of_variant(index, kind)).exists():
-                return _open_shards(folder, _of_variant(index, kind))
-            if (folder / _of_variant(single, kind)).exists():
-                return open_tensors(folder / _of_variant(single, kind))
+            # Where both are there diffusers takes the shards, and transformers the one file.
+            for name in (index, single) if single.startswith("diffusion") else (single, index):
+                if (folder / _of_variant(name, kind)).exists():
+                    opener = _open_shards if name == index else _open_file
+                    return opener(folder, _of_variant(name, kind))
     raise FileNotFoundError(f"{folder} holds none of {', '.join((*INDEXES, *SINGLES))}")
+
+
+def weight_files(folder: Path, variant: str | None = None) -> dict[Path, tuple[int, int]]:
+    """A folder's files of weights and indexes of a variant, with what tells each from one that is written later."""
+    of = f"\\.{re.escape(variant)}" if variant else ""
+    stems = "|".join({name.partition(".")[0] for name in SINGLES})
+    shard = r"-\d{5}-of-\d{5}"
+    names = re.compile(
+        rf"({stems})({of}({shard})?|{shard}{of})\.(safetensors|bin)|({stems})\.(safetensors|bin)\.index{of}\.json"
+    )
+    found = [path for path in folder.glob("*") if names.fullmatch(path.name)]
+    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in found}
+
+
+def _open_file(folder: Path, name: str) -> Tensors:
+    return open_tensors(folder / name)
 
 
 def _of_variant(name: str, variant: str | None) -> str:

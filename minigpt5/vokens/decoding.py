@@ -47,6 +47,7 @@ class DecodingConfig:
         max_new_tokens: choices a reply may take; a picture counts as one.
         image_mode: auto leaves pictures to the model, always ends a reply without one with one, never forbids them.
         max_images: pictures a reply may hold.
+        repetition_penalty: of what the reply has said; `generate` counts the prompt's words too.
         stop_strings: text that ends a reply, and is not part of it; `None` is the reader's own.
         suppress_marks: whether a reply never says the marks of pictures, which mean nothing where they are said:
             `[IMG1]` and the vokens after it, which follow `[IMG0]` by themselves, and `<ImageHere>`. The published

@@ -125,12 +125,14 @@ def test_talks_end_before_a_bad_picture(source, out):
         lines.append(json.dumps({"conversation_id": talk, "conversation": turns, "negative_candidate_media_keys": []}))
         for turn in range(3):
             Image.new("RGB", (talk + 1, turn + 1)).save(folder / f"-{talk}{turn}.jpg")
+    # Nothing is written of a talk without a turn.
+    lines.append(json.dumps({"conversation_id": 3, "conversation": [], "negative_candidate_media_keys": []}))
     (folder / "train_conversations.txt").write_text("\n".join(lines))
     # The last turn with a picture of the first talk, the second of the second.
     (folder / "-02.jpg").unlink()
     (folder / "-11.jpg").write_bytes(b"")
     report = prepare("mmdialog", source, out)["splits"]["train"]
-    assert report["rows"] == {"read": 3, "kept": 1, "cut": 1, "dropped": 1}
+    assert report["rows"] == {"read": 4, "kept": 1, "cut": 1, "dropped": 2}
     assert [(line["path"], line["row"]) for line in bad_lines(out)] == [
         (str(folder / "-02.jpg"), "cut"),
         (str(folder / "-11.jpg"), "dropped"),

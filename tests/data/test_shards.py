@@ -69,6 +69,12 @@ def test_a_caption_may_stand_in_the_sidecar(pack, read):
     assert told(read(pack([("1.jpg", picture()), ("1.json", b'{"caption": "a fox"}')]))) == [("a fox", 3)]
 
 
+def test_a_caption_of_null_is_none(pack):
+    members = [("1.jpg", picture()), ("1.json", b'{"caption": "a fox"}'), ("2.jpg", picture())]
+    rows = tolerate(read_cc3m_shards(pack([*members, ("2.json", b'{"caption": null}')]), "train", streaming=True), 0.5)
+    assert told(rows) == [("a fox", 3)] and "2.jpg" in rows.count.first[0] and "no caption" in rows.count.first[0]
+
+
 @pytest.mark.parametrize(
     ("members", "problem"),
     [

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from scipy.stats import binomtest, bootstrap, t
+from scipy.stats import binomtest, bootstrap, permutation_test, t
 
 from minigpt5.metrics import (
     Interval,
@@ -12,7 +12,7 @@ from minigpt5.metrics import (
     wilson_interval,
 )
 from minigpt5.metrics import intervals as module
-from minigpt5.metrics.intervals import student_quantile
+from minigpt5.metrics.intervals import randomisation_p_value, student_quantile
 
 
 def test_the_bootstrap_interval_of_a_mean_is_scipy_s():
@@ -46,6 +46,15 @@ def test_what_is_hard_for_both_cancels_out_of_a_paired_difference():
     assert difference.low > 0.9 and difference.high < 1.1
     assert difference == pytest.approx(bootstrap_interval(better - worse))
     assert bootstrap_interval(better).low < bootstrap_interval(worse).high
+
+
+def test_the_randomisation_test_is_scipy_s_and_exact_for_few():
+    # Five pairs differ, all the same way: two of the 32 ways in which coins may fall are as far apart.
+    assert randomisation_p_value([1, 1, 1, 1, 1, 0, 0]) == pytest.approx(2 / 32, abs=0.005)
+    assert randomisation_p_value([0, 0, 0]) == randomisation_p_value([1, -1]) == 1
+    values = np.random.default_rng(1).normal(0.4, 1, 30)
+    theirs = permutation_test((values, np.zeros(30)), lambda a, b: (a - b).mean(), permutation_type="samples", rng=0)
+    assert randomisation_p_value(values) == pytest.approx(theirs.pvalue, abs=0.02)
 
 
 def test_equal_systems_do_not_differ():

@@ -98,6 +98,43 @@ def test_callbacks_see_the_pipeline_that_was_called(painter, join, reply):
     assert seen == [(True, 0, 2, 3.0), (True, 1, 2, 3.0)]
 
 
+def test_a_callback_may_end_guidance(painter, join, reply):
+    pipe = join(painter)
+
+    def end(owner, step, timestep, tensors):
+        owner._guidance_scale = 1.0
+        return {}
+
+    ended, guided = (
+        torch.stack(latents(reply(pipe, side=painter.side, callback_on_step_end=callback))) for callback in (end, None)
+    )
+    assert ended.shape == guided.shape
+    if hasattr(type(painter.pipeline), "do_classifier_free_guidance") and painter.pipeline._callback_tensor_inputs:
+        assert not torch.equal(ended, guided)
+
+
+def test_an_interrupted_call_leaves_the_next_one_as_it_was(painter, join, reply):
+    pipe, seen = join(painter), []
+    plain = torch.stack(latents(reply(pipe, side=painter.side)))
+
+    def stop(owner, step, timestep, tensors):
+        seen.append(step)
+        owner._interrupt = True
+        return {}
+
+    reply(pipe, side=painter.side, callback_on_step_end=stop)
+    assert seen == ([0] if hasattr(type(painter.pipeline), "interrupt") else [0, 1])
+    assert torch.equal(torch.stack(latents(reply(pipe, side=painter.side))), plain)
+
+
+def test_from_pipe_takes_over_what_paints(painter, join):
+    pipe = join(painter)
+    parts = {name: getattr(pipe, name) for name in ("comprehension", "processor", "mapper")}
+    again = MiniGPT5Pipeline.from_pipe(painter.pipeline, **parts)
+    for name in ("painter_class", "painter_settings"):
+        assert again.config[name] == pipe.config[name]
+
+
 def test_a_folder_is_the_painter_s_own_and_more(painter, join, reply, tmp_path):
     pipe = join(painter)
     pipe.save_pretrained(tmp_path)

@@ -40,6 +40,14 @@ class CompileMixin:
         pipe.save_pretrained(tmp_path)
         assert same(paint(type(pipe).from_pretrained(tmp_path), self.picture_prompt, pictures[0], **options), whole)
 
+    def test_what_was_read_in_inference_mode_is_not_written_to_outside(self, opened, pictures, monkeypatch):
+        pipe = opened()
+        monkeypatch.setattr(type(pipe.reader), "_reads_in_fixed_room", True)
+        prompt, options = self.picture_prompt, {"output_type": "pt", "max_new_tokens": 2}
+        with torch.inference_mode():
+            inside = paint(pipe, prompt, pictures[0], **options)
+        assert same(paint(pipe, prompt, pictures[0], **options), inside)
+
     @pytest.mark.slow
     @pytest.mark.parametrize("name", ["mapper", "unet"])
     def test_compiled_parts_reply_as_they_did(self, opened, name):

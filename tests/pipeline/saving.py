@@ -66,6 +66,21 @@ class SavingMixin:
         assert torch.equal(*(next(one.mapper.parameters()) for one in (again, pipe)))
         assert torch.equal(again.comprehension.query_tokens, pipe.comprehension.query_tokens)
 
+    def test_what_was_saved_in_other_shards_is_gone(self, opened, tmp_path):
+        pipe = opened()
+        for size in ("2MB", "10GB", "1MB"):
+            with torch.no_grad():
+                for part in (pipe.comprehension, pipe.unet):
+                    for weight in part.parameters():
+                        weight.mul_(1.5)
+            pipe.save_pretrained(tmp_path, max_shard_size=size)
+            pipe.save_pretrained(tmp_path, variant="fp16", max_shard_size=size)
+            for variant in (None, "fp16"):
+                again = type(pipe).from_pretrained(tmp_path, variant=variant)
+                for name in ("comprehension", "unet"):
+                    own, told = (getattr(each, name).state_dict() for each in (pipe, again))
+                    assert all(torch.equal(own[key], told[key]) for key in own)
+
     def test_diffusers_opens_the_folder_without_being_told_the_class(self, pipe, folder):
         again = DiffusionPipeline.from_pretrained(folder)
         again.set_progress_bar_config(disable=True)

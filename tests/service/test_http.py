@@ -546,6 +546,20 @@ def test_a_full_queue_and_a_deadline_have_their_own_answers(own_pipe, held):
         assert sorted(answer.status_code for answer in answers) == [200, 504]
 
 
+def test_more_pictures_than_may_wait_are_refused_for_good(own_pipe):
+    with service(own_pipe, Limits(batch_size=1, queue_size=2)) as (url, _, _):
+        told = requests.post(f"{url}/v1/images/generations", json={"prompt": "a fox", "n": 3})
+        assert told.status_code == 400 and "n is 3, and no more than 2 requests may wait" in told.text
+
+
+def test_a_key_may_have_any_letters(own_pipe):
+    key = "cl\u00e9-\u043a\u043b\u044e\u0447"
+    with service(own_pipe, api_key=key) as (url, _, _):
+        for given, status in ((key, 200), ("cl\u00e9", 401)):
+            head = {"Authorization": f"Bearer {given}".encode()}
+            assert requests.get(f"{url}/v1/models", headers=head).status_code == status
+
+
 def test_a_client_that_goes_is_no_longer_answered(own_pipe, count_calls):
     steps = count_calls(own_pipe.unet)
     with service(own_pipe) as (url, engine, _):

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -172,7 +173,7 @@ def test_bad_losses_in_a_row_stop_the_run_and_name_the_batch(tmp_path, bad):
         )
 
 
-def test_accumulated_passes_equal_one_of_their_mean(tmp_path):
+def test_accumulated_passes_equal_one_of_their_mean_and_are_told_as_such(tmp_path, capsys):
     points = torch.arange(24.0).view(12, 2) / 24
 
     def one(module, batch):
@@ -181,9 +182,15 @@ def test_accumulated_passes_equal_one_of_their_mean(tmp_path):
     def two(module, batch):
         return {"loss": (module(points[2 * batch : 2 * batch + 2]) - 1).square().mean()}
 
-    accumulated = small_fit(tmp_path / "two", one, gradient_accumulation_steps=2)
-    together = small_fit(tmp_path / "one", two)
+    accumulated = small_fit(tmp_path / "two", one, gradient_accumulation_steps=2, log_every=1)
+    told = _losses(capsys.readouterr().out)
+    together = small_fit(tmp_path / "one", two, log_every=1)
     torch.testing.assert_close(accumulated.weight, together.weight)
+    assert told == pytest.approx(_losses(capsys.readouterr().out), abs=2e-4)
+
+
+def _losses(said):
+    return [float(loss) for loss in re.findall(r"loss ([\d.]+)", said)]
 
 
 def test_the_best_checkpoint_is_that_of_the_highest_first_figure(tmp_path):
