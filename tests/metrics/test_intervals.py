@@ -57,6 +57,15 @@ def test_the_randomisation_test_is_scipy_s_and_exact_for_few():
     assert randomisation_p_value(values) == pytest.approx(theirs.pvalue, abs=0.02)
 
 
+def test_of_equal_systems_few_items_seldom_differ():
+    rng = np.random.default_rng(0)
+    pairs = (rng.random((2000, 2, 12)) < 0.9).astype(float)
+    values = np.array([randomisation_p_value(one - other, draws=999) for one, other in pairs])
+    for level in (0.05, 0.05 / 8):
+        # Three standard errors of a share of 2000.
+        assert (values <= level).mean() <= level + 3 * np.sqrt(level / 2000)
+
+
 def test_equal_systems_do_not_differ():
     assert paired_difference([1, 2, 3], [1, 2, 3]) == Interval(0, 0, 0)
 
