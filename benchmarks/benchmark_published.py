@@ -20,6 +20,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from minigpt5.loading import lay_channels_last
 from minigpt5.published.shapes import SCALES, empty_parts, random_pipeline
 from minigpt5.utils.files import check_file, write_json
 from minigpt5.utils.offload import bring_to_device
@@ -232,8 +233,8 @@ def parts_of_a_reply(pipe, picture, config, kept):
 
 def compile_parts(pipe, mode):
     """Compile what `pipe.compile` does, with channels last and the UNet's projections in one product."""
-    pipe.unet.to(memory_format=torch.channels_last).fuse_qkv_projections()
-    pipe.vae.to(memory_format=torch.channels_last)
+    lay_channels_last(pipe.painter)
+    pipe.unet.fuse_qkv_projections()
     pipe.compile(mode=mode)
 
 

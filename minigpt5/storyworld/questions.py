@@ -651,19 +651,19 @@ def _same_conclusion(meanings: Mapping[str, Any], weak: Mapping[str, Any] | None
     """Whether a reply concludes with the same of some words' meanings as the true answer.
 
     It concludes with its first word ("Yes, there is no doubt."), or with the last with a meaning ("A red cat: yes."),
-    behind "so" if that is said.
+    behind its last "so" if there is one there.
 
     Args:
         weak: words that count where no other does, as the "no" of "Two animals, no more."
     """
 
     def concluded(text: str) -> Any:
-        *_, behind = re.split(r"\bso\b", text.lower())
-        words = re.findall(r"[a-z]+|\d+", behind)
-        # A word of its own, not the first of several as in "Yes and no."
-        front = re.match(r"\W*([a-z]+|\d+)(?:[^\w\s]|\s*$)", behind)
-        for known in (meanings, weak or {}):
-            told = [word for word in words if word in known]
+        whole = text.lower()
+        *_, behind = re.split(r"\bso\b", whole)
+        for said, known in ((behind, meanings), (whole, meanings), (behind, weak or {})):
+            told = [word for word in re.findall(r"[a-z]+|\d+", said) if word in known]
+            # A word of its own, not the first of several as in "Yes and no."
+            front = re.match(r"\W*([a-z]+|\d+)(?:[^\w\s]|\s*$)", said)
             if told:
                 return known[told[0] if front and front[1] == told[0] else told[-1]]
         return None

@@ -139,9 +139,9 @@ def _open_folder(folder: Path, variant: str | None) -> Tensors:
         for single, index in zip(SINGLES, INDEXES, strict=True):
             # Where both are there diffusers takes the shards, and transformers the one file.
             for name in (index, single) if single.startswith("diffusion") else (single, index):
-                if (folder / _of_variant(name, kind)).exists():
-                    opener = _open_shards if name == index else _open_file
-                    return opener(folder, _of_variant(name, kind))
+                file = _of_variant(name, kind)
+                if (folder / file).exists():
+                    return _open_shards(folder, file) if name == index else open_tensors(folder / file)
     raise FileNotFoundError(f"{folder} holds none of {', '.join((*INDEXES, *SINGLES))}")
 
 
@@ -155,10 +155,6 @@ def weight_files(folder: Path, variant: str | None = None) -> dict[Path, tuple[i
     )
     found = [path for path in folder.glob("*") if names.fullmatch(path.name)]
     return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in found}
-
-
-def _open_file(folder: Path, name: str) -> Tensors:
-    return open_tensors(folder / name)
 
 
 def _of_variant(name: str, variant: str | None) -> str:

@@ -417,6 +417,8 @@ def test_true_answers_are_marked_right_and_those_of_other_questions_hardly_ever(
         ("yes or no", "Yes, there is no doubt.", "A red cat: yes.", True),
         ("yes or no", "No", "The dog is on the right: no.", True),
         ("yes or no", "A cat: no.", "A red cat: yes.", False),
+        ("yes or no", "An elephant? A pink elephant: yes. So an elephant.", "An elephant? A pink elephant: yes.", True),
+        ("count", "Elephants? A pink fox: no. So an elephant.", "So none.", False),
         ("which", "The 2nd picture", "So the second picture.", True),
         ("which", "Picture 1.", "So the second picture.", False),
         ("count", "There are 2 animals.", "So two.", True),

@@ -65,17 +65,16 @@ def main(config: MiniatureConfig):
     exported, judge = ("--data", data), ("--judge", out / "judge/model")
 
     with ThreadPoolExecutor(2) as pool:
-        begin = pool.submit
-        judged = begin(stage, "miniature/train_judge", "judge", "model")
+        judged = pool.submit(stage, "miniature/train_judge", "judge", "model")
         run("export_storyworld", data / "done", "--config", config.configs / "data.yaml", "--out", data)
-        reader = begin(stage, "miniature/pretrain_comprehension", "comprehension", "model", *exported)
+        reader = pool.submit(stage, "miniature/pretrain_comprehension", "comprehension", "model", *exported)
         judged.result()
-        begin(stage, "miniature/train_vae", "vae", "model", *exported).result()
-        painter = begin(
+        pool.submit(stage, "miniature/train_vae", "vae", "model", *exported).result()
+        painter = pool.submit(
             stage, "miniature/train_diffusion", "diffusion", "scheduler", *exported, "--vae", out / "vae/model", *judge
         )
         # Whenever a core is free.
-        larger = begin(stage, "miniature/enlarge_vae", "enlarged", "model", "--vae", out / "vae/model")
+        larger = pool.submit(stage, "miniature/enlarge_vae", "enlarged", "model", "--vae", out / "vae/model")
         painter.result()
         reader.result()
 
