@@ -657,6 +657,7 @@ class MiniGPT5Pipeline(DiffusionPipeline):
 
         Raises:
             TypeError, ValueError: at once, for inputs that do not fit; the message names the argument.
+            RuntimeError: on the way, if `prompt_cache` is used for something else meanwhile.
         """
         prompts, image_lists = as_batch(prompt, images)
         height, width = self._size(height, width)
@@ -665,14 +666,13 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         config = self.decoding_config(**decoding)
         scale = self._guidance(guidance_scale)
         inputs = self.encode_prompt(prompts, image_lists, prompt_cache)
-        return self._stream(inputs, prompt_cache, config, generator, scale, height, width, steps, output_type)
+        events = InterleavedDecoder(self.reader, config, generator).events(inputs, prompt_cache)
+        return self._stream(events, generator, scale, height, width, steps, output_type)
 
     @torch.no_grad()
     def _stream(
         self,
-        inputs: BatchFeature,
-        prompt_cache: ReaderCache | None,
-        config: DecodingConfig,
+        events: Iterator[TextEvent | VokenEvent],
         generator: Generators,
         guidance_scale: float,
         height: int,
@@ -680,9 +680,8 @@ class MiniGPT5Pipeline(DiffusionPipeline):
         steps: int,
         output_type: str,
     ) -> Iterator[TextEvent | ImageEvent]:
-        decoder = InterleavedDecoder(self.reader, config, generator)
         try:
-            for event in decoder.events(inputs, prompt_cache):
+            for event in events:
                 if isinstance(event, TextEvent):
                     yield event
                     continue

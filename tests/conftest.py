@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import runpy
+import shutil
 import sys
 import threading
 from pathlib import Path
@@ -282,3 +283,15 @@ def held(monkeypatch):
     monkeypatch.setattr(DecodingBatch, "step", step)
     yield gate
     gate.set()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Debian's Chromium, without a window."""
+    sync_api, chromium = pytest.importorskip("playwright.sync_api"), shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("there is no chromium")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()

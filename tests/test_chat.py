@@ -261,6 +261,21 @@ def test_what_was_read_without_an_adapter_is_read_again_with_it(tiny_pipe):
     alike(ours, pipe(chat.messages[:-1], generator=seeded(), **OPTIONS))
 
 
+def test_a_stream_whose_cache_another_call_has_used_is_refused(talker, pictures):
+    options = OPTIONS | {"image_mode": "never"}
+    cache = ReaderCache()
+    late, begun = (talker.stream("Draw a fox.", prompt_cache=cache, **options) for _ in range(2))
+    next(begun)
+    ours = talker("What is it?<ImageHere>", pictures[0], prompt_cache=cache, generator=seeded(), **options)
+    for stream in (late, begun):
+        with pytest.raises(RuntimeError, match="another call has used this prompt_cache"):
+            list(stream)
+    alike(ours, talker("What is it?<ImageHere>", pictures[0], generator=seeded(), **options))
+    # Nothing of them is in it: what comes after is read behind what the call has read.
+    asked = {"generator": seeded(), **options}
+    alike(talker("What is that?", prompt_cache=cache, **asked), talker("What is that?", **asked))
+
+
 def test_a_cache_is_one_reader_s(tiny_pipe, qwen_pipe):
     cache = ReaderCache()
     tiny_pipe("Draw a fox.", prompt_cache=cache, **OPTIONS)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from datasets import Dataset
-from transformers import BatchFeature
+from transformers import BatchFeature, PreTrainedTokenizerBase
 
 from minigpt5.data.instructions import instruct_task, pair_example
 from minigpt5.data.published import Draft, cc3m_drafts, mmdialog_drafts, vist_drafts
@@ -40,13 +40,15 @@ class Drawn(NamedTuple):
 
 
 Row = dict[str, Any]
+Tokenizer = PreTrainedTokenizerBase | None
+Make = Callable[[Row, random.Random, Tokenizer], Drawn]
 
 
-def _published(drafts: Callable[[list[Row], random.Random], Iterator[Draft]]) -> Callable[[Row, random.Random], Drawn]:
+def _published(drafts: Callable[[list[Row], random.Random, Tokenizer], Iterator[Draft]]) -> Make:
     """One of the published examples of a row."""
 
-    def draw(row: Row, rng: random.Random) -> Drawn:
-        made = list(drafts([row], rng))
+    def draw(row: Row, rng: random.Random, tokenizer: Tokenizer) -> Drawn:
+        made = list(drafts([row], rng, tokenizer))
         if not made:
             raise NothingToLearn("no published example can be made of it")
         example = rng.choice(made)()
@@ -55,12 +57,12 @@ def _published(drafts: Callable[[list[Row], random.Random], Iterator[Draft]]) ->
     return draw
 
 
-def _caption_drafts(rows: list[Row], rng: random.Random) -> Iterator[Draft]:
+def _caption_drafts(rows: list[Row], rng: random.Random, _: Tokenizer) -> Iterator[Draft]:
     """Of a row with a command half of the draws take it: as many have one that 1 of 101 examples is a command."""
     return cc3m_drafts(rows, rng, first=0 if rng.random() < 2 / 101 else 1)
 
 
-def _step(row: Row, rng: random.Random) -> Drawn:
+def _step(row: Row, rng: random.Random, _: Tokenizer) -> Drawn:
     """A step of a story as a picture and its caption."""
     if not row["texts"]:
         raise NothingToLearn("a story without a step")
@@ -68,7 +70,7 @@ def _step(row: Row, rng: random.Random) -> Drawn:
     return Drawn(pair_example(row["texts"][step], row["images"][step]), row["texts"][step])
 
 
-def _chat(row: Row, rng: random.Random) -> Drawn:
+def _chat(row: Row, *_: Any) -> Drawn:
     return Drawn(row["messages"])
 
 
@@ -77,19 +79,19 @@ ASKED_TASKS = ("question", "ground", "refer", "outside", "ending")
 WISHED_TASKS = ("change", "paint", "turns")
 CHATS = ("chat", *ASKED_TASKS, *WISHED_TASKS)
 
-TASKS: dict[str, tuple[str, Callable[[Row, random.Random], Drawn]]] = {
-    "pair": ("cc3m", lambda row, rng: Drawn(pair_example(row["caption"], row["image"]), row["caption"])),
+TASKS: dict[str, tuple[str, Make]] = {
+    "pair": ("cc3m", lambda row, rng, _: Drawn(pair_example(row["caption"], row["image"]), row["caption"])),
     "story_pair": ("vist", _step),
-    "instruct": ("cc3m", lambda row, rng: Drawn(instruct_task(row["caption"], row["image"], rng))),
-    "draw": ("cc3m", lambda row, rng: Drawn(draw_task(row["caption"], row["image"], rng), row["caption"])),
-    "caption": ("cc3m", lambda row, rng: Drawn(caption_task(row["caption"], row["image"], rng))),
-    "story": ("vist", lambda row, rng: Drawn(story_tasks(row["texts"], row["images"], rng))),
-    "story_text": ("vist", lambda row, rng: Drawn(story_tasks(row["texts"], row["images"], rng, paint=False))),
-    "talk": ("mmdialog", lambda row, rng: Drawn(dialogue_task(row["texts"], row["images"], rng))),
-    "talk_text": ("mmdialog", lambda row, rng: Drawn(dialogue_task(row["texts"], row["images"], rng, paint=False))),
+    "instruct": ("cc3m", lambda row, rng, _: Drawn(instruct_task(row["caption"], row["image"], rng))),
+    "draw": ("cc3m", lambda row, rng, _: Drawn(draw_task(row["caption"], row["image"], rng), row["caption"])),
+    "caption": ("cc3m", lambda row, rng, _: Drawn(caption_task(row["caption"], row["image"], rng))),
+    "story": ("vist", lambda row, rng, _: Drawn(story_tasks(row["texts"], row["images"], rng))),
+    "story_text": ("vist", lambda row, rng, _: Drawn(story_tasks(row["texts"], row["images"], rng, paint=False))),
+    "talk": ("mmdialog", lambda row, rng, _: Drawn(dialogue_task(row["texts"], row["images"], rng))),
+    "talk_text": ("mmdialog", lambda row, rng, _: Drawn(dialogue_task(row["texts"], row["images"], rng, paint=False))),
     "published_cc3m": ("cc3m", _published(_caption_drafts)),
-    "published_vist": ("vist", _published(vist_drafts)),
-    "published_mmdialog": ("mmdialog", _published(lambda rows, rng: mmdialog_drafts(rows))),
+    "published_vist": ("vist", _published(lambda rows, rng, _: vist_drafts(rows, rng))),
+    "published_mmdialog": ("mmdialog", _published(lambda rows, rng, tokenizer: mmdialog_drafts(rows, tokenizer))),
     **{name: (name, _chat) for name in CHATS},
 }
 
@@ -113,11 +115,11 @@ def _texts(row: Row) -> list[str]:
     return row["texts"] if "texts" in row else [row["caption"]]
 
 
-def _learnt(make: Callable[[Row, random.Random], Drawn], row: Row, rng: random.Random) -> Drawn:
+def _learnt(make: Make, row: Row, rng: random.Random, tokenizer: Tokenizer) -> Drawn:
     """What a task makes of a row, if there is a reply in it."""
     if not any(text.strip() for text in _texts(row)):
         raise NothingToLearn("there is no word in it")
-    drawn = make(row, rng)
+    drawn = make(row, rng, tokenizer)
     if isinstance(drawn.item, Example):
         said = "".join(piece for piece in drawn.item.target if isinstance(piece, str)).strip(" #")
     else:
@@ -143,6 +145,7 @@ class Mixture:
         max_bad_share: share of the rows read that cannot be used that stops the run.
         encode: makes a batch of conversations, as `training_batch` of a processor or reader; for `batch`.
         context: tokens of a conversation that the model has positions for.
+        tokenizer: by which the published MMDialog ends talks before a long turn, as `mmdialog_drafts` says.
 
     Raises:
         FileNotFoundError, ValueError: see `open_dataset`; or if there are no rows.
@@ -158,8 +161,9 @@ class Mixture:
         max_bad_share: float = 0.01,
         encode: Callable[[Sequence[list[Message] | Example]], BatchFeature] | None = None,
         context: int = sys.maxsize,
+        tokenizer: Tokenizer = None,
     ):
-        self.mix, self.seed, self.encode, self.context = mix, seed, encode, context
+        self.mix, self.seed, self.encode, self.context, self.tokenizer = mix, seed, encode, context, tokenizer
         self.rows: dict[str, TolerantDataset] = {}
         for kind in sorted({TASKS[task][0] for task in mix}):
             name = split if isinstance(split, str) else split[kind]
@@ -216,10 +220,11 @@ class Mixture:
         kind, make = TASKS[task]
         rows = self.rows[kind]
         rng = random.Random(f"{self.seed}/{task}/{number}")
-        for further in range(len(rows)):
+        # In so many there is each row once, wherever in an order the first one stands.
+        for further in range(2 * len(rows)):
             row = rows.drawn(number + further)
             try:
-                yield _learnt(make, row, rng), row
+                yield _learnt(make, row, rng, self.tokenizer), row
             except NothingToLearn as error:
                 self._pass_over(task, row, str(error))
         raise ValueError(f"no row of {kind} gives anything to learn for the task {task}")

@@ -282,6 +282,9 @@ const sections = [...document.querySelectorAll('.comparison')];
 const store = 'human-study-' + data.study;
 let kept = {at: 0, judge: '', answers: {}};
 try { kept = JSON.parse(localStorage.getItem(store)) || kept; } catch (error) {}
+// Two judges may have the same initials, or give none.
+if (!kept.id) kept.id = [...crypto.getRandomValues(new Uint16Array(2))].map(n => n.toString(36)).join('');
+const judge = () => (kept.judge.trim() || 'anonymous') + ' ' + kept.id;
 const keep = () => { try { localStorage.setItem(store, JSON.stringify(kept)); } catch (error) {} };
 const answersOf = section => kept.answers[section.dataset.item] || {};
 const complete = section => data.questions.every(question => answersOf(section)[question]);
@@ -315,10 +318,10 @@ find('judge').value = kept.judge;
 find('judge').addEventListener('input', event => { kept.judge = event.target.value; keep(); });
 find('save').addEventListener('click', () => {
   const answers = sections.filter(complete).map(section => ({item: section.dataset.item, ...answersOf(section)}));
-  const sheet = JSON.stringify({study: data.study, judge: kept.judge.trim(), answers}, null, 2);
+  const sheet = JSON.stringify({study: data.study, judge: judge(), answers}, null, 2);
   const link = document.createElement('a');
   link.href = URL.createObjectURL(new Blob([sheet], {type: 'application/json'}));
-  link.download = 'answers-' + (kept.judge.trim().replace(/\\W+/g, '-').replace(/-$/, '') || data.study) + '.json';
+  link.download = 'answers-' + judge().replace(/\\W+/g, '-').replace(/^-/, '') + '.json';
   link.click();
 });
 show(kept.at);

@@ -148,7 +148,8 @@ class KernelInceptionDistance(_FeaturesInOrder, kid.KernelInceptionDistance):
     """KID of generated to true pictures (Bińkowski et al. 2018), by torchmetrics; figures "kid" and "kid_std".
 
     Unbiased, so unlike FID it can be had from few pictures. Subsets are drawn with a fixed seed. Arguments are those of
-    `FrechetInceptionDistance`, and torchmetrics' `subsets` and `subset_size`; of fewer pictures all are a subset.
+    `FrechetInceptionDistance`, and torchmetrics' `subsets` and `subset_size`; of fewer pictures all are a subset, and
+    where every subset is all pictures of both sets there is no "kid_std".
 
     Raises:
         MissingWeights: if Inception's weights are not there.
@@ -163,17 +164,23 @@ class KernelInceptionDistance(_FeaturesInOrder, kid.KernelInceptionDistance):
     def compute(self) -> dict[str, torch.Tensor]:
         """Figures by name."""
         whole = self.subset_size
-        self.subset_size = min(whole, *(len(dim_zero_cat(rows)) for rows in (self.real_features, self.fake_features)))
+        counts = [len(dim_zero_cat(rows)) for rows in (self.real_features, self.fake_features)]
+        self.subset_size = min(whole, *counts)
         try:
-            return super().compute()
+            figures = super().compute()
         finally:
             self.subset_size = whole
+        if max(counts) <= min(whole, *counts):
+            # All subsets are one; what they differ by is the rounding of another order.
+            del figures["kid_std"]
+        return figures
 
 
 class InceptionScore(_FeaturesInOrder, inception.InceptionScore):
     """Inception Score of generated pictures (Salimans et al. 2016), by torchmetrics, over ten splits.
 
-    Figures "inception_score" and "inception_score_std"; splits are drawn with a fixed seed. Arguments are those of
+    Figures "inception_score" and "inception_score_std"; splits are drawn with a fixed seed, and of fewer than about a
+    hundred pictures they are uneven, or fewer than ten. Arguments are those of
     `FrechetInceptionDistance`, but a `feature` module gives logits of classes; and torchmetrics' `splits`.
 
     Raises:

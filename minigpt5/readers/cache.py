@@ -110,6 +110,18 @@ class ReaderCache:
             self.ids, self.mask = self.ids[:, :length], self.mask[:, :length]
             self.positions = self.positions[..., :length]
 
+    def require_untouched(self, ids: torch.Tensor | None) -> None:
+        """See that nothing else has been read with it, or forgotten, since it held these `ids`.
+
+        Raises:
+            RuntimeError: if something has.
+        """
+        if self.ids is not ids:
+            raise RuntimeError(
+                "another call has used this prompt_cache while a stream was reading with it; give each its own "
+                "ReaderCache(), or take the stream to its end first"
+            )
+
     def clear(self) -> None:
         """Forget everything."""
         self.states = self.ids = self.mask = self.positions = self.coming = self.source = None

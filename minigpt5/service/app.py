@@ -16,6 +16,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -298,6 +299,7 @@ def create_app(engine: Engine, settings: ServiceSettings, metrics: Metrics) -> F
             return JSONResponse(content)
 
         async def lines() -> AsyncIterator[str]:
+            chunk = partial(shapes.chat_chunk, number, settings.model, int(time.time()))
             parts: list[Event] = []
             opening: dict[str, Any] = {"role": "assistant"}
             async for event in heard(call, reply, events):
@@ -306,12 +308,12 @@ def create_app(engine: Engine, settings: ServiceSettings, metrics: Metrics) -> F
                 parts.append(event)
                 is_text = isinstance(event, TextEvent)
                 content = event.text if is_text else [await asyncio.to_thread(shapes.content_part, event.image)]
-                yield sent(shapes.chat_chunk(number, settings.model, opening | {"content": content}))
+                yield sent(chunk(opening | {"content": content}))
                 opening = {}
             answered(call, number, asked, reply, segments(parts))
-            yield sent(shapes.chat_chunk(number, settings.model, opening, reply.finish_reason))
+            yield sent(chunk(opening, reply.finish_reason))
             if asked.include_usage:
-                last = shapes.chat_chunk(number, settings.model, {})
+                last = chunk({})
                 yield sent({**last, "choices": [], "usage": shapes.chat_usage(reply)})
             yield "data: [DONE]\n\n"
 

@@ -299,12 +299,14 @@ def chat_completion(number: str, model: str, reply: Reply, parts: Sequence[Segme
     }
 
 
-def chat_chunk(number: str, model: str, delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
-    """A piece of a streamed reply."""
+def chat_chunk(
+    number: str, model: str, created: int, delta: dict[str, Any], finish_reason: str | None = None
+) -> dict[str, Any]:
+    """A piece of a reply whose stream was created at a time, in seconds since 1970."""
     return {
         "id": number,
         "object": "chat.completion.chunk",
-        "created": int(time.time()),
+        "created": created,
         "model": model,
         "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": None}],
     }
@@ -326,8 +328,10 @@ def picture_item(number: str, result: str | None, status: str = "completed") -> 
     return {"id": number, "type": "image_generation_call", "status": status, "result": result}
 
 
-def response(number: str, model: str, output: list[dict[str, Any]], reply: Reply | None = None) -> dict[str, Any]:
-    """A response: in progress without a reply."""
+def response(
+    number: str, model: str, created: int, output: list[dict[str, Any]], reply: Reply | None = None
+) -> dict[str, Any]:
+    """A response, created at a time in seconds since 1970: in progress without a reply."""
     status = "in_progress" if reply is None else "completed"
     cut = reply is not None and reply.finish_reason == "length"
     usage = None
@@ -342,7 +346,7 @@ def response(number: str, model: str, output: list[dict[str, Any]], reply: Reply
     return {
         "id": number,
         "object": "response",
-        "created_at": int(time.time()),
+        "created_at": created,
         "model": model,
         "status": "incomplete" if cut else status,
         "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
@@ -364,7 +368,7 @@ class ResponseEvents:
     """
 
     def __init__(self, number: str, model: str):
-        self.number, self.model = number, model
+        self.number, self.model, self.created = number, model, int(time.time())
         self.output: list[dict[str, Any]] = []
         self._sent = 0
         self._text = ""
@@ -373,7 +377,7 @@ class ResponseEvents:
 
     def begin(self) -> list[dict[str, Any]]:
         """What is told before anything else."""
-        begun = response(self.number, self.model, [])
+        begun = response(self.number, self.model, self.created, [])
         return [self._event("response.created", response=begun), self._event("response.in_progress", response=begun)]
 
     def text(self, more: str) -> list[dict[str, Any]]:
@@ -401,7 +405,7 @@ class ResponseEvents:
     def end(self, reply: Reply) -> list[dict[str, Any]]:
         """What is told last."""
         events = self._end_text()
-        whole = response(self.number, self.model, self.output, reply)
+        whole = response(self.number, self.model, self.created, self.output, reply)
         return [*events, self._event(f"response.{whole['status']}", response=whole)]
 
     def _event(self, kind: str, **told: Any) -> dict[str, Any]:

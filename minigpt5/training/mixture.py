@@ -85,4 +85,4 @@ def open_mixture(config: MixtureConfig, role: str, reader: Reader | None = None)
     settings = (config.splits(role), config.layouts, config.seed, config.max_bad_share)
     if reader is None:
         return Mixture(config.data, config.mix, *settings)
-    return Mixture(config.data, config.mix, *settings, reader.training_batch, reader.context_length)
+    return Mixture(config.data, config.mix, *settings, reader.training_batch, reader.context_length, reader.tokenizer)

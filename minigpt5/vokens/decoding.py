@@ -179,20 +179,29 @@ class InterleavedDecoder:
         # A row that is longer would not hold one more token and a picture.
         self.longest = reader.context_length - reader.n_vokens - 1
 
-    @torch.no_grad()
     def events(self, inputs: BatchFeature, cache: ReaderCache | None = None) -> Iterator[TextEvent | VokenEvent]:
         """Decode, yielding pieces of text and voken features as they come.
 
         Args:
             inputs: a batch of the reader, padded on the left.
             cache: what stands before it and was read already; it is extended.
+
+        Raises:
+            RuntimeError: on the way, if the cache is used for something else meanwhile.
         """
+        return self._events(inputs, cache, None if cache is None else cache.ids)
+
+    @torch.no_grad()
+    def _events(
+        self, inputs: BatchFeature, cache: ReaderCache | None, before: torch.Tensor | None
+    ) -> Iterator[TextEvent | VokenEvent]:
         reader, config = self.reader, self.config
         model = reader.model
         bring_to_device(model)
         try:
             longest = config.max_new_tokens + config.max_images * reader.n_vokens
             with reader.reply_cache(inputs, longest) if cache is None else nullcontext(cache) as kept:
+                kept.require_untouched(before)
                 for event in self._decode(inputs, kept):
                     if isinstance(event, VokenEvent):
                         # Who takes the features may bring another model to the device in this one's place.
@@ -293,7 +302,8 @@ class DecodingBatch:
     """
 
     def __init__(self, reader: Reader):
-        self.reader, self.rows, self.cache = reader, [], ReaderCache()
+        self.reader, self.rows = reader, []
+        self._keep(ReaderCache())
         # Of the last token that each row has read.
         self.states: Any = None
         self._count = 0
@@ -331,7 +341,8 @@ class DecodingBatch:
         if self.rows:
             cache = ReaderCache.joined([self.cache, cache])
             states = States(*(torch.cat(pair) for pair in zip(self.states, states, strict=True)))
-        self.rows, self.cache, self.states = [*self.rows, *added], cache, states
+        self.rows, self.states = [*self.rows, *added], states
+        self._keep(cache)
         self._count += len(added)
         return [row.index for row in added]
 
@@ -342,9 +353,10 @@ class DecodingBatch:
             return
         self.rows = [self.rows[place] for place in rest]
         if not rest:
-            self.cache, self.states = ReaderCache(), None
+            self.states = None
+            self._keep(ReaderCache())
         else:
-            self.cache = self.cache.select(rest)
+            self._keep(self.cache.select(rest))
             self.states = States(*(states[rest] for states in self.states))
 
     def whole(self) -> list[int]:
@@ -375,8 +387,10 @@ class DecodingBatch:
         feeding = [(place, row) for place, row in enumerate(self.rows) if row.pending]
         if not feeding:
             return
+        self.cache.require_untouched(self._ids)
         width = min(len(row.pending) for _, row in feeding)
         states = self.reader.extend(*self._next(width), self.cache)
+        self._keep(self.cache)
         self.states = States(states.last[:, -1:], states.features[:, -1:])
         for place, row in feeding:
             row.pending = row.pending[width:]
@@ -387,6 +401,10 @@ class DecodingBatch:
                 yield VokenEvent(row.index, torch.cat(row.states)[:-1])
                 row.run, row.said, row.states = [], "", []
                 row.done = row.done or row.decoder._spent(row)
+
+    def _keep(self, cache: ReaderCache) -> None:
+        """Take a cache and note what it holds, since who gave it may use it meanwhile."""
+        self.cache, self._ids = cache, cache.ids
 
     @staticmethod
     def _speaks(row: _Row) -> bool:

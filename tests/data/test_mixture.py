@@ -83,8 +83,16 @@ def test_of_a_row_s_published_examples_the_one_that_is_drawn_alone_is_made(world
 def test_of_published_captions_one_in_101_is_a_command():
     row = {"caption": "a red fox", "image": Image.new("RGB", (2, 2))}
     draw = TASKS["published_cc3m"][1]
-    made = [draw(row, random.Random(number)).item.source for number in range(4040)]
+    made = [draw(row, random.Random(number), None).item.source for number in range(4040)]
     assert sum(any("###Human" in str(piece) for piece in source) for source in made) == pytest.approx(40, abs=15)
+
+
+def test_published_talks_end_before_a_long_turn_where_there_is_a_tokenizer(own, tiny_processor):
+    write(own, "mmdialog", "some", [[("good", True), ("good", True)], [("bad " * 51, True), ("bad", True)]])
+    settings = ({"published_mmdialog": 6}, "some")
+    cut = Mixture(own, *settings, max_bad_share=0.9, tokenizer=tiny_processor.tokenizer)
+    assert [heard(one) for one in cut(0)] == [["good"]] * 6
+    assert ["bad"] in [heard(one) for one in Mixture(own, *settings)(0)]
 
 
 def test_own_chats_are_a_task(world, tmp_path):

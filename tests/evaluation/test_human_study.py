@@ -74,6 +74,29 @@ def test_the_page_stands_alone_and_does_not_tell_who_is_who(items, picture):
     assert data["questions"] == ["language_continuity", "image_quality", "multimodal_coherence"]
 
 
+@pytest.mark.slow
+def test_judges_of_one_name_or_none_save_files_that_are_told_apart(items, picture, tmp_path, browser):
+    comparisons, key = compare(items, replies(items, picture), replies(items, picture), NAMES)
+    (tmp_path / "study.html").write_text(study_html(key["study"], comparisons))
+    names, sheets = [], []
+    for name in ("A. B.", "A. B.", "", ""):
+        page = browser.new_context().new_page()
+        page.goto((tmp_path / "study.html").as_uri())
+        for _ in comparisons:
+            page.locator(".comparison:visible .choices label").first.click()
+            page.click("#next")
+        page.fill("#judge", name)
+        for _ in range(2):
+            with page.expect_download() as saved:
+                page.click("#save")
+            names.append(saved.value.suggested_filename)
+        sheets.append(json.loads(saved.value.path().read_text()))
+    assert len(set(names)) == 4
+    assert all(re.fullmatch(r"answers-(A-B|anonymous)-\w+\.json", name) for name in names)
+    (result,) = tally(key, sheets)
+    assert result.count == 4 * len(items)
+
+
 def test_replies_without_words_are_asked_for_their_pictures_alone(items, picture):
     comparisons, key = compare(items, replies(items, picture), replies(items, picture), NAMES)
     page = study_html(key["study"], comparisons)

@@ -92,7 +92,10 @@ def test_kid_is_the_unbiased_polynomial_mmd(features, renders, blots):
 
     wanted = off_diagonal(kernel(one, one)) + off_diagonal(kernel(other, other)) - 2 * kernel(one, other).mean()
     assert kid.compute()["kid"].item() == pytest.approx(wanted, rel=1e-8)
-    assert kid.compute()["kid_std"].item() == 0
+    # There is one subset: nothing to have a spread.
+    assert set(kid.compute()) == {"kid"}
+    kid.update(renders[:1], real=False)
+    assert set(kid.compute()) == {"kid", "kid_std"}
 
 
 def test_kid_s_subsets_are_the_same_every_time_and_leave_other_draws_alone(features, renders, blots):

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 import json
 import logging
 import os
@@ -22,14 +23,13 @@ from PIL import Image
 from uvicorn import Config, Server
 
 from minigpt5 import MiniGPT5Pipeline, cli
-from minigpt5.service import stories
+from minigpt5.service import shapes, stories
 from minigpt5.service.app import JSONLines, ServiceSettings, create_app
 from minigpt5.service.client import ServiceError, tell_story_at
 from minigpt5.service.engine import Engine, Limits
 from minigpt5.service.feedback import FeedbackStore
 from minigpt5.service.metrics import Metrics
 from minigpt5.service.pictures import PictureLimits
-from minigpt5.service.shapes import base64_png
 from minigpt5.story import StoryStep, tell_story
 from minigpt5.vokens.decoding import TextEvent
 
@@ -89,7 +89,7 @@ def alike(one, other):
 
 
 def url_of(picture):
-    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{base64_png(picture)}"}}
+    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{shapes.base64_png(picture)}"}}
 
 
 # Chats
@@ -215,7 +215,7 @@ def test_a_response_paints_by_the_tool_alone(client, own_pipe):
     assert again.output_text
 
 
-def test_a_streamed_response_has_partial_pictures_and_ends_with_the_whole(client):
+def test_a_streamed_response_has_partial_pictures_and_ends_with_the_whole(client, monkeypatch):
     tool = {"type": "image_generation", "partial_images": 2}
     asked = {
         "model": "tiny",
@@ -225,7 +225,9 @@ def test_a_streamed_response_has_partial_pictures_and_ends_with_the_whole(client
         "max_output_tokens": 3,
         "extra_body": {"seed": 4, "num_inference_steps": 6},
     }
+    monkeypatch.setattr(shapes, "time", SimpleNamespace(time=itertools.count(1000).__next__))
     events = list(client.responses.create(**asked, stream=True))
+    assert {event.response.created_at for event in (*events[:2], events[-1])} == {1000}
     assert [event.sequence_number for event in events] == list(range(len(events)))
     kinds = [event.type for event in events]
     assert kinds[:2] == ["response.created", "response.in_progress"] and kinds[-1] == "response.incomplete"

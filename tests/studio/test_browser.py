@@ -1,7 +1,6 @@
 """The Studio in a real browser: Debian's Chromium, in front of a tiny model that says anything."""
 
 import re
-import shutil
 import socket
 import threading
 import time
@@ -18,11 +17,7 @@ from minigpt5.service.engine import Engine  # noqa: E402
 from minigpt5.service.feedback import FeedbackStore  # noqa: E402
 from minigpt5.studio.app import create_app  # noqa: E402
 
-CHROMIUM = shutil.which("chromium")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium"),
-]
+pytestmark = pytest.mark.slow
 PATIENCE = 30_000
 
 
@@ -41,14 +36,6 @@ def studio(tiny_pipe, tmp_path_factory):
         server.should_exit = True
         thread.join()
     engine.close(drain=False)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
