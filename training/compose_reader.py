@@ -4,7 +4,9 @@ r"""Make a reader of a system of the field from parts: encoders of pictures and 
         --encoders openai/clip-vit-large-patch14-336 --out runs/llava/start
 
 What stands between the parts is new, or where it can be MiniGPT-4's; the parts' weights stay as they are. A BLIP-2 or
-MiniGPT-4, also in a pipeline, may stand for its encoder, and for its language model.
+MiniGPT-4, also in a pipeline, may stand for its encoder, and for its language model; an InstructBLIP is made of one:
+
+    python training/compose_reader.py --system instructblip --blip2 storyworld-mini --out runs/instructblip/start
 """
 
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from transformers import AutoImageProcessor, AutoModel, PreTrainedModel
 
 from minigpt5.joining import open_reader
 from minigpt5.readers.compose import compose
+from minigpt5.readers.instructblip import instructblip_of
 from minigpt5.readers.systems import SYSTEMS
 from minigpt5.readers.vokens import with_vokens
 from minigpt5.training.results import save_result
@@ -28,8 +31,10 @@ from minigpt5.utils.settings import DTYPES, Settings, setting
 class ComposeConfig(Settings):
     """A reader of parts."""
 
-    system: str = setting(choices=tuple(SYSTEMS), help="whose connector stands between the parts")
-    language_model: str = setting(help="folder or hub id of a causal language model, or of a BLIP-2 with one")
+    system: str = setting(choices=("instructblip", *SYSTEMS), help="whose connector stands between the parts")
+    language_model: str | None = setting(
+        None, help="folder or hub id of a causal language model, or of a BLIP-2 with one"
+    )
     encoders: tuple[str, ...] = setting((), help="folders or hub ids of the encoders of pictures, the Q-Former's apart")
     blip2: str | None = setting(None, help="BLIP-2 or MiniGPT-4 with a Q-Former, for the systems that have one")
     connector_options: dict[str, int] | None = setting(
@@ -39,6 +44,14 @@ class ComposeConfig(Settings):
     out: Path = setting(help="folder of the reader", passing=True)
     dtype: str = setting("float32", choices=DTYPES, help="of the parts")
     seed: int = setting(0, least=0, most=2**32 - 1, help="of what is new")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.system == "instructblip":
+            if self.blip2 is None or self.language_model or self.encoders or self.connector_options:
+                raise ValueError("an InstructBLIP is made of one model alone: name it with --blip2")
+        elif self.language_model is None:
+            raise ValueError(f"{self.system} is made around a language model: name it with --language_model")
 
 
 def open_encoder(source: str, dtype: torch.dtype) -> tuple[PreTrainedModel, Any]:
@@ -59,10 +72,18 @@ def with_norm(encoder: Any, image_processor: Any) -> Any:
     return encoder
 
 
-def main(config: ComposeConfig):
+def compose_instructblip(config: ComposeConfig) -> tuple[Any, Any]:
+    """InstructBLIP of a BLIP-2 or MiniGPT-4."""
+    with opening(f"the BLIP-2 {config.blip2}"):
+        blip2, processor = open_reader(str(config.blip2), getattr(torch, config.dtype))
+        return instructblip_of(blip2, processor.image_processor, processor.tokenizer)
+
+
+def compose_system(config: ComposeConfig) -> tuple[Any, Any]:
+    """A model of parts that come from several places."""
     dtype = getattr(torch, config.dtype)
     with opening(f"the language model {config.language_model}"):
-        model, processor = open_reader(config.language_model, dtype)
+        model, processor = open_reader(str(config.language_model), dtype)
         language_model: Any = getattr(model, "language_model", model)
     blip2: Any = None
     image_processor: Any = None
@@ -80,14 +101,23 @@ def main(config: ComposeConfig):
     settings = {} if config.connector_options is None else {"connector_options": config.connector_options}
     tokenizer: Any = getattr(processor, "tokenizer", processor)
     try:
-        model, processor = compose(
+        return compose(
             SYSTEMS[config.system], language_model, tokenizer, encoders, image_processor, blip2, config.seed, **settings
         )
     except ValueError as error:
         raise ProgramError(f"{config.system} cannot be composed of these parts: {error}") from error
+
+
+def main(config: ComposeConfig):
+    if config.system == "instructblip":
+        model, processor = compose_instructblip(config)
+        name, length = "InstructBLIP", model.config.num_query_tokens
+    else:
+        model, processor = compose_system(config)
+        name, length = SYSTEMS[config.system].name, model.config.image_seq_length
     processor = with_vokens(model, processor, config.n_vokens, config.seed)
     save_result(model, config.out, processor)
-    print(f"{config.out}: {SYSTEMS[config.system].name}, {model.config.image_seq_length} tokens a picture")
+    print(f"{config.out}: {name}, {length} tokens a picture")
 
 
 if __name__ == "__main__":

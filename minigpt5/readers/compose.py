@@ -101,7 +101,7 @@ def compose(
 
     Args:
         language_model: a causal language model.
-        tokenizer: its tokenizer, to which the picture's mark is added.
+        tokenizer: its tokenizer, to which the picture's mark is added, and whose chat template the system's replaces.
         encoders: of pictures, without the one that a Q-Former reads.
         image_processor: of the first encoder.
         blip2: a BLIP-2 or MiniGPT-4, whose encoder, Q-Former and, where it fits, projection are taken.
@@ -119,6 +119,7 @@ def compose(
         encoders = [*encoders, blip2.vision_model]
         settings |= {"qformer_config": blip2.config.qformer_config.to_dict()}
         settings |= {"num_query_tokens": blip2.config.num_query_tokens}
+    tokenizer.chat_template = None
     marks = ["<image>", *system.special_tokens]
     tokenizer.add_tokens([AddedToken(mark, special=True, normalized=False) for mark in marks])
     head: Any = language_model.get_output_embeddings()

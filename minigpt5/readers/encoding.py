@@ -147,9 +147,16 @@ class PromptEncoder:
             raise ValueError(f"{type(self.model).__name__} reads no pictures, but the prompt holds {len(pictures)}")
         text, looks = self.chat.render(messages), [trim_strip(to_rgb(picture)) for picture in pictures]
         try:
-            return self._process(text, looks)
+            row = self._process(text, looks)
         except Exception as error:  # each processor has its own
             raise ValueError(f"the processor does not take this prompt and its pictures: {error}") from error
+        places = row["input_ids"].count(self.image_token_id)
+        if places < len(pictures):
+            raise ValueError(
+                f"the chat template leaves places for {places} of {len(pictures)} picture(s): it has to write "
+                f"{self.tokenizer.convert_ids_to_tokens(self.image_token_id)} for each"
+            )
+        return row
 
     def _process(self, text: str, pictures: list[Any]) -> dict[str, Any]:
         tokenizer = self.tokenizer

@@ -177,8 +177,10 @@ def instructblip_of(
 
     Args:
         minigpt4: a MiniGPT-4 or another BLIP-2 with a decoder.
-        image_processor, tokenizer: of its processor; the tokenizer gets the mark of a picture.
+        image_processor, tokenizer: of its processor; the tokenizer gets the mark of a picture, and in the place of its
+            chat template stands MiniGPT-4's dialogue.
     """
+    tokenizer.chat_template = None
     words = copy.deepcopy(tokenizer)
     processor = InstructBlipProcessor(image_processor, tokenizer, words, minigpt4.config.num_query_tokens)
     vision, qformer = (getattr(minigpt4.config, f"{name}_config").to_dict() for name in ("vision", "qformer"))

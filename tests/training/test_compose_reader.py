@@ -5,6 +5,7 @@ from families import LOOK, TEXT, Families, clip_pictures
 
 from minigpt5.joining import open_reader
 from minigpt5.readers import reader_of
+from minigpt5.readers.instructblip import InstructBlipReader
 from minigpt5.readers.opening import open_model
 
 COMPOSE = "training/compose_reader"
@@ -64,7 +65,24 @@ def test_the_miniature_s_own_parts_make_another_system(run_program, parts, pictu
     assert reader.n_vokens == 8 and (told[0] - told[1]).abs().max() > 1e-4
 
 
+def test_an_instructblip_is_made_of_a_minigpt_4(run_program, parts, pictures):
+    run_program(COMPOSE, "--system", "instructblip", "--blip2", "storyworld-mini", "--out", parts / "out")
+    reader, told = replies(parts / "out", pictures[:2])
+    assert type(reader) is InstructBlipReader and (told[0] - told[1]).abs().max() > 1e-4
+    mini, _ = open_reader("storyworld-mini")
+    own = reader.model.language_projection.weight
+    assert torch.equal(own, mini.language_projection.weight.half().float())
+    reader.processor.chat_template = "Look!"
+    with pytest.raises(ValueError, match=r"leaves places for 0 of 1 picture\(s\): it has to write <image> for each"):
+        reader_of(reader.model, reader.processor).encode(["What is it? <ImageHere>"], [pictures[:1]])
+
+
 def test_parts_that_do_not_fit_are_one_line(refused, parts):
+    told = refused(COMPOSE, "--system", "llava", "--out", parts / "out")
+    assert told == "llava is made around a language model: name it with --language_model\n"
+    for more in ((), ("--blip2", "storyworld-mini", "--language_model", parts / "phi")):
+        told = refused(COMPOSE, "--system", "instructblip", *more, "--out", parts / "out")
+        assert told == "an InstructBLIP is made of one model alone: name it with --blip2\n"
     sources = ("--language_model", parts / "phi", "--out", parts / "out")
     told = refused(COMPOSE, "--system", "llava", *sources)
     assert told == "llava cannot be composed of these parts: LLaVA has 1 encoder(s) of pictures, got 0\n"
@@ -78,5 +96,5 @@ def test_parts_that_do_not_fit_are_one_line(refused, parts):
     told = refused(COMPOSE, "--system", "qwen-vl", *sources, "--encoders", parts / "nothing")
     assert told.startswith(f"cannot open the encoder {parts / 'nothing'}: ")
     told = refused(COMPOSE, "--system", "flamingo", *sources)
-    assert told.startswith("system is 'flamingo', must be one of llava, llava-1.5, minigpt-v2")
+    assert told.startswith("system is 'flamingo', must be one of instructblip, llava, llava-1.5")
     assert not (parts / "out").exists()
