@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import groupby
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
-from minigpt5.readers.prompts import IMAGE_MARK, Example, Message, Piece, Prompt, split_marks
+from minigpt5.readers.prompts import IMAGE_MARK, Example, Mark, Message, Piece, Prompt, split_marks
 from minigpt5.readers.styles import MINIGPT4
 
 
@@ -38,16 +39,19 @@ def conversation(prompt: Prompt, images: Sequence[Any] = ()) -> tuple[list[Messa
         parts = message["content"]
         if message["role"] == "user":
             parts, painted = [*painted, *parts], []
-        content: list[dict] = []
+        pieces: list[Piece] = []
         for part in parts:
             if part["type"] == "image" and message["role"] == "assistant":
                 painted.append(part)
             elif part["type"] == "image":
                 pictures.append(part.get("image"))
-                content.append({"type": "image"})
+                pieces.append(Mark.IMAGE)
             elif part["text"].strip():
-                before = content.pop()["text"] + " " if content and content[-1]["type"] == "text" else ""
-                content.append(_text(before + part["text"].strip()))
+                pieces.append(part["text"].strip())
+        content: list[dict] = []
+        for is_text, run in groupby(pieces, lambda piece: isinstance(piece, str)):
+            together = list(run)
+            content += [_text(" ".join(map(str, together)))] if is_text else map(_part, together)
         messages.append({"role": message["role"], "content": content})
     if painted:
         messages.append({"role": "user", "content": [{"type": "image"}] * len(painted)})

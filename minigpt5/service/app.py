@@ -338,7 +338,7 @@ def create_app(engine: Engine, settings: ServiceSettings, metrics: Metrics) -> F
                 elif isinstance(event, ImageEvent):
                     news = await asyncio.to_thread(made.picture, event.image)
                 else:
-                    news = await asyncio.to_thread(made.preview, event.number, event.image)
+                    news = await asyncio.to_thread(made.preview, event.picture, event.number, event.image)
                 for one in news:
                     yield one
             answered(call, number, asked, reply, segments(parts))

@@ -18,7 +18,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from queue import SimpleQueue
@@ -31,7 +31,7 @@ from minigpt5.output import Segment
 from minigpt5.painters import TrainablePainter
 from minigpt5.pipeline import ImageEvent, MiniGPT5Pipeline
 from minigpt5.readers.conversation import conversation
-from minigpt5.readers.prompts import Prompt, as_batch
+from minigpt5.readers.prompts import Message, Prompt, PromptTooLongError, as_batch
 from minigpt5.service.store import Memory
 from minigpt5.utils.checks import real_number, whole_number
 from minigpt5.utils.offload import bring_to_device, take_off_device
@@ -41,6 +41,8 @@ from minigpt5.vokens.decoding import DecodingBatch, InterleavedDecoder, TextEven
 PICTURE_WAIT = 0.25
 LARGEST_SEED = 2**63 - 1
 MOST_PREVIEWS = 3
+# Of a prompt for each token that the context holds; hardly any token is as long.
+MOST_CHARACTERS = 32
 T = TypeVar("T")
 
 logger = logging.getLogger("minigpt5.service")
@@ -232,6 +234,7 @@ class Engine:
         generator: torch.Generator | None = None,
         timeout: float | None = None,
         previews: int = 0,
+        goes_on: bool = False,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         height: int | None = None,
@@ -247,6 +250,7 @@ class Engine:
             generator: in the place of a generator of that seed, to go on where an earlier reply left it.
             timeout: seconds, up to the limit.
             previews: of each picture on its way, from 0 to 3.
+            goes_on: whether it is a further part of what was taken on, so that it waits however many wait already.
             listener: see `Reply`; without one the reply itself is iterated over.
             decoding: of `DecodingConfig`.
 
@@ -254,7 +258,7 @@ class Engine:
             TypeError, ValueError: for inputs that do not fit, or are beyond the limits; names the argument.
             QueueFullError, ClosedError: where no more requests are taken.
         """
-        self._check_room()
+        self._check_room(goes_on)
         pipe, limits = self.pipe, self.limits
         prompts, image_lists = as_batch(prompt, images)
         if len(prompts) != 1:
@@ -272,10 +276,11 @@ class Engine:
         # The model's own settings may be beyond what is allowed here.
         config.max_images = min(config.max_images, limits.max_images)
         config.max_new_tokens = min(config.max_new_tokens, limits.max_new_tokens or config.max_new_tokens)
+        messages, pictures = conversation(prompts[0], image_lists[0])
+        self._check_text(messages)
         with self._encoding:
             inputs = pipe.reader.encode(prompts, image_lists)
         pipe.check_length(inputs["input_ids"].shape[1])
-        pictures = conversation(prompts[0], image_lists[0])[1]
         reply = Reply(
             seed=generator.initial_seed(),
             previews=whole_number("previews", previews, 0, MOST_PREVIEWS),
@@ -289,15 +294,24 @@ class Engine:
             keys=pipe.reader.picture_keys(inputs, pictures),
         )
         with self._changed:
-            self._check_room()
+            self._check_room(goes_on)
             self._waiting.append(reply)
             self._changed.notify()
         return reply
 
-    def _check_room(self) -> None:
+    def _check_text(self, messages: Sequence[Message]) -> None:
+        """Refuse what cannot fit before it is made tokens of, which takes long, and all others wait for."""
+        parts = [part for message in messages for part in message["content"]]
+        length, most = sum(len(part.get("text", "")) for part in parts), self.pipe.reader.context_length
+        if length > MOST_CHARACTERS * most:
+            raise PromptTooLongError(
+                f"the prompt is {length} characters long, and the model's context holds {most} tokens"
+            )
+
+    def _check_room(self, goes_on: bool) -> None:
         if self._closing:
             raise ClosedError("the engine is closed")
-        if len(self._waiting) >= self.limits.queue_size:
+        if len(self._waiting) >= self.limits.queue_size and not goes_on:
             raise QueueFullError(f"{self.limits.queue_size} requests are waiting; come again later")
 
     def use(self, errand: Callable[[MiniGPT5Pipeline], T]) -> T:

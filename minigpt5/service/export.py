@@ -14,16 +14,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from minigpt5.service.feedback import Feedback, FeedbackStore, stored_messages, stored_parts
-from minigpt5.utils.files import whole_folder, write_json
+from minigpt5.utils.files import check_replaceable, whole_folder, write_json
+from minigpt5.utils.json_files import read_json
 
 RECORD = "feedback.json"
 SPLITS = ("train", "validation")
+# What an export writes.
+_OWN = re.compile(r"feedback\.json|(preferences/)?(train|validation)\.jsonl|pictures/[0-9a-f]{20}\.png")
 # One request in so many is kept to judge by.
 VALIDATION_SHARE = 10
 
@@ -52,6 +56,8 @@ class _Request:
         if correction and correction != reply:
             self.good.append(correction)
             self.corrected.append((correction, reply))
+            if reply and row.rating == "down":
+                self.bad.append(reply)
         elif reply:
             (self.good if row.rating == "up" else self.bad).append(reply)
 
@@ -90,6 +96,10 @@ def export_feedback(store: str | os.PathLike, out: str | os.PathLike) -> dict[st
     """
     if not Path(store).is_file():
         raise FileNotFoundError(f"{store} is no file of feedback; the Studio makes one with the first thumb")
+    check_replaceable(out, RECORD, _OWN)
+    record = Path(out, RECORD)
+    if record.exists() and read_json(record, dict).keys() != {"conversations", "preferences"}:
+        raise FileExistsError(f"{record} is of no export; name a new folder")
     pictures: dict[str, bytes] = {}
     requests: dict[str, _Request] = {}
     for row in FeedbackStore(store):
@@ -107,7 +117,7 @@ def export_feedback(store: str | os.PathLike, out: str | os.PathLike) -> dict[st
         if not count:
             told = f"one request in {VALIDATION_SHARE} is of validation"
             raise ValueError(f"{store} has no correction and no thumb up for the split {split} ({told}): gather more")
-    with whole_folder(out, RECORD) as folder:
+    with whole_folder(out, RECORD, _OWN) as folder:
         used: set[str] = set()
         for kind, below, place in (("conversations", ".", "pictures"), ("preferences", "preferences", "../pictures")):
             (folder / below).mkdir(exist_ok=True)

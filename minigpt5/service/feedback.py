@@ -15,6 +15,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -36,6 +37,7 @@ RATINGS = ("up", "down")
 APPLICATION_ID, VERSION = 0x4D473546, 1
 # Seconds that a writer waits for others.
 PATIENCE = 60
+_DIGEST = re.compile(r'"image": "([0-9a-f]{64})"')
 _TABLES = (
     "CREATE TABLE pictures (digest TEXT PRIMARY KEY, png BLOB NOT NULL) WITHOUT ROWID",
     "CREATE TABLE feedback (id TEXT PRIMARY KEY, time TEXT NOT NULL, model TEXT NOT NULL, messages TEXT NOT NULL, "
@@ -109,13 +111,14 @@ class FeedbackStore:
         )
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._open() as connection, _transaction(connection):
+            _forget(connection, feedback.id)
             connection.executemany("INSERT OR IGNORE INTO pictures VALUES (?, ?)", pictures.items())
-            connection.execute("INSERT OR REPLACE INTO feedback VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+            connection.execute("INSERT INTO feedback VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
     def remove(self, id: str) -> None:
-        """Forget what was thought of a reply."""
+        """Forget what was thought of a reply, with its pictures that no other row has."""
         with self._open() as connection, _transaction(connection):
-            connection.execute("DELETE FROM feedback WHERE id = ?", (id,))
+            _forget(connection, id)
 
     def __iter__(self) -> Iterator[Feedback]:
         if not self.path.exists():
@@ -134,6 +137,8 @@ class FeedbackStore:
         with closing(sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None)) as connection:
             try:
                 connection.execute("PRAGMA synchronous = FULL")
+                # What is forgotten is overwritten.
+                connection.execute("PRAGMA secure_delete = ON")
                 with _transaction(connection):
                     if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -167,6 +172,18 @@ def _read(row: Sequence[Any], connection: sqlite3.Connection) -> Feedback:
 
     read, told = json.loads(messages, object_hook=opened), segments(reply) or []
     return Feedback(id, json.loads(model), read, json.loads(settings), seed, told, rating, segments(correction), time)
+
+
+def _forget(connection: sqlite3.Connection, id: str) -> None:
+    columns = "messages, reply, coalesce(correction, '')"
+    rows = connection.execute(f"SELECT {columns} FROM feedback WHERE id = ?", (id,)).fetchall()
+    connection.execute("DELETE FROM feedback WHERE id = ?", (id,))
+    for digest in {found for row in rows for text in row for found in _DIGEST.findall(text)}:
+        others = " OR ".join(f"instr({column}, :digest)" for column in ("messages", "reply", "correction"))
+        connection.execute(
+            f"DELETE FROM pictures WHERE digest = :digest AND NOT EXISTS (SELECT 1 FROM feedback WHERE {others})",
+            {"digest": digest},
+        )
 
 
 @contextmanager

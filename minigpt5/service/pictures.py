@@ -34,6 +34,11 @@ MOST_TOGETHER = 16
 # What stands in an address as it is, `%` of what is encoded already too.
 _OF_ADDRESSES = "!#$%&'()*+,/:;=?@[]~"
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# Of networks of their own or of documents, which `is_global` takes for public.
+_SPECIAL = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "fec0::/10", "3fff::/20")))
+# Files that tell how large a picture is before it is decoded; others, such as ICO, are decoded to be opened, and those
+# in PostScript are programs.
+_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 
 
 @dataclass(frozen=True)
@@ -70,18 +75,17 @@ def open_picture(url: Any, limits: PictureLimits) -> Image.Image:
         data = _fetched(url, limits)
     else:
         raise ImageError("a picture's url begins with data:, http: or https:")
-    kinds, sizes = set[str | None](), [(0, 0)]
+    # Not all of them are in every build of PIL.
+    Image.init()
+    sizes, formats = [(0, 0)], [name for name in _FORMATS if name in Image.OPEN]
     # What cannot be opened is told why below; what can be only without its metadata, as `open_image` does, is as large.
     for pixels in (data, *without_metadata(data)):
-        with suppress(Exception), Image.open(io.BytesIO(pixels)) as image:
-            kinds.add(image.format)
+        with suppress(Exception), Image.open(io.BytesIO(pixels), formats=formats) as image:
             sizes.append(image.size)
-    if "EPS" in kinds:
-        raise ImageError("a picture in PostScript is a program, and is not run here; send PNG, JPEG or WebP")
     width, height = max(sizes, key=math.prod)
     if width * height > limits.max_pixels:
         raise _too_large(f"{width} × {height}, over {limits.max_pixels:,} pixels")
-    return open_image(data, "a picture")
+    return open_image(data, "a picture", formats)
 
 
 class Opener:
@@ -134,6 +138,8 @@ def is_public(address: str) -> bool:
         carried = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if ip in _NAT64 else ip.ipv4_mapped or ip.sixtofour
         if carried is not None:
             return is_public(str(carried))
+    if any(ip in network for network in _SPECIAL):
+        return False
     return ip.is_global and not (ip.is_multicast or ip.is_reserved)
 
 

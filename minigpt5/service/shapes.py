@@ -39,6 +39,8 @@ EXTRAS = (
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 TEXTS, PICTURES = ("text", "input_text", "output_text"), ("image_url", "input_image")
 MOST_PICTURES_ASKED = 10
+# Each is looked for at every token.
+MOST_STOPS = 16
 
 
 @dataclass
@@ -82,6 +84,8 @@ def read_chat(body: Mapping[str, Any], limits: PictureLimits, stops: Sequence[st
     stop = body.get("stop")
     if stop is not None:
         stop = [stop] if isinstance(stop, str) else stop
+        if isinstance(stop, list) and len(stop) > MOST_STOPS:
+            raise ValueError(f"stop can be {MOST_STOPS} texts at most, got {len(stop)}")
         options["stop_strings"] = [*stop, *stops] if isinstance(stop, list) else stop
     usage = body.get("stream_options") or {}
     if not isinstance(usage, Mapping):
@@ -389,8 +393,10 @@ class ResponseEvents:
         place = {"item_id": self._id("msg"), "content_index": 0, "delta": more, "logprobs": []}
         return [*events, self._of_item("response.output_text.delta", **place)] if more else events
 
-    def preview(self, number: int, image: Image.Image) -> list[dict[str, Any]]:
-        """A picture on its way."""
+    def preview(self, picture: int, number: int, image: Image.Image) -> list[dict[str, Any]]:
+        """A picture on its way; of those behind the next one nothing is told, as items come one after another."""
+        if picture != sum(item["type"] == "image_generation_call" for item in self.output):
+            return []
         events = self._begin_picture()
         told = {"item_id": self._id("ig"), "partial_image_index": number, "partial_image_b64": base64_png(image)}
         return [*events, self._of_item("response.image_generation_call.partial_image", **told)]

@@ -55,7 +55,7 @@ class Teller:
         """One reply; of what was read before, the engine has caches of its own."""
         if self.cancelled:
             raise CancelledError("the story was given up")
-        reply = self.engine.submit(prompt, generator=generator, **options)
+        reply = self.engine.submit(prompt, generator=generator, goes_on=bool(self.replies), **options)
         self.replies.append(reply)
         parts = reply.segments()
         self.parts.append(parts)

@@ -22,6 +22,25 @@ OPENING = "A red fox wakes up in the forest."
 MOST_STEPS = 12
 
 
+class _Telling:
+    """A story on its way, which can be stopped between its pages too."""
+
+    def __init__(self):
+        self.stopped, self.reply = False, None
+
+    def began(self, reply: Reply) -> None:
+        """Take note of the page that is made."""
+        self.reply = reply
+        if self.stopped:
+            reply.cancel()
+
+    def stop(self) -> None:
+        """Give up the page that is made, or the next one."""
+        self.stopped = True
+        if self.reply is not None:
+            self.reply.cancel()
+
+
 class StorybookPage:
     """Builds the page into the `gr.Blocks` in progress.
 
@@ -33,7 +52,7 @@ class StorybookPage:
 
     def __init__(self, engine: Engine, model: str, pictures: Pictures):
         self.engine, self.model, self.pictures = engine, model, pictures
-        self.running: dict[str, Reply] = {}
+        self.running: dict[str, _Telling] = {}
         self.steps, self.seed = gr.State([]), gr.State(0)
         self.opening = box("opening", "How it begins, and perhaps a picture of whom it is about", OPENING)
         self.count = gr.Slider(1, MOST_STEPS, 5, step=1, label="Steps of the story", info="it may end sooner")
@@ -83,10 +102,10 @@ class StorybookPage:
         return steps[page - 1].text if page and page <= len(steps) else ""
 
     def stop(self, request: gr.Request) -> None:
-        """Give up the page that is on its way."""
-        reply = self.running.get(str(request.session_hash))
-        if reply is not None:
-            reply.cancel()
+        """Give up the story that is on its way."""
+        telling = self.running.get(str(request.session_hash))
+        if telling is not None:
+            telling.stop()
 
     def _tell(
         self,
@@ -101,13 +120,10 @@ class StorybookPage:
         session, steps, note = str(request.session_hash), list(told), ""
         if session in self.running:
             raise gr.Error("A story is being told; stop it first.", print_exception=False)
-
-        def began(reply: Reply) -> None:
-            self.running[session] = reply
-
+        telling = self.running[session] = _Telling()
         try:
             image, options = next(iter(images), None), choices.options() | {"image_mode": choices.image_mode}
-            pages = tell(self.engine, told, sentence, int(count), seed, image, began, **options)
+            pages = tell(self.engine, told, sentence, int(count), seed, image, telling.began, **options)
             yield self._shown(steps, seed, int(count), running=True)
             for step in pages:
                 steps.append(step)
@@ -119,9 +135,8 @@ class StorybookPage:
         except (*ENDS, TypeError, ValueError) as error:
             note = str(error)
         finally:
-            reply = self.running.pop(session, None)
-            if reply is not None:
-                reply.cancel()
+            del self.running[session]
+            telling.stop()
         if note:
             gr.Warning(note)
         yield self._shown(steps, seed, int(count), running=False)

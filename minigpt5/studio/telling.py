@@ -45,7 +45,7 @@ def tell(
     for index in range(len(told), count):
         first = sentence if index == len(told) else None
         mode = image_mode if first is None else "always"
-        own = {"seed": (seed + index) % LARGEST_SEED, "image_mode": mode, "max_images": 1}
+        own = {"seed": (seed + index) % LARGEST_SEED, "image_mode": mode, "max_images": 1, "goes_on": index > len(told)}
         shown = pictures if index else [image]
 
         def question(texts: Sequence[str | None], pictures: Sequence[Any], words: str | None = first) -> list[dict]:

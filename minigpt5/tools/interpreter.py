@@ -182,8 +182,8 @@ class _Run:
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
                 self.names[name] = self.value(value)
             case ast.AugAssign(target=ast.Name() as target, op=op, value=value):
-                one = self.value(ast.copy_location(ast.Name(target.id, ast.Load()), node))
-                self.names[target.id] = self.arithmetic(node, op, one, self.value(value))
+                one = ast.copy_location(ast.Name(target.id, ast.Load()), node)
+                self.names[target.id] = self.value(ast.copy_location(ast.BinOp(one, op, value), node))
             case ast.If(test=test, body=body, orelse=rest):
                 self.block(body if self.value(test) else rest)
             case ast.For():

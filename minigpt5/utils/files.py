@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -44,16 +45,17 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: str | os.PathLike, mark: str) -> Iterator[Path]:
+def whole_folder(path: str | os.PathLike, mark: str, own: re.Pattern | None = None) -> Iterator[Path]:
     """A new, empty folder of the same name, which takes the place of `path` when the block ends well.
 
     Args:
         mark: a file that every such folder holds. An existing folder without it is not ours to replace.
+        own: the files that such a folder may hold, by their paths in it; one with others is not replaced.
 
     Raises:
         OSError: see `check_replaceable`; or if it cannot be written. What was there is as it was.
     """
-    check_replaceable(path, mark)
+    check_replaceable(path, mark, own)
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as beside, _disk_errors(path):
@@ -73,8 +75,8 @@ def whole_folder(path: str | os.PathLike, mark: str) -> Iterator[Path]:
             raise
 
 
-def check_replaceable(path: str | os.PathLike, mark: str) -> None:
-    """Refuse a folder that holds files but not `mark`: no earlier run has written it.
+def check_replaceable(path: str | os.PathLike, mark: str, own: re.Pattern | None = None) -> None:
+    """Refuse a folder that holds files but not `mark`: no earlier run has written it; see `whole_folder`.
 
     Raises:
         OSError: saying what is in the way.
@@ -84,6 +86,11 @@ def check_replaceable(path: str | os.PathLike, mark: str) -> None:
         raise NotADirectoryError(f"{path} is a file, not a folder")
     if path.is_dir() and any(path.iterdir()) and not (path / mark).exists():
         raise FileExistsError(f"{path} holds other files and no {mark}; name a new folder")
+    if own is not None:
+        files = (each for each in path.rglob("*") if each.is_symlink() or not each.is_dir())
+        names = (str(file.relative_to(path)) for file in files)
+        if foreign := next((name for name in names if not own.fullmatch(name)), None):
+            raise FileExistsError(f"{path} holds other files, such as {foreign}; name a new folder")
 
 
 def check_place(path: str | os.PathLike) -> None:

@@ -202,12 +202,13 @@ def _over_white(picture: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
-def open_image(file: str | Path | bytes, name: str | None = None) -> Image.Image:
+def open_image(file: str | Path | bytes, name: str | None = None, formats: list[str] | None = None) -> Image.Image:
     """Read a picture file as RGB; of an animation its first frame.
 
     Args:
         file: a path, or what a file holds.
         name: of the file in errors, where that is not its path.
+        formats: the kinds of files that are read, as PIL calls them; `None` for all.
 
     Raises:
         ImageError: if there is no such file, it is not a picture, is broken, or is too large to be opened safely.
@@ -217,7 +218,7 @@ def open_image(file: str | Path | bytes, name: str | None = None) -> Image.Image
             mode = os.stat(file).st_mode
             if not stat.S_ISREG(mode):
                 raise ImageError(f"is a {'folder' if stat.S_ISDIR(mode) else 'pipe or device'}, not a picture")
-        return _decode(file)
+        return _decode(file, formats)
     except ImageError as error:
         problem = str(error)
     except FileNotFoundError:
@@ -231,13 +232,13 @@ def open_image(file: str | Path | bytes, name: str | None = None) -> Image.Image
     raise ImageError(f"{name or ('a picture' if isinstance(file, bytes) else file)}: {problem}")
 
 
-def _decode(file: str | Path | bytes) -> Image.Image:
+def _decode(file: str | Path | bytes, formats: list[str] | None) -> Image.Image:
     try:
-        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=formats) as image:
             return to_rgb(image)
     except Exception:
         for pixels in without_metadata(file if isinstance(file, bytes) else Path(file).read_bytes()):
-            with suppress(Exception), Image.open(io.BytesIO(pixels)) as image:
+            with suppress(Exception), Image.open(io.BytesIO(pixels), formats=formats) as image:
                 return to_rgb(image)
         raise
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from minigpt5.pipeline import ImageEvent
+from minigpt5.readers.prompts import PromptTooLongError
 from minigpt5.service.engine import (
     CancelledError,
     ClosedError,
@@ -21,7 +22,9 @@ from minigpt5.service.engine import (
     PreviewEvent,
     QueueFullError,
 )
+from minigpt5.service.pictures import PictureLimits
 from minigpt5.service.store import Memory, Store
+from minigpt5.service.stories import Teller
 from minigpt5.vokens.decoding import DecodingBatch, TextEvent
 
 WORDS = ["go on", "what does the red fox see in the forest at night?", "a cat", "tell me of <ImageHere>"]
@@ -226,6 +229,26 @@ def test_a_full_queue_takes_no_more(start, held):
         engine.submit("go on")
     with pytest.raises(QueueFullError, match="2 requests are waiting"):
         engine.submit("go on")
+    reply = engine.submit("go on", goes_on=True)
+    held.set()
+    assert reply.segments()
+
+
+def test_a_story_that_was_taken_on_goes_on_where_the_queue_is_full(start, held):
+    engine = start(queue_size=1, batch_size=1)
+    asked = {"opening": "A fox.", "steps": 2, "image_mode": "always"}
+    held.set()
+    steps = Teller(engine, asked, PictureLimits()).steps
+    assert next(steps).index == 1
+    held.clear()
+    engine.submit("go on")
+    while engine.queue_length:
+        time.sleep(0.01)
+    engine.submit("go on")
+    with pytest.raises(QueueFullError):
+        next(Teller(engine, asked, PictureLimits()).steps)
+    threading.Timer(0.1, held.set).start()
+    assert next(steps).index == 2
 
 
 def test_a_request_has_so_much_time(start, held):
@@ -287,6 +310,8 @@ def test_prompts_are_checked_at_once(start):
         engine.submit(" ")
     with pytest.raises(ValueError, match="tokens long"):
         engine.submit("fox " * 3000)
+    with pytest.raises(PromptTooLongError, match="characters long, and the model's context holds"):
+        engine.submit("a" * (32 * engine.pipe.reader.context_length + 1))
     with pytest.raises(ValueError, match="one prompt, got 2"):
         engine.submit(["go on", "a cat"])
 

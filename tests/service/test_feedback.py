@@ -1,5 +1,6 @@
 """What people think of replies is kept, whole, whoever writes beside and whatever ends the process."""
 
+import io
 import sqlite3
 import threading
 from dataclasses import replace
@@ -69,6 +70,27 @@ def test_who_thinks_again_has_one_row_and_who_takes_it_back_none(store, feedback
     ]
     store.remove("two")
     assert [row.id for row in store] == ["one"]
+
+
+def test_pictures_go_with_the_last_row_that_has_them(store, feedback, pictures):
+    def kept():
+        with sqlite3.connect(store.path) as connection:
+            return connection.execute("SELECT count(*) FROM pictures").fetchone()[0]
+
+    store.put(feedback)
+    store.put(replace(feedback, id="two", reply=["A cat."], correction=[pictures[2]]))
+    assert kept() == 3
+    # Put again without its correction's picture.
+    store.put(replace(feedback, id="two", reply=["A cat."], correction=None))
+    assert kept() == 2
+    store.remove("one")
+    assert kept() == 1 and same(next(iter(store)).messages[0]["content"][0]["image"], pictures[0])
+    store.remove("two")
+    store.remove("two")
+    assert kept() == 0
+    png = io.BytesIO()
+    pictures[0].save(png, "PNG")
+    assert png.getvalue()[-200:] not in store.path.read_bytes()
 
 
 def test_what_is_no_feedback_is_refused(store, feedback, tmp_path):

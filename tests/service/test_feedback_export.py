@@ -129,6 +129,33 @@ def test_the_command_exports_and_replaces_what_it_wrote(put, fill, capsys, tmp_p
     assert len(both(out)) == 21
 
 
+@pytest.mark.parametrize("name", ["feedback.sqlite", "thesis.txt", "pictures/fox.png", "preferences/mine.jsonl"])
+def test_an_earlier_export_to_which_something_was_added_stays(fill, capsys, tmp_path, name):
+    out = tmp_path / "out"
+    export_feedback(fill, out)
+    (out / name).write_bytes(fill.read_bytes())
+    before = sorted(out.rglob("*"))
+    assert f"out holds other files, such as {name}; name a new folder" in refusal(capsys, fill, "--out", out)
+    assert sorted(out.rglob("*")) == before
+
+
+def test_a_record_of_something_else_is_not_replaced(fill, capsys, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/feedback.json").write_text('{"my": "own"}')
+    assert "feedback.json is of no export" in refusal(capsys, fill, "--out", tmp_path / "out")
+
+
+def test_a_thumb_up_is_chosen_over_a_reply_that_was_corrected(put, fill, tmp_path):
+    put(asked("Who?"), ["A fox."], "up")
+    put(asked("Who?"), ["A dog."], "down", ["A red fox."])
+    export_feedback(fill, tmp_path / "out")
+    pairs = [
+        [row[name][0]["content"][0]["text"] for name in ("chosen", "rejected")]
+        for row in both(tmp_path / "out", "preferences")
+    ]
+    assert sorted(pairs) == [["A fox.", "A dog."], ["A red fox.", "A dog."]]
+
+
 def test_what_cannot_be_exported_is_one_line_and_nothing_is_written(put, fill, capsys, tmp_path):
     out = tmp_path / "out"
     assert "nowhere is no file of feedback" in refusal(capsys, tmp_path / "nowhere", "--out", out)

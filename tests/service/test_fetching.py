@@ -38,6 +38,9 @@ OPEN = PictureLimits(allow_urls=True, max_bytes=5000, timeout=5)
         "::ffff:10.0.0.1",
         "2002:7f00:1::1",
         "64:ff9b::7f00:1",
+        "fec0::1",
+        "3fff::1",
+        "192.0.0.8",
     ],
 )
 def test_addresses_that_are_not_public(address):

@@ -157,6 +157,15 @@ def test_several_system_messages_in_front_are_one(client, own_pipe):
     assert made.usage.input_tokens == own_pipe.encode_prompt([[system, *ASKED]])["input_ids"].shape[1]
 
 
+def test_previews_are_of_the_picture_that_comes_next():
+    """All pictures of a reply are painted together, but told one after another."""
+    made, picture = shapes.ResponseEvents("resp_1", "tiny"), Image.new("RGB", (2, 2))
+    told = [made.preview(1, 0, picture), made.preview(0, 0, picture), made.preview(1, 1, picture)]
+    assert [[event["output_index"] for event in events] for events in told] == [[], [0] * 4, []]
+    made.picture(picture)
+    assert made.preview(0, 2, picture) == [] and made.preview(1, 2, picture)[-1]["output_index"] == 1
+
+
 def test_a_stop_is_beside_the_model_s_own(client, script, own_pipe):
     assert own_pipe.reader.stop_strings == ("###",)
     for said, stop in (("a fox ### a cat", "dog"), ("a fox dog a cat", ["dog", "bird"])):
@@ -167,6 +176,8 @@ def test_a_stop_is_beside_the_model_s_own(client, script, own_pipe):
         assert made.choices[0].message.content == "a fox" and made.choices[0].finish_reason == "stop"
     with pytest.raises(openai.BadRequestError, match="stop_strings must be strings, got int"):
         client.chat.completions.create(model="tiny", messages=ASKED, extra_body={"stop": 5})
+    with pytest.raises(openai.BadRequestError, match="stop can be 16 texts at most, got 17"):
+        client.chat.completions.create(model="tiny", messages=ASKED, stop=["dog"] * 17)
 
 
 def test_a_reply_that_ends_with_its_last_token_is_whole_and_one_without_room_is_not(client, script, own_pipe):

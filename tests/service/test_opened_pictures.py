@@ -74,9 +74,26 @@ def test_postscript_is_not_run(monkeypatch):
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *given, **more: run.append(given))
     file = io.BytesIO()
     Image.new("RGB", (3, 2), "red").save(file, "EPS")
-    with pytest.raises(ImageError, match="in PostScript is a program"):
+    with pytest.raises(ImageError, match="not a picture that can be read"):
         open_picture(f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}", LIMITS)
     assert run == []
+
+
+def test_a_file_that_is_decoded_to_be_opened_is_not(monkeypatch):
+    """The directory of an ICO may say anything of the PNG within, which its plugin decodes at once."""
+    inner = png(300, 300)
+    file = struct.pack("<HHHBBBBHHII", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(inner), 22) + inner
+    with Image.open(io.BytesIO(file)) as opened:
+        assert (opened.format, opened.size) == ("ICO", (300, 300))
+    with pytest.raises(ImageError, match="not a picture that can be read"):
+        open_picture(f"data:image/png;base64,{base64.b64encode(file).decode()}", LIMITS)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_the_common_kinds_are_opened(kind):
+    file = io.BytesIO()
+    Image.new("RGB", (3, 2), "red").save(file, kind)
+    assert open_picture(f"data:;base64,{base64.b64encode(file.getvalue()).decode()}", LIMITS).size == (3, 2)
 
 
 def test_the_pictures_of_a_request_are_bounded_together():
