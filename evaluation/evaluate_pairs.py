@@ -4,7 +4,7 @@ r"""Examine what was joined: StoryWorld frames by each painter alone and through
         --out runs/others/pairs
 
 Each frame is one scene of the test split. Alone, a painter is told of it in plain words through its own text encoder;
-through vokens in words that no training text has. OUT gets the table as Markdown, the figures as JSON and a picture:
+through vokens in wordings that no training text has. OUT gets the table as Markdown, the figures as JSON and a picture:
 renders of some frames, and in a row for each pair the same painted through its vokens.
 """
 

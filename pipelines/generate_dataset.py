@@ -5,7 +5,7 @@
 
 A line is `{"prompt": "<ImageHere> What does it do next?", "images": ["fox.png"]}`, with an `id` if it has one; pictures
 are optional, and their paths relative to the file. Started again, it makes what is missing. Pictures are in the Parquet
-files, as `datasets` opens them: `load_dataset("parquet", data_dir="generated")`.
+files, as `datasets` opens them: `load_dataset("parquet", data_files="generated/part-*.parquet")`.
 """
 
 import time

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minigpt5.storyworld.export import EXPORTS
-from minigpt5.utils.files import write_text
-from minigpt5.utils.programs import run_program
+from minigpt5.utils.files import write_json
+from minigpt5.utils.json_files import read_json
+from minigpt5.utils.programs import ProgramError, run_program
 from minigpt5.utils.settings import Settings, setting
 
 
@@ -40,7 +41,10 @@ class ExportConfig(Settings):
 
 def main(config: ExportConfig):
     done = config.out / "done"
+    asked = {layout: getattr(config, layout) for layout in EXPORTS if getattr(config, layout)}
     if done.exists():
+        if read_json(done, dict) != asked:
+            raise ProgramError(f"{config.out} holds another export; name a new folder")
         print(f"{config.out}: already exported")
         return
     for layout, export in EXPORTS.items():
@@ -48,7 +52,7 @@ def main(config: ExportConfig):
         for split, count in splits.items():
             export(config.out / layout, split, count)
             print(f"{layout} {split}: {count}", flush=True)
-    write_text(done, "")
+    write_json(done, asked)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from minigpt5.evaluation.systems import (
     settings_of,
 )
 from minigpt5.utils.processes import is_main_process, process_state
+from minigpt5.utils.programs import ProgramError
 
 
 def evaluate(config: EvaluationConfig, title: str, items: Sequence[Item]) -> None:
@@ -37,11 +38,27 @@ def evaluate(config: EvaluationConfig, title: str, items: Sequence[Item]) -> Non
         ValueError: if the output folder holds replies that were made otherwise, or too many items are passed over.
     """
     check_paths(config)
+    if config.baseline == "diffusion":
+        items = _with_caption(items)
     columns = storyworld_columns(read_truth(config.data, str(config.split))) if config.judge else None
     options = {"num_inference_steps": config.num_inference_steps, "guidance_scale": config.guidance_scale}
     replies = answer(config, items, settings_of(config), partial(load_system, config), **options)
     if is_main_process():
         report(config.out, title, items, replies, metric_weights(config), columns, bounded=columns is not None)
+
+
+def _with_caption(items: Sequence[Item]) -> list[Item]:
+    """What can be asked of who paints captions alone.
+
+    Raises:
+        ProgramError: if that is nothing.
+    """
+    captioned = [item for item in items if item.sentence is not None]
+    if not captioned:
+        raise ProgramError("the baseline diffusion paints captions, and nothing that is asked here has one")
+    if len(captioned) < len(items) and is_main_process():
+        print(f"{len(items) - len(captioned)} of {len(items)} items have no caption to paint and are left out")
+    return captioned
 
 
 def answer(

@@ -18,7 +18,7 @@ from minigpt5.pipeline import MiniGPT5Pipeline
 from minigpt5.storyworld.examine import text_agrees
 from minigpt5.storyworld.judge import ATTRIBUTES, load_judge
 from minigpt5.storyworld.language import read
-from minigpt5.storyworld.questions import MARKS
+from minigpt5.storyworld.questions import MARKS, conclusion
 from minigpt5.storyworld.scene import Character, Scene
 from minigpt5.utils.images import open_image
 from minigpt5.utils.json_files import read_json
@@ -65,7 +65,7 @@ class StoryWorldJudge:
 
     Criteria: "Picture", whether a picture shows all of the scene that is wanted; "Attributes", the share of kind,
     colour, side, place and time that are right; "Image-Text Coherency", whether it shows all that the reply's own text
-    names. A picture that is wanted and missing is wrong.
+    names in the end. A picture that is wanted and missing is wrong.
 
     Args:
         truth: what each picture of the data set shows, by its path.
@@ -89,8 +89,9 @@ class StoryWorldJudge:
                 "Picture": float(right["all"]),
                 "Attributes": float(np.mean([right[name] for name in ATTRIBUTES])),
             }
-        if _names(reply.text):
-            scores["Image-Text Coherency"] = float(text_agrees(reply.text, verdict))
+        told = conclusion(reply.text)
+        if _names(told):
+            scores["Image-Text Coherency"] = float(text_agrees(told, verdict))
         return scores
 
 

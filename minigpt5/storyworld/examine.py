@@ -1,6 +1,7 @@
 """Examinations of a pipeline on StoryWorld, marked by the judge: scenes and stories of seeds that training never used.
 
-Each function returns figures in [0, 1] by name. Questions are worded in ways that no training text is.
+Each function returns figures in [0, 1] by name. What is told is worded in ways that no training text is;
+a caption, a picture and a next step are asked for as in training.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def export_mmdialog(root: Path, split: str, count: int, size: int = 64) -> None:
 def export_chats(task: str, root: Path, split: str, count: int, size: int = 64) -> None:
     """`{split}.jsonl` with a question, its reply and what kind it is of a line, and the pictures under `{split}/`.
 
-    Splits other than "train" ask in the wordings that are kept for judging.
+    Splits other than "train" ask in the wordings that are kept for judging, but for the next step of a story.
 
     Args:
         task: one of `minigpt5.storyworld.questions.TASKS`.

@@ -139,16 +139,16 @@ def sentence(text: str) -> str:
 
 # Words by which a text names a place or a time, for reading; single words, so that any word order is understood.
 PLACE_WORDS = {
-    "forest": ("forest", "woods", "trees"),
+    "forest": ("forest", "woods", "trees", "tree"),
     "meadow": ("meadow", "flowers", "grass", "grassy"),
     "beach": ("beach", "sea", "sand"),
     "city": ("city", "town", "street"),
-    "desert": ("desert", "cactuses", "dunes"),
+    "desert": ("desert", "cactuses", "cactus", "dunes"),
     "mountains": ("mountains", "snow", "snowy", "mountain"),
 }
 TIME_WORDS = {
-    "day": ("day", "sunshine", "sunny", "sun", "morning", "daylight"),
-    "night": ("night", "moonlight", "moon", "dark", "stars"),
+    "day": ("day", "daytime", "sunshine", "sunny", "sun", "morning", "daylight"),
+    "night": ("night", "nighttime", "moonlight", "moon", "dark", "stars"),
 }
 SIDE_WORDS = {"left": "left", "right": "right", "middle": "middle", "centre": "middle", "center": "middle"}
 

@@ -24,6 +24,8 @@ from minigpt5.storyworld.language import (
     WORD_TIMES,
     article,
     caption,
+    describes,
+    imagine,
     name_character,
     plain_caption,
     read,
@@ -637,6 +639,11 @@ def fresh_items(
 Mark = Callable[[str, str], bool]
 
 
+def conclusion(text: str) -> str:
+    """What a reply says behind the comparison that it makes first, up to "So blue."; all of it, if that is nothing."""
+    return re.split(r"\bSo [^.]*\.\s*", text)[-1] or text
+
+
 def _told(text: str, meanings: Mapping[str, Any]) -> list:
     """What the words of a text mean, in their order; those without a meaning are passed over."""
     return [meanings[word] for word in split_words(text) if word in meanings]
@@ -658,7 +665,8 @@ def _same_conclusion(meanings: Mapping[str, Any], weak: Mapping[str, Any] | None
     """
 
     def concluded(text: str) -> Any:
-        whole = text.lower()
+        # What it says that it is not is no conclusion ("The second, not the first.").
+        whole = re.sub(r"\bnot (the |an? )?\w+", "", text.lower())
         *_, behind = re.split(r"\bso\b", whole)
         for said, known in ((behind, meanings), (whole, meanings), (behind, weak or {})):
             told = [word for word in re.findall(r"[a-z]+|\d+", said) if word in known]
@@ -672,19 +680,18 @@ def _same_conclusion(meanings: Mapping[str, Any], weak: Mapping[str, Any] | None
 
 
 def _same_difference(reply: str, truth: str) -> bool:
-    """What differs, and how first and how then."""
-    meanings = (
-        {word: word for word in (*KINDS, *COLOURS, "colour", "animal", "place", "time")} | WORD_PLACES | WORD_TIMES
-    )
-    return _told(reply, meanings) == _told(truth, meanings)
+    """The same before and after, and nothing else that changes."""
+    aspects = ({kind: kind for kind in KINDS}, {colour: colour for colour in COLOURS}, WORD_PLACES, WORD_TIMES)
+    for meanings in aspects:
+        one, other = (_told(text.lower().replace("time of day", ""), meanings) for text in (reply, truth))
+        if one != other if other else len(set(one)) > 1:
+            return False
+    return True
 
 
 def _same_description(reply: str, truth: str) -> bool:
-    one, other = read(reply), read(truth)
-    animals, true_animals = (
-        sorted((who.kind, who.colour or "", who.side or "") for who in reading.mentions) for reading in (one, other)
-    )
-    return (one.place, one.time or "day") == (other.place, other.time) and animals == true_animals
+    scene = imagine(truth)
+    return scene is not None and describes(reply, scene)
 
 
 def _same_thing(reply: str, truth: str) -> bool:
@@ -717,6 +724,7 @@ MARKS: dict[str, Mark] = {
     "describe": _same_description,
     "ground": _same_box,
     "refer": _same_thing,
+    "ending": lambda reply, truth: says_end(reply),
 }
 
 

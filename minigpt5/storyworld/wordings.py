@@ -733,7 +733,8 @@ END_QUESTIONS: Wording = {
     ),
 }
 
-# What is not in the world. No word of more than three letters is one letter away from a word that is.
+# What is not in the world. No animal, colour, place or thing has a word that is one letter away from one of more than
+# three letters that is.
 OUTSIDE: dict[str, Wording] = {
     "animal": {
         "train": _words(
@@ -743,7 +744,7 @@ OUTSIDE: dict[str, Wording] = {
         ),
         "fresh": _words(
             "crab lizard koala cheetah gorilla dolphin butterfly eagle moose otter beaver hippo lobster "
-            "peacock bee ostrich seal badger lynx mole"
+            "peacock bee ostrich weasel badger lynx mole"
         ),
     },
     "colour": {
@@ -803,7 +804,7 @@ OUTSIDE: dict[str, Wording] = {
             "on a train",
             "in a shop",
             "in a stadium",
-            "on a volcano",
+            "in a trench",
             "at the hospital",
             "in a tunnel",
             "on a ship",
@@ -811,7 +812,7 @@ OUTSIDE: dict[str, Wording] = {
             "on the stage",
             "at the circus",
             "in the basement",
-            "on a rocket",
+            "on a carousel",
             "in a bakery",
             "at the dentist",
             "on the ice",

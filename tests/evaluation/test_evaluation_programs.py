@@ -58,11 +58,15 @@ def test_stories_are_told_under_every_context(data, tmp_path, program):
     assert {"bleu_1", "rouge_l", "s_bert", "text_agrees"} < tasks["next step"]["figures"].keys()
 
 
-def test_a_baseline_without_words_has_no_figures_of_text(data, tmp_path, program):
-    options = ("--baseline", "diffusion", "--tasks", "next step", "--count", 1)
+def test_a_baseline_without_words_has_no_figures_of_text(data, tmp_path, program, refused, capsys):
+    options = ("--baseline", "diffusion", "--tasks", "every step", "next step", "--count", 1, "--prompts", "published")
     program("evaluate_stories", "--data", data / "vist", "--out", tmp_path, *options, *FEW)
+    # Nothing is said of the next step that could be painted.
+    assert "4 of 9 items have no caption to paint and are left out" in capsys.readouterr().out
     (task,) = results(tmp_path)["tasks"].values()
-    assert task["pictures"] == 4 and "frame_accuracy" in task["figures"] and "bleu_1" not in task["figures"]
+    assert task["pictures"] == 5 and "frame_accuracy" in task["figures"] and "bleu_1" not in task["figures"]
+    talks = ("--data", data / "mmdialog", "--out", tmp_path / "talks", "--baseline", "diffusion")
+    assert "nothing that is asked here has one" in refused("evaluation/evaluate_dialogue", *talks)
 
 
 def test_pairs_are_examined_alone_and_through_vokens(tmp_path, program):

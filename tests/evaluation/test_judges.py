@@ -14,6 +14,7 @@ from minigpt5.evaluation.storyworld import StoryWorldJudge
 from minigpt5.output import MiniGPT5PipelineOutput
 from minigpt5.readers import add_vokens, reader_of
 from minigpt5.storyworld.draw import draw
+from minigpt5.storyworld.questions import changed, fresh_items
 from minigpt5.storyworld.scene import Character, Scene
 
 
@@ -96,6 +97,17 @@ def test_storyworld_s_judge_sees_what_is_right(tmp_path):
     assert wrong == {"Picture": 0, "Attributes": pytest.approx(0.8), "Image-Text Coherency": 0}
     assert judge.score(wanted, Reply(("A red fox.",))) == {"Picture": 0, "Attributes": 0}
     assert judge.score(item(), Reply(("Hello.", tmp_path / "day.png"))) == {}
+
+
+def test_storyworld_s_judge_goes_by_what_a_reply_concludes_with(tmp_path):
+    """A change is told behind a comparison that names what was there before."""
+    judge, kinds = StoryWorldJudge({}), set()
+    for one in fresh_items(changed, 40):
+        draw(one.scene).save(tmp_path / "new.png")
+        scores = judge.score(item(), Reply((one.text, tmp_path / "new.png")))
+        assert scores == {"Image-Text Coherency": 1}, one.text
+        kinds.add(one.kind)
+    assert len(kinds) == 6
 
 
 def test_scores_become_figures_with_intervals_and_gaps_are_told(tmp_path):

@@ -71,3 +71,14 @@ def test_chat_exports_are_read_and_judged_in_other_words(tmp_path, task, split):
                 assert part["image"].tobytes() == draw(true, SIZE).tobytes()
             else:
                 assert part["text"] == true
+
+
+def test_a_folder_holds_one_export(run_program, refused, tmp_path, capsys):
+    def run(count):
+        return ("training/export_storyworld", "--cc3m", f"{{train: {count}}}", "--out", tmp_path / "out")
+
+    run_program(*run(2))
+    run_program(*run(2))
+    assert capsys.readouterr().out.endswith("out: already exported\n")
+    assert "out holds another export; name a new folder" in refused(*run(3))
+    assert len(read_cc3m(tmp_path / "out/cc3m", "train")) == 2

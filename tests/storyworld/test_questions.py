@@ -398,7 +398,8 @@ def test_true_answers_are_marked_right_and_those_of_other_questions_hardly_ever(
     assert all(MARKS[kind](item.text, item.text) for item in asked)
     shuffled = asked[1:] + asked[:1]
     right = sum(MARKS[kind](one.text, other.text) for one, other in zip(asked, shuffled, strict=True)) / 200
-    chance = {"time": 0.5, "yes or no": 0.5, "which": 0.42, "count": 0.34, "side": 0.34, "ground": 0.35}.get(kind, 0.15)
+    chances = {"time": 0.5, "yes or no": 0.5, "which": 0.42, "count": 0.34, "side": 0.34, "ground": 0.35, "ending": 1}
+    chance = chances.get(kind, 0.15)
     assert right < chance + 0.12
     assert not MARKS[kind]("", asked[0].text)
 
@@ -412,6 +413,9 @@ def test_true_answers_are_marked_right_and_those_of_other_questions_hardly_ever(
         ("colour", "The fox is red and blue.", "The fox is red.", False),
         ("place", "By the sea.", "It is on the beach.", True),
         ("time", "In the moonlight.", "It is night.", True),
+        ("time", "It is daytime.", "It is day.", True),
+        ("time", "It is nighttime.", "It is night.", True),
+        ("place", "It stands by a cactus.", "It is in the desert.", True),
         ("yes or no", "Yes, it is.", "Yes.", True),
         ("yes or no", "Yes and no.", "Yes.", False),
         ("yes or no", "Yes, there is no doubt.", "A red cat: yes.", True),
@@ -439,6 +443,16 @@ def test_true_answers_are_marked_right_and_those_of_other_questions_hardly_ever(
         ("count", "Foxes? A cat: no, a fox: yes. So two.", "Foxes? A cat: no, a fox: yes. So one.", False),
         ("compare", "The colour: first red, then blue.", "The colour: first red, then blue.", True),
         ("compare", "The colour: first blue, then red.", "The colour: first red, then blue.", False),
+        ("compare", "It went from red to blue.", "The colour: first red, then blue.", True),
+        ("compare", "The red fox has become a red dog.", "The animal: first fox, then dog.", True),
+        ("compare", "The time of day: first day, then night.", "The time: first day, then night.", True),
+        ("compare", "From red to blue, and from a fox to a dog.", "The colour: first red, then blue.", False),
+        ("compare", "From the red fox to the red dog.", "The colour: first red, then blue.", False),
+        ("which", "The second picture, not the first.", "So the second picture.", True),
+        ("which", "Not the second but the first.", "So the second picture.", False),
+        ("describe", "A red fox in the forest.", "A red fox in the middle in the forest by day.", True),
+        ("ending", "And they all slept. The end.", "The fox is home. The end.", True),
+        ("ending", "The fox walks on.", "The fox is home. The end.", False),
         ("ground", "{<10><10><50><50>}", "{<12><10><52><50>}", True),
         ("ground", "{<10><10><50><50>}", "{<50><10><90><50>}", False),
         ("refer", "The red fox", "A red fox.", True),
@@ -449,6 +463,14 @@ def test_true_answers_are_marked_right_and_those_of_other_questions_hardly_ever(
 )
 def test_marks_go_by_meaning(kind, reply, truth, right):
     assert MARKS[kind](reply, truth) is right
+
+
+@pytest.mark.parametrize("brief", [False, True])
+def test_every_caption_of_a_scene_is_marked_right(brief):
+    for seed in SEEDS:
+        scene, rng = sample_scene(random.Random(seed)), random.Random(seed)
+        for wording in ("train", "fresh"):
+            assert MARKS["describe"](caption(scene, rng, wording, brief), plain_caption(scene))
 
 
 def test_training_draws_depend_on_the_seed_alone_and_a_share_is_rough():

@@ -1,7 +1,7 @@
 r"""Compare the systems of the field on StoryWorld: each is made of the same parts, trained in two stages and asked.
 
     python training/miniature/compare_readers.py --plan configs/storyworld-readers/plan.yaml \
-        --data runs/asked/data --out runs/readers
+        --data runs/mini/data --out runs/readers
 
 The parts are the encoder, the Q-Former and the language model of a MiniGPT-4, which is a row itself; every connector
 begins anew, and every conversation is written as MiniGPT-4's. OUT/SYSTEM-SEED has what was made of a system with a
