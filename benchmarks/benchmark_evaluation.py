@@ -28,7 +28,7 @@ class EvaluationBenchmark(ModelSettings):
     """What is measured."""
 
     stories: int = setting(3, least=1, help="of 13 items each")
-    batch_size: int = setting(32, least=1, help="items of a batch")
+    batch_size: int = setting(32, least=2, help="items of a batch")
 
 
 def main(config: EvaluationBenchmark):

@@ -240,25 +240,26 @@ def compile_parts(pipe, mode):
 
 @torch.no_grad()
 def measure_parts(pipe, picture, bandwidth, flops, config):
-    """A figure of each part of a reply; what compiles is compiled after its multiplications are counted."""
-    device, operations, figures = pipe._execution_device, {}, {}
+    """A figure of each part of a reply; what compiles is compiled after its multiplications and weights are counted."""
+    device, operations, weights, figures = pipe._execution_device, {}, {}, {}
     with ExitStack() as kept:
-        for name, (work, _) in parts_of_a_reply(pipe, picture, config, kept).items():
+        # Weights too: behind fused projections those that they were made of are kept.
+        for name, (work, weights[name]) in parts_of_a_reply(pipe, picture, config, kept).items():
             with FlopCounterMode(display=False) as counter:
                 work()
             operations[name] = counter.get_total_flops()
     if config.compile:
         compile_parts(pipe, config.compile)
     with ExitStack() as kept:
-        for name, (work, weights) in parts_of_a_reply(pipe, picture, config, kept).items():
+        for name, (work, _) in parts_of_a_reply(pipe, picture, config, kept).items():
             for _ in range(WARM_UPS if config.compile else 0):
                 work()
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
             seconds = best_seconds(work, device, config.repeats)
             peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-            bound = max(weights / bandwidth, operations[name] / flops)
-            figures[name] = Figure(seconds, weights, operations[name], bound, peak)
+            bound = max(weights[name] / bandwidth, operations[name] / flops)
+            figures[name] = Figure(seconds, weights[name], operations[name], bound, peak)
     return figures
 
 

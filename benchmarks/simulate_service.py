@@ -20,6 +20,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from minigpt5.loading import ModelSettings, open_model
@@ -112,20 +113,27 @@ def measure(config):
     costs = engine_costs(pipe, most, config.rounds)
     where = torch.cuda.get_device_name() if pipe.device.type == "cuda" else f"{torch.get_num_threads()} threads"
     costs.source = f"{config.model} on {platform.machine()}, {where}, torch {torch.__version__}"
+    bodies = {kind: [chat(kind, number, seed=-1) for number in range(2 + 20)] for kind in costs.http}
+    engine = Engine(pipe, Limits(batch_size=most))
+    alone = {kind: [engine_wait(engine, body) for body in asked] for kind, asked in bodies.items()}
+    engine.close()
     # The service has a model of its own.
-    del pipe
+    del engine, pipe
     with started(config.model, "--batch-size", most) as service:
-        lone = {kind: [lone_wait(service.url, kind, number) for number in range(2 + 8)][2:] for kind in costs.http}
-    for kind, waits in lone.items():
-        moments = [1000.0 * number for number in range(200)]
-        alone = simulate(costs, moments, [kind] * len(moments), most)
-        costs.http[kind] = max(0.0, statistics.median(waits) - statistics.median(one.seconds for one in alone))
+        for kind, asked in bodies.items():
+            waits = [post(service.url, "/v1/chat/completions", body).seconds for body in asked]
+            # Of the same requests; the first were to warm up.
+            costs.http[kind] = statistics.median(np.subtract(waits, alone[kind])[2:])
+            if costs.http[kind] < 0:
+                raise ProgramError(f"{kind}: the service took less than its engine alone; measure on a quiet machine")
     return costs
 
 
-def lone_wait(url, kind, number):
-    """Seconds to the reply of a service that has nothing else to do."""
-    return post(url, "/v1/chat/completions", chat(kind, number, seed=-1)).seconds
+def engine_wait(engine, body):
+    """Seconds to the reply of an engine that has nothing else to do."""
+    asked, began = read_chat(body, PictureLimits()), time.perf_counter()
+    engine.submit(asked.prompt, **asked.options).segments()
+    return time.perf_counter() - began
 
 
 def ask_together(engine, bodies):
@@ -207,9 +215,10 @@ def check(costs, config):
             put_load(service.url, warming, sample_kinds(share, batch_size, 1), seed=-1)
             speed = simulated_speed(costs, share, batch_size)
             for number, load in enumerate(config.loads):
+                # Of no two loads the requests are the same: the service would have read them.
                 moments = arrivals(load * speed, config.seconds, seed=number)
                 kinds = sample_kinds(share, len(moments), seed=number)
-                real = summary(moments, put_load(service.url, moments, kinds, seed=number))
+                real = summary(moments, put_load(service.url, moments, kinds, seed=len(rows)))
                 simulated = summary(moments, simulate(costs, moments, kinds, batch_size))
                 ratios = {name: simulated[name] / real[name] for name in COLUMNS}
                 near = all(abs(ratio - 1) <= GOAL for ratio in ratios.values())

@@ -43,6 +43,7 @@ def main(config: ClaimsConfig):
 
         write_text(config.out / "claims-plan.md", markdown(TITLE, plan_blocks(), config.out))
         return
+    run.check_plan()
     if config.job:
         run.do(config.job.split(","))
         return

@@ -61,7 +61,7 @@ def add_compare(commands) -> None:
     )
     comparing.add_argument(
         "--count",
-        type=whole_number(1),
+        type=whole_number(10),
         metavar="N",
         help="items to ask (default: all of DIR; in the interview 50 a figure)",
     )

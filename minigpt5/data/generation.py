@@ -204,7 +204,9 @@ class GeneratedFolder:
 
 def _asked(row: Row) -> dict[str, Any]:
     """What a part says of a row."""
-    images = [image if isinstance(image, str) else None for image in row.images]
+    images = [
+        image if isinstance(image, str) else f"sha256:{hashlib.sha256(image).hexdigest()}" for image in row.images
+    ]
     return {"id": row.id, "prompt": row.prompt, "images": images}
 
 

@@ -222,7 +222,11 @@ def _absolute(picture: PictureFile) -> str:
 def _write_cc3m(rows: Iterable[Row], out: Path, split: str) -> None:
     with whole_file(out / f"cc3m_{split}.tsv") as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         file.write("caption\timage_path\n")
-        file.writelines(table_row(row.texts[0], _absolute(_pictures(row)[0])) + "\n" for row in rows)
+        for row in rows:
+            path = _absolute(_pictures(row)[0])
+            if path.splitlines() != [path]:
+                raise ValueError(f"{path!r} has a line break in its name, which no table can hold; rename it")
+            file.write(table_row(row.texts[0], path) + "\n")
 
 
 def _write_vist(rows: Iterable[Row], out: Path, split: str) -> None:

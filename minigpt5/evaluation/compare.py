@@ -106,7 +106,7 @@ def chat_items(folder: Path, count: int | None = None) -> list[ChatItem]:
     """The conversations of a folder in the layout `chat` that are kept to judge by.
 
     Raises:
-        FileNotFoundError, ValueError: see `choose_split` and `chat_rows`; or if there is none.
+        FileNotFoundError, ValueError: see `choose_split` and `chat_rows`; or if there are too few to compare by.
     """
     file = folder / f"{choose_split(folder, 'chat', 'validation')}.jsonl"
     items: list[ChatItem] = []
@@ -114,7 +114,10 @@ def chat_items(folder: Path, count: int | None = None) -> list[ChatItem]:
         words = " ".join(part["text"] for part in reply["content"] if part["type"] == "text")
         pictures = sum(part["type"] == "image" for part in reply["content"])
         items.append(ChatItem(messages, words, pictures))
-    return checked(items, str(file))[:count]
+    items = checked(items, str(file))[:count]
+    if len(items) < FEWEST_ITEMS:
+        raise ValueError(f"{file} has {len(items)} items; a comparison needs at least {FEWEST_ITEMS}")
+    return items
 
 
 def chat_marks(pipe: MiniGPT5Pipeline, items: Sequence[ChatItem], batch_size: int = 16) -> dict[str, list[float]]:
@@ -122,7 +125,7 @@ def chat_marks(pipe: MiniGPT5Pipeline, items: Sequence[ChatItem], batch_size: in
 
     Returns:
         "exact match", whether the words are the true ones, normalised as VQA's are, and as many pictures are painted;
-        "ROUGE-L" of the words, where there are any. How pictures look is not judged.
+        "ROUGE-L" of the words, where ten replies have some. How pictures look is not judged.
     """
     replies: list[list[str | Image.Image]] = []
     for start in range(0, len(items), batch_size):
@@ -137,7 +140,7 @@ def chat_marks(pipe: MiniGPT5Pipeline, items: Sequence[ChatItem], batch_size: in
         for item, text, pictures in told
     ]
     spoken = [(text, item.text) for item, text, _ in told if item.text.strip()]
-    rouge = RougeL()
-    if spoken:
+    rouge, enough = RougeL(), len(spoken) >= FEWEST_ITEMS
+    if enough:
         rouge.update(*zip(*spoken, strict=True))
-    return {"exact match": exact} | ({"ROUGE-L": rouge.items[:, 0].tolist()} if spoken else {})
+    return {"exact match": exact} | ({"ROUGE-L": rouge.items[:, 0].tolist()} if enough else {})

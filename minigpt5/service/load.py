@@ -202,7 +202,8 @@ def summary(moments: Sequence[float], answers: Sequence[Answer]) -> dict[str, fl
 
     Returns:
         `replies_per_s`, from the first request to the last reply; `p50_s`, `p95_s` and `p99_s` of what was answered;
-        `refused`, the share of the requests that was not.
+        `refused`, the share of the requests that found the queue full (429), and `failed`, of those that were not
+        answered for another reason.
 
     Raises:
         ValueError: if nothing was answered.
@@ -214,7 +215,8 @@ def summary(moments: Sequence[float], answers: Sequence[Answer]) -> dict[str, fl
     told = {"replies_per_s": len(done) / span}
     waits = np.percentile([seconds for _, seconds in done], (50, 95, 99))
     told |= {name: float(wait) for name, wait in zip(("p50_s", "p95_s", "p99_s"), waits, strict=True)}
-    return told | {"refused": 1 - len(done) / len(answers)}
+    refused = sum(one.status == 429 for one in answers) / len(answers)
+    return told | {"refused": refused, "failed": 1 - len(done) / len(answers) - refused}
 
 
 def full_speed(url: str, share: float, batch_size: int) -> float:

@@ -6,8 +6,9 @@
     print(summary(moments, answers))
 
 `Replica` goes step by step where `minigpt5.service.engine.Engine` goes: rows join between steps, pictures that are
-ready denoise together while decoding goes on, a full queue refuses. A request goes to that of two replicas, drawn at
-random, which has less in hand, as Ray Serve does it. Deadlines and cancellations are left out.
+ready denoise together while decoding goes on, a full queue refuses. Several replicas have one queue, as in
+`minigpt5.service.ray_app`: a request goes to that of two replicas, drawn at random of those with less than two batches
+in hand, which has less. Deadlines and cancellations are left out.
 """
 
 from __future__ import annotations
@@ -156,7 +157,7 @@ def simulate(
     Args:
         moments: when the requests come, in seconds, in order.
         kinds: of the requests.
-        queue_size: requests that may wait in each replica.
+        queue_size: requests that may wait.
         seed: of replies' lengths and of which replica gets what.
     """
     rng, answers = random.Random(seed), [Answer(429, 0.0)] * len(moments)
@@ -165,6 +166,7 @@ def simulate(
         answers[request.number] = Answer(200, now - request.came)
 
     engines = [Replica(costs, batch_size, tell) for _ in range(replicas)]
+    queue = engines[0].waiting if replicas == 1 else deque[Request]()
     # When each engine that has something to do is done with it.
     busy: list[tuple[float, int, Replica]] = []
     order = count()
@@ -180,15 +182,23 @@ def simulate(
         while busy and busy[0][0] <= moment:
             now, _, engine = heapq.heappop(busy)
             go_on(engine, now)
+            hand_out(now)
+
+    def hand_out(now: float) -> None:
+        """Pass on what waits in front of several replicas; a single one is where it waits."""
+        while replicas > 1 and queue and (free := [one for one in engines if one.in_hand < 2 * batch_size]):
+            engine = min(rng.sample(free, min(2, len(free))), key=lambda one: one.in_hand)
+            engine.waiting.append(queue.popleft())
+            if engine.idle:
+                go_on(engine, now)
+        if replicas == 1 and queue and engines[0].idle:
+            go_on(engines[0], now)
 
     for number, (moment, kind) in enumerate(zip(moments, kinds, strict=True)):
         run_until(moment)
-        engine = min(rng.sample(engines, min(2, replicas)), key=lambda one: one.in_hand)
-        if len(engine.waiting) >= queue_size:
-            continue
-        engine.waiting.append(Request(number, kind, moment, rng.choice(costs.lengths[kind])))
-        if engine.idle:
-            go_on(engine, moment)
+        if len(queue) < queue_size:
+            queue.append(Request(number, kind, moment, rng.choice(costs.lengths[kind])))
+            hand_out(moment)
     run_until(float("inf"))
     return answers
 

@@ -1,5 +1,6 @@
 """Data sets that a model makes: each row once, the same in any batch and after any stop."""
 
+import hashlib
 import io
 import json
 
@@ -109,7 +110,10 @@ def test_a_part_holds_texts_and_pictures_in_order(root, maker, tmp_path):
     (tmp_path / "copy").mkdir()
     (tmp_path / "copy/part-1.parquet").write_bytes(folder.files.cat_file(path))
     read = load_dataset("parquet", data_dir=str(tmp_path / "copy"), split="train").to_list()
-    assert [row["images"] for row in read] == [[str(tmp_path / "fox.png")], [None]]
+    assert [row["images"] for row in read] == [
+        [str(tmp_path / "fox.png")],
+        [f"sha256:{hashlib.sha256(png(9)).hexdigest()}"],
+    ]
     assert [row["reply"][0] for row in read] == [{"text": "See.", "image": None}, {"text": "Show.", "image": None}]
     kept = load_dataset("parquet", data_dir=str(tmp_path / "copy"), split="train")
     assert [row["reply"][1]["image"].size for row in kept] == [(5, 2), (9, 2)]
@@ -131,6 +135,14 @@ def test_after_a_stop_only_what_is_missing_is_made_and_the_same(maker, tmp_path)
     assert len(list((tmp_path / "parts").glob("part-*.parquet"))) == 2
     assert replies(tmp_path / "parts") == replies(tmp_path / "whole")
     assert len({texts[2] for texts in replies(tmp_path / "whole").values()}) == len(ROWS)
+
+
+def test_a_row_whose_embedded_picture_changed_is_not_taken_for_done(maker, tmp_path):
+    folder = GeneratedFolder(str(tmp_path / "made"))
+    maker(folder, Parrot())([Row("0", "Describe this.", (png(3),))])
+    assert folder.missing([Row("0", "Describe this.", (png(3),))]) == []
+    with pytest.raises(ValueError, match="a reply of row 0 to other pictures"):
+        folder.missing([Row("0", "Describe this.", (png(5),))])
 
 
 def test_rows_whose_pictures_changed_places_are_not_taken_for_done(maker, tmp_path):

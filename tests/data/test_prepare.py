@@ -221,10 +221,10 @@ def test_a_picture_that_the_system_could_not_read_is_checked_again(source, out, 
     export_cc3m(source, "train", 3, 16)
     bad, decode = str(source / "train/000000001.png"), images._decode
 
-    def refused(file):
+    def refused(file, formats):
         if str(file) == bad:
             raise PermissionError(13, "Permission denied", bad)
-        return decode(file)
+        return decode(file, formats)
 
     monkeypatch.setattr(images, "_decode", refused)
     assert prepare("cc3m", source, out)["splits"]["train"]["problems"] == {"broken picture": 1}

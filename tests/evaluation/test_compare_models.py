@@ -70,6 +70,15 @@ def test_words_and_the_number_of_pictures_are_marked(chats, pipe, script):
     assert told["ROUGE-L"] == [1, 0.5, *[1] * 10]
 
 
+def test_words_are_not_compared_where_few_replies_have_some(chats, pipe, script):
+    lines = [json.loads(line) for line in (chats / "validation.jsonl").read_text().splitlines()]
+    for line in lines[3:]:
+        line["messages"][-1]["content"] = [{"type": "image", "image": "fox.png"}]
+    (chats / "validation.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    script(*[["a fox ."]] * 12)
+    assert chat_marks(pipe, chat_items(chats)).keys() == {"exact match"}
+
+
 def test_the_command_tells_and_writes_the_figures(chats, tiny_folder, monkeypatch, capsys, tmp_path):
     replies = iter([{"exact match": marks(5)}, {"exact match": marks(35)}] * 2)
     seen = []
@@ -84,7 +93,9 @@ def test_the_command_tells_and_writes_the_figures(chats, tiny_folder, monkeypatc
     assert record["figures"]["exact match"]["b"] == 0.875
 
 
-def test_what_cannot_be_asked_is_one_line(tiny_folder, capsys, tmp_path):
+def test_what_cannot_be_asked_is_one_line(tiny_folder, chats, capsys, tmp_path):
+    with pytest.raises(ValueError, match=r"validation.jsonl has 9 items; a comparison needs at least 10"):
+        chat_items(chats, 9)
     assert cli.main(["compare", str(tiny_folder), str(tiny_folder), "--data", str(tmp_path / "none")]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and "none is missing, or no folder in the layout chat" in err

@@ -326,6 +326,14 @@ def test_a_folder_is_of_one_plan(tmp_path):
         ClaimsRun(tmp_path, PROGRAM, replace(Amounts(), talks=300)).begin()
 
 
+def test_nothing_is_told_of_the_trainings_of_another_plan(tmp_path, refused):
+    ClaimsRun(tmp_path, PROGRAM, replace(Amounts(), talks=300)).begin()
+    for more in (("--report", "true"), ("--job", "vae")):
+        told = refused("evaluation/reproduce_claims", "--work", tmp_path, "--out", tmp_path / "docs", *more)
+        assert "was begun with another plan" in told
+    assert not (tmp_path / "docs").exists()
+
+
 def fake_program(tmp_path, body):
     file = tmp_path / "fake.py"
     lines = ["import pathlib, sys, time", "name = sys.argv[2].removeprefix('--job=')"]

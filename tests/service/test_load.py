@@ -85,10 +85,10 @@ def test_kinds_have_their_share():
 def test_a_summary_by_hand():
     waits = [1.0, 2.0, 3.0, 4.0, 5.0]
     answers = [Answer(200, wait) for wait in waits]
-    told = summary([10.0, 11.0, 12.0, 13.0, 13.5, 14.0], [*answers, Answer(429, 0.1)])
+    told = summary([10.0, 11.0, 12.0, 13.0, 13.5, 14.0, 14.0], [*answers, Answer(429, 0.1), Answer(0, 0.1)])
     # From 10 s to 13.5 + 5 s; between the fourth and the fifth wait, linearly.
     assert told == pytest.approx(
-        {"replies_per_s": 5 / 8.5, "p50_s": 3.0, "p95_s": 4.8, "p99_s": 4.96, "refused": 1 / 6}
+        {"replies_per_s": 5 / 8.5, "p50_s": 3.0, "p95_s": 4.8, "p99_s": 4.96, "refused": 1 / 7, "failed": 1 / 7}
     )
     with pytest.raises(ValueError, match="no request was answered"):
         summary([0.0], [Answer(0, 1.0)])

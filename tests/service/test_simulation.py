@@ -90,6 +90,13 @@ def test_a_full_queue_refuses():
     assert [answer.seconds for answer in answers if answer.status == 200] == pytest.approx([1, 1.9, 1.5])
 
 
+def test_replicas_have_one_queue_behind_two_batches_each():
+    answers = simulate(costs(read=1), [0.0] * 6 + [1.5], [WORDS] * 7, 1, replicas=2, queue_size=1)
+    # Two are read at once and two wait in the replicas, of the others one; it makes room when a second has passed.
+    assert [answer.status for answer in answers] == [200] * 5 + [429, 200]
+    assert [answer.seconds for answer in answers if answer.status == 200] == pytest.approx([1, 1, 2, 2, 3, 1.5])
+
+
 @pytest.mark.parametrize(("many", "seconds"), [(1, 1.0), (2, 2.0), (3, 2.5), (4, 3.0), (8, 5.0)])
 def test_costs_between_and_beyond_what_was_measured(many, seconds):
     paid = costs()

@@ -86,10 +86,19 @@ class ClaimsRun:
         Raises:
             ProgramError: if the folder was begun with another plan.
         """
-        file, now = self.work / "plan.json", fingerprint(self.amounts)
+        self.check_plan()
+        file = self.work / "plan.json"
         if not file.exists():
-            write_json(file, {"plan": now, "commit": plan_commit()})
-        elif read_json(file)["plan"] != now:
+            write_json(file, {"plan": fingerprint(self.amounts), "commit": plan_commit()})
+
+    def check_plan(self) -> None:
+        """See that what is in the folder, if anything is, was made by this plan.
+
+        Raises:
+            ProgramError: if the folder was begun with another plan.
+        """
+        file = self.work / "plan.json"
+        if file.exists() and read_json(file)["plan"] != fingerprint(self.amounts):
             raise ProgramError(f"{self.work} was begun with another plan; give another folder as work")
 
     @property

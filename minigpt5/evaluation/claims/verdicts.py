@@ -83,22 +83,26 @@ class DecidedClaim:
             return f"Not all seeds are measured; so far {told}."
         passed = [one for one in measured if one.verdict == PASS]
         if self.verdict == PASS:
-            return f"All {len(passed)} statements hold; the closest is “{_told(_nearest(passed))}”."
+            return f"All {len(passed)} statements hold; the closest is “{_told(min(passed, key=_room))}”."
         decisive = [one for one in measured if one.verdict == self.verdict]
         if not decisive:
             return f"{len(passed)} of {len(self.statements)} statements hold; the others are not measured yet."
-        one = _nearest(decisive)
+        one = min(decisive, key=lambda one: one.interval.estimate if one.interval else 0)
         word = "cannot be told from chance"
         if self.verdict == FAIL:
             word = "is contradicted"
+        elif one.statement.kind != "more":
+            word = f"is undecided, as the interval holds the margin of {one.statement.margin:g}"
         elif one.interval and one.interval.low == one.interval.high == 0:
             word = "shows no difference at all"
         return f"{len(passed)} of {len(self.statements)} statements hold, but “{_told(one)}” {word}."
 
 
-def _nearest(statements: Sequence[Decided]) -> Decided:
-    """The one whose estimate is the lowest."""
-    return min(statements, key=lambda one: one.interval.estimate if one.interval else 0)
+def _room(one: Decided) -> float:
+    """Between the interval of a statement that holds and the bound that it holds by."""
+    assert one.interval is not None
+    below, above = one.interval.low + one.statement.margin, one.statement.margin - one.interval.high
+    return min(below, above) if one.statement.kind == "as" else below
 
 
 def _told(one: Decided) -> str:
