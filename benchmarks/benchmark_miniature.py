@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
 
 from minigpt5.chat import user_turn
 from minigpt5.data.tasks import story_tasks
@@ -192,6 +193,25 @@ def over_diffusers(pipe, runs):
     return figures
 
 
+@torch.no_grad()
+def arithmetic(pipe, runs):
+    """GFLOP/s of a plain product of matrices, and of the UNet by how many pictures share a step."""
+    unet, text = pipe.unet, pipe.null_conditioning()["prompt_embeds"]
+    one, other = torch.randn(2, 1024, 1024).to(text)
+    figures = {"gflops_matmul": 2 * len(one) ** 3 / best(lambda: one @ other, 10 * runs) / 1e9}
+    for batch in BATCHES:
+        latents = torch.randn(batch, *pipe.picture.painter.latent_shape(*pipe.picture.painter.default_size)).to(text)
+        features = text.expand(batch, -1, -1)
+
+        def step(latents=latents, features=features):
+            unet(latents, 500, encoder_hidden_states=features)
+
+        with FlopCounterMode(display=False) as counter:
+            step()
+        figures[f"gflops_unet_{batch}"] = counter.get_total_flops() / best(step, 3 * runs) / 1e9
+    return figures
+
+
 def further_turns(pipe, runs):
     """A further turn of a chat in which each turn brought a picture, with what was read kept and without."""
     figures, options = {}, {"image_mode": "never", "max_new_tokens": 4}
@@ -297,6 +317,7 @@ def main(config: MiniatureBenchmark):
     figures |= over_generate(pipe, captions, config.runs)
     figures |= over_diffusers(pipe, config.runs)
     figures |= further_turns(pipe, config.runs)
+    figures |= arithmetic(pipe, config.runs)
     figures |= rates(pipe, captions, config.runs)
     with counted(pipe.reader.body, pipe.unet, pipe.mapper) as counts:
         pipe(captions[0], image_mode="always")
