@@ -146,6 +146,8 @@ def examine_answers(pipe, count: int) -> Iterator[Figure]:
         yield marked(f"{name}, typed well: right", marks[name], 0.9)
         difference = paired_difference(marks[f"{name}, rough"], marks[name])
         yield Figure(f"{name}, typed roughly: difference", difference.estimate, -0.03, difference)
+    yield marked("wish without a colour: right", marks["wish without a colour"], 0.9)
+    yield marked("last turn of a chat: right", marks["last turn"], 0.9)
     yield marked("outside the world: told so, and no picture", marks["outside"], 0.9)
     yield marked("inside the world: not told that it is outside", marks["inside"], 0.9)
     yield marked("end of a story: told, and no picture", marks["ending"], 0.9)

@@ -15,6 +15,7 @@ import torch
 from minigpt5.data.tasks import caption_task, continue_story, illustrate
 from minigpt5.pipeline import MiniGPT5Pipeline
 from minigpt5.readers import Reader
+from minigpt5.readers.prompts import Message
 from minigpt5.storyworld.draw import draw
 from minigpt5.storyworld.judge import Judge, Verdict, judge_accuracy, load_judge
 from minigpt5.storyworld.language import caption, describes, read
@@ -61,16 +62,16 @@ def one_turn(question: list[dict]) -> list[dict]:
 
 def ask(
     pipe: MiniGPT5Pipeline,
-    questions: Sequence[list[dict]],
+    chats: Sequence[list[Message]],
     seed: int = 0,
     batch_size: int = 50,
     image_mode: str = "always",
     **options: Any,
 ) -> tuple[list[str], list[Any]]:
-    """Replies to questions: their texts, and of each its picture or `None`; by default all have exactly one."""
+    """Replies to chats: their texts, and of each its picture or `None`; by default all have exactly one."""
     texts, pictures = [], []
-    for start in range(0, len(questions), batch_size):
-        batch = [one_turn(question) for question in questions[start : start + batch_size]]
+    for start in range(0, len(chats), batch_size):
+        batch = list(chats[start : start + batch_size])
         generators = [torch.Generator().manual_seed(seed * 100_003 + start + i) for i in range(len(batch))]
         output = pipe(batch, generator=generators, image_mode=image_mode, max_images=1, **options)
         texts += output.text
@@ -80,7 +81,7 @@ def ask(
 
 def paint_captions(pipe: MiniGPT5Pipeline, captions: Sequence[str], **options: Any) -> list[Any]:
     """A picture of each caption, through the vokens; `options` go to `ask`."""
-    return ask(pipe, [illustrate([], [], caption) for caption in captions], **options)[1]
+    return ask(pipe, [one_turn(illustrate([], [], caption)) for caption in captions], **options)[1]
 
 
 def examine_painting(pipe: MiniGPT5Pipeline, scenes: Sequence[Scene], judge: Judge | None = None) -> dict[str, float]:
@@ -117,7 +118,7 @@ def examine_next_step(
     for i, story in enumerate(stories):
         steps = story.steps[: 1 + i % 4]
         pictures = [None if colour_told else draw(step.scene) for step in steps]
-        questions.append(continue_story([step.text for step in steps], pictures))
+        questions.append(one_turn(continue_story([step.text for step in steps], pictures)))
     texts, painted = ask(pipe, questions)
     verdicts = (judge or load_judge()).read(painted)
     kept = [hero_kept(verdict, story.steps[0].scene.hero) for verdict, story in zip(verdicts, stories, strict=True)]
@@ -136,13 +137,13 @@ def run_stories(
     portraits = [None if story.colour_told else draw(story.steps[0].scene) for story in stories]
     _, painted = ask(
         pipe,
-        [illustrate([None], [portrait], text) for portrait, text in zip(portraits, openings, strict=True)],
+        [one_turn(illustrate([None], [portrait], text)) for portrait, text in zip(portraits, openings, strict=True)],
         seed=steps * seed,
         **options,
     )
     told = [[(text, picture)] for text, picture in zip(openings, painted, strict=True)]
     for step in range(1, steps):
-        questions = [continue_story([text for text, _ in story], [one for _, one in story]) for story in told]
+        questions = [one_turn(continue_story([text for text, _ in story], [one for _, one in story])) for story in told]
         for story, text, picture in zip(told, *ask(pipe, questions, seed=steps * seed + step, **options), strict=True):
             story.append((text, picture))
     return told

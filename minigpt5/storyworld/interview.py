@@ -26,11 +26,13 @@ from minigpt5.storyworld.questions import (
     ground,
     outside,
     paint,
+    paint_bare,
     paint_two,
     question,
     refer,
     says_end,
     says_sorry,
+    turns,
 )
 from minigpt5.storyworld.scene import Scene
 
@@ -51,8 +53,7 @@ def answerer(pipe: MiniGPT5Pipeline, batch_size: int = 50) -> Answerer:
     """Replies of a pipeline that itself decides whether to paint."""
 
     def reply(items: Sequence[Item]) -> list[Reply]:
-        questions = [item.messages()[0]["content"] for item in items]
-        replies = ask(pipe, questions, batch_size=batch_size, image_mode="auto")
+        replies = ask(pipe, [item.messages()[:-1] for item in items], batch_size=batch_size, image_mode="auto")
         return [Reply(*pair) for pair in zip(*replies, strict=True)]
 
     return reply
@@ -69,12 +70,19 @@ def mark_pictures(
     judge: Judge,
     right: Callable[[Verdict, Scene], bool] = lambda verdict, scene: verdict.compare(scene)["all"],
 ) -> Marks:
-    """Whether each reply's picture shows the true one's scene; a reply without one is wrong."""
-    verdicts = iter(judge.read([reply.picture for reply in replies if reply.picture]))
-    scenes = [item.scene for item in items]
+    """Whether each reply's picture shows the true one's scene; a reply without one is wrong, and so is one of words."""
+    wanted = [bool(reply.picture and item.scene) for item, reply in zip(items, replies, strict=True)]
+    verdicts = iter(judge.read([reply.picture for reply, shown in zip(replies, wanted, strict=True) if shown]))
+    return [shown and right(next(verdicts), item.scene) for item, shown in zip(items, wanted, strict=True)]
+
+
+def mark_turns(items: Sequence[Item], answer: Answerer, judge: Judge) -> Marks:
+    """Whether each reply to the last turn of a chat has the picture that is wished for, or the words and none."""
+    replies = answer(items)
+    painted = mark_pictures(items, replies, judge)
     return [
-        bool(reply.picture and scene and right(next(verdicts), scene))
-        for reply, scene in zip(replies, scenes, strict=True)
+        right if item.scene else reply.picture is None and MARKS[item.kind](reply.text, item.text)
+        for item, reply, right in zip(items, replies, painted, strict=True)
     ]
 
 
@@ -111,6 +119,10 @@ def interview(answer: Answerer, count: int, judge: Judge | None = None) -> dict[
             if typed == name:
                 taken = [not says_sorry(reply.text) and bool(reply.picture) == painted for reply in replies]
                 figures["inside"] = figures.get("inside", []) + taken
+
+    items = list(fresh_items(paint_bare, count))
+    figures["wish without a colour"] = mark_pictures(items, answer(items), judge)
+    figures["last turn"] = mark_turns(list(fresh_items(turns, count)), answer, judge)
 
     for name, make, says in (("outside", outside, says_sorry), ("ending", ending, says_end)):
         figures[name] = [says(reply.text) and reply.picture is None for reply in answer(list(fresh_items(make, count)))]

@@ -74,8 +74,8 @@ def test_a_judge_s_verdict_is_compared_attribute_by_attribute():
 
 
 def test_every_question_gets_one_picture(pipe):
-    questions = [[{"type": "text", "text": "Draw this: a fox."}]] * 3
-    texts, pictures = ask(pipe, questions, batch_size=2)
+    chats = [[{"role": "user", "content": "Draw this: a fox."}]] * 3
+    texts, pictures = ask(pipe, chats, batch_size=2)
     assert len(texts) == len(pictures) == 3
 
 

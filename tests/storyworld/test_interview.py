@@ -1,10 +1,14 @@
 """Whoever knows all is marked right in all; whoever answers other questions is not."""
 
+import random
+
 import pytest
 
 from minigpt5.storyworld.draw import draw
-from minigpt5.storyworld.interview import Reply, answerer, examine_tellings, interview
-from minigpt5.storyworld.questions import ASKED, changed, fresh_items, outside
+from minigpt5.storyworld.interview import Reply, answerer, examine_tellings, interview, mark_turns
+from minigpt5.storyworld.judge import load_judge
+from minigpt5.storyworld.questions import ASKED, changed, fresh_items, outside, turns
+from minigpt5.storyworld.scene import sample_scene
 
 COUNT = 30
 
@@ -47,9 +51,22 @@ def test_silence_is_wrong_everywhere():
 
 
 def test_a_pipeline_answers_every_item(pipe):
-    items = [*fresh_items(changed, 2), *fresh_items(outside, 1)]
+    items = [*fresh_items(changed, 2), *fresh_items(outside, 1), *fresh_items(turns, 2)]
     replies = answerer(pipe, batch_size=2)(items)
-    assert len(replies) == 3 and all(isinstance(reply.text, str) for reply in replies)
+    assert len(replies) == 5 and all(isinstance(reply.text, str) for reply in replies)
+
+
+def test_a_picture_where_words_are_asked_for_is_wrong():
+    items = list(fresh_items(turns, COUNT))
+    asked_for_words = [item.scene is None for item in items]
+
+    def painter(items):
+        return [
+            reply._replace(picture=reply.picture or draw(sample_scene(random.Random(0)))) for reply in oracle(items)
+        ]
+
+    assert [not mark for mark in mark_turns(items, painter, load_judge())] == asked_for_words
+    assert 5 < sum(asked_for_words) < COUNT - 5
 
 
 def test_tellings_of_a_random_model_are_marked(pipe):
