@@ -71,9 +71,9 @@ def mark_pictures(
     right: Callable[[Verdict, Scene], bool] = lambda verdict, scene: verdict.compare(scene)["all"],
 ) -> Marks:
     """Whether each reply's picture shows the true one's scene; a reply without one is wrong, and so is one of words."""
-    wanted = [bool(reply.picture and item.scene) for item, reply in zip(items, replies, strict=True)]
-    verdicts = iter(judge.read([reply.picture for reply, shown in zip(replies, wanted, strict=True) if shown]))
-    return [shown and right(next(verdicts), item.scene) for item, shown in zip(items, wanted, strict=True)]
+    pairs = list(zip(items, replies, strict=True))
+    verdicts = iter(judge.read([reply.picture for item, reply in pairs if reply.picture and item.scene]))
+    return [bool(reply.picture and item.scene and right(next(verdicts), item.scene)) for item, reply in pairs]
 
 
 def mark_turns(items: Sequence[Item], answer: Answerer, judge: Judge) -> Marks:
