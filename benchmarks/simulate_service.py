@@ -129,10 +129,16 @@ def measure(config):
     return costs
 
 
+def submit(engine, body):
+    """The reply of an engine to what the service would be asked."""
+    asked = read_chat(body, PictureLimits())
+    return engine.submit(asked.prompt, **asked.options)
+
+
 def engine_wait(engine, body):
     """Seconds to the reply of an engine that has nothing else to do."""
-    asked, began = read_chat(body, PictureLimits()), time.perf_counter()
-    engine.submit(asked.prompt, **asked.options).segments()
+    began = time.perf_counter()
+    submit(engine, body).segments()
     return time.perf_counter() - began
 
 
@@ -142,8 +148,7 @@ def ask_together(engine, bodies):
     holding = threading.Thread(target=engine.use, args=(lambda _: (held.set(), go.wait()),))
     holding.start()
     held.wait()
-    asked = [read_chat(body, PictureLimits()) for body in bodies]
-    replies = [engine.submit(one.prompt, **one.options) for one in asked]
+    replies = [submit(engine, body) for body in bodies]
     go.set()
     for reply in replies:
         reply.segments()
@@ -215,9 +220,9 @@ def check(costs, config):
             put_load(service.url, warming, sample_kinds(share, batch_size, 1), seed=-1)
             speed = simulated_speed(costs, share, batch_size)
             for number, load in enumerate(config.loads):
-                # Of no two loads the requests are the same: the service would have read them.
                 moments = arrivals(load * speed, config.seconds, seed=number)
                 kinds = sample_kinds(share, len(moments), seed=number)
+                # Of no two loads the requests are the same: the service would have read them.
                 real = summary(moments, put_load(service.url, moments, kinds, seed=len(rows)))
                 simulated = summary(moments, simulate(costs, moments, kinds, batch_size))
                 ratios = {name: simulated[name] / real[name] for name in COLUMNS}

@@ -82,8 +82,7 @@ def compare(a: Marks, b: Marks) -> Comparison:
         raise ValueError(f"both need the same figures, got {', '.join(a) or 'none'} and {', '.join(b) or 'none'}")
     figures = {}
     for name, ones in a.items():
-        if len(ones) < FEWEST_ITEMS:
-            raise ValueError(f"{name} has {len(ones)} items; a comparison needs at least {FEWEST_ITEMS}")
+        _check_enough(name, ones)
         difference = paired_difference(b[name], ones, confidence=1 - 0.05 / len(a))
         p_value = randomisation_p_value(np.subtract(b[name], ones))
         figures[name] = Figure(float(np.mean(ones)), float(np.mean(b[name])), difference, len(ones), p_value)
@@ -91,6 +90,11 @@ def compare(a: Marks, b: Marks) -> Comparison:
     better, worse = any(estimate > 0 for estimate in told), any(estimate < 0 for estimate in told)
     verdict = "undecided" if better == worse else "replace" if better else "keep"
     return Comparison(figures, verdict)
+
+
+def _check_enough(name: str, items: Sequence[Any]) -> None:
+    if len(items) < FEWEST_ITEMS:
+        raise ValueError(f"{name} has {len(items)} items; a comparison needs at least {FEWEST_ITEMS}")
 
 
 @dataclass(frozen=True)
@@ -115,8 +119,7 @@ def chat_items(folder: Path, count: int | None = None) -> list[ChatItem]:
         pictures = sum(part["type"] == "image" for part in reply["content"])
         items.append(ChatItem(messages, words, pictures))
     items = checked(items, str(file))[:count]
-    if len(items) < FEWEST_ITEMS:
-        raise ValueError(f"{file} has {len(items)} items; a comparison needs at least {FEWEST_ITEMS}")
+    _check_enough(str(file), items)
     return items
 
 

@@ -165,12 +165,12 @@ class KernelInceptionDistance(_FeaturesInOrder, kid.KernelInceptionDistance):
         """Figures by name."""
         whole = self.subset_size
         counts = [len(dim_zero_cat(rows)) for rows in (self.real_features, self.fake_features)]
-        self.subset_size = min(whole, *counts)
+        self.subset_size = taken = min(whole, *counts)
         try:
             figures = super().compute()
         finally:
             self.subset_size = whole
-        if max(counts) <= min(whole, *counts):
+        if max(counts) == taken:
             # All subsets are one; what they differ by is the rounding of another order.
             del figures["kid_std"]
         return figures
