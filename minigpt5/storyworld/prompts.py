@@ -10,6 +10,8 @@ from minigpt5.storyworld.scene import COLOURS, KINDS, PLACES, TIMES
 from minigpt5.storyworld.wordings import POLITE
 
 KEYBOARD = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
+# In how many words at most. Each way to mistype a word is rare, so training sees more of them than people make.
+TYPOS = {"train": 4, "fresh": 1}
 
 
 def unknown_prompt_warning(text: str) -> str | None:
@@ -23,17 +25,20 @@ def unknown_prompt_warning(text: str) -> str | None:
 
 
 def roughen(text: str, rng: random.Random, wording: str = "train") -> str:
-    """A prompt as people type it: another case, no punctuation, a typo in one word, or polite words around it.
+    """A prompt as people type it: another case, no punctuation, a typo in a word, or polite words around it.
 
     At least one of these is done; words keep their order, and each but those added is within one edit (a letter left
     out, doubled, replaced by its neighbour on the keyboard, or two swapped) of what it was.
+
+    Args:
+        wording: "train" has typos in up to four words, "fresh" in one at most.
     """
     rough = text
     while rough == text:
         if rng.random() < 0.5:
             rough = re.sub(r"[.,:;!?]", "", rough)
         if rng.random() < 0.5:
-            rough = _mistype(rough, rng)
+            rough = _mistype(rough, rng, rng.randint(1, TYPOS[wording]))
         if rng.random() < 0.25:
             rough = rng.choice(POLITE[wording]).format(text=rough)
         if rng.random() < 0.6:
@@ -41,16 +46,16 @@ def roughen(text: str, rng: random.Random, wording: str = "train") -> str:
     return rough
 
 
-def _mistype(text: str, rng: random.Random) -> str:
-    """A typo in one word of at least four letters, which makes no other word of the world of it."""
+def _mistype(text: str, rng: random.Random, count: int) -> str:
+    """A typo in as many words of at least four letters, none of which makes another word of the world."""
     words = list(re.finditer(r"[A-Za-z]{4,}", text))
-    if not words:
-        return text
-    word = rng.choice(words)
-    typed = word.group()
-    while typed == word.group() or typed.lower() in KNOWN_WORDS:
-        typed = _one_edit(word.group(), rng)
-    return text[: word.start()] + typed + text[word.end() :]
+    # From the end, where a typo moves no word that is still to come.
+    for word in sorted(rng.sample(words, min(count, len(words))), key=re.Match.start, reverse=True):
+        typed = word.group()
+        while typed == word.group() or typed.lower() in KNOWN_WORDS:
+            typed = _one_edit(word.group(), rng)
+        text = text[: word.start()] + typed + text[word.end() :]
+    return text
 
 
 def _one_edit(word: str, rng: random.Random) -> str:

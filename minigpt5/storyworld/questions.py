@@ -10,12 +10,14 @@ import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import Any
 
 from minigpt5.data.tasks import CONTINUE, exchange
 from minigpt5.readers.prompts import Message
 from minigpt5.storyworld.draw import boxes, draw
 from minigpt5.storyworld.language import (
+    KNOWN_WORDS,
     PLACE_PHRASES,
     SIDE_PHRASES,
     SIDE_WORDS,
@@ -57,6 +59,12 @@ COMPANION_SHARE = 0.4
 # Where a wish names no place, and where it names no colour.
 DEFAULT_PLACE = "meadow"
 USUAL_COLOURS = dict(zip(KINDS, ("orange", "yellow", "red", "white", "pink", "blue", "green", "purple"), strict=True))
+# Of what words are made up, which are none of those kept for judging and less like those of the world than a typo is.
+WORDS = tuple(
+    sorted({*KNOWN_WORDS, *(word for name in ("animal", "colour", "thing") for word in OUTSIDE[name]["train"])})
+)
+FRESH_WORDS = {word for wording in OUTSIDE.values() for text in wording["fresh"] for word in split_words(text)}
+LIKE = 0.74
 ORDINALS = ("first", "second", "third")
 NUMBERS = ("none", "one", "two")
 
@@ -541,7 +549,7 @@ def outside(rng: random.Random, wording: str = "train") -> Item:
     word = rng.choice(OUTSIDE[kind][wording])
     if kind == "request":
         return Item("outside", (word,), (SORRY[kind],))
-    if wording == "train" and rng.random() < 0.3:
+    if wording == "train" and rng.random() < 0.5:
         # There are more words than any list has.
         at = rng.choice(("in the ", "in a ", "on the ", "on a ", "at the ")) if kind == "place" else ""
         word = f"{at}{_made_up(rng)}"
@@ -570,10 +578,18 @@ def outside(rng: random.Random, wording: str = "train") -> Item:
 
 
 def _made_up(rng: random.Random) -> str:
-    """A word that is none, of two or three syllables."""
-    return "".join(rng.choice("bdfgklmnprstvz") + rng.choice("aeiou") for _ in range(rng.choice((2, 3)))) + rng.choice(
-        "lnrtx"
-    )
+    """A word that is none: of two or three syllables, or the beginning of one word and the end of another.
+
+    Were all made of syllables, what begins like a word of the world ("grey", "beaver") would be taken for a typo of it.
+    """
+    while True:
+        if rng.random() < 0.3:
+            syllables = (rng.choice("bdfgklmnprstvz") + rng.choice("aeiou") for _ in range(rng.choice((2, 3))))
+            word = "".join(syllables) + rng.choice("lnrtx")
+        else:
+            word = rng.choice(WORDS)[: rng.randint(1, 4)] + rng.choice(WORDS)[-rng.randint(2, 4) :]
+        if len(word) > 3 and word not in FRESH_WORDS and not get_close_matches(word, KNOWN_WORDS, 1, LIKE):
+            return word
 
 
 def ending(rng: random.Random, wording: str = "train") -> Item:
