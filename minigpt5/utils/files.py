@@ -48,6 +48,8 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
 def whole_folder(path: str | os.PathLike, mark: str, own: re.Pattern | None = None) -> Iterator[Path]:
     """A new, empty folder of the same name, which takes the place of `path` when the block ends well.
 
+    What is hidden in the old one, such as the `.git` of a clone that is written to, is kept.
+
     Args:
         mark: a file that every such folder holds. An existing folder without it is not ours to replace.
         own: the files that such a folder may hold, by their paths in it; one with others is not replaced.
@@ -65,13 +67,19 @@ def whole_folder(path: str | os.PathLike, mark: str, own: re.Pattern | None = No
         for file in new.rglob("*"):
             if file.is_file():
                 _sync(file)
-        if path.exists():
-            path.rename(old)
+        kept = [entry.name for entry in path.glob(".*") if not os.path.lexists(new / entry.name)]
         try:
+            for name in kept:
+                Path(path, name).rename(new / name)
+            if path.exists():
+                path.rename(old)
             new.rename(path)
         except BaseException:
             if old.exists():
                 old.rename(path)
+            for name in kept:
+                if os.path.lexists(new / name):
+                    Path(new, name).rename(path / name)
             raise
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -96,6 +97,32 @@ def test_a_folder_takes_the_place_of_an_earlier_one(tmp_path):
     assert {path.name for path in folder.iterdir()} == {"config.json", "second"}
     assert (folder / "second/weights").read_text() == "second"
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_is_hidden_in_a_folder_is_kept(tmp_path, monkeypatch, fails):
+    folder = tmp_path / "model"
+    write_model(folder, "first")
+    (folder / ".git").mkdir()
+    (folder / ".git/HEAD").write_text("main")
+    (folder / ".gitattributes").symlink_to("nowhere")
+    if fails:
+        rename = Path.rename
+
+        def refuse(source, target):
+            if target == folder and source.name == "model":
+                raise OSError("no")
+            return rename(source, target)
+
+        monkeypatch.setattr(Path, "rename", refuse)
+        with pytest.raises(OSError, match="no"):
+            write_model(folder, "second")
+    else:
+        write_model(folder, "second")
+    last = "first" if fails else "second"
+    assert {path.name for path in folder.iterdir()} == {"config.json", last, ".git", ".gitattributes"}
+    assert (folder / ".git/HEAD").read_text() == "main" and (folder / ".gitattributes").is_symlink()
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_a_folder_that_failed_leaves_the_earlier_one(tmp_path):
