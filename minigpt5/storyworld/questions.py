@@ -449,7 +449,10 @@ def change(scene: Scene, aspect: str, rng: random.Random) -> tuple[Scene, Charac
 
 
 def changed(rng: random.Random, wording: str = "train", aspect: str | None = None, scene: Scene | None = None) -> Item:
-    """A picture with one thing changed, and its description; any of `CHANGES` where none is given."""
+    """A picture with one thing changed, and its description; any of `CHANGES` where none is given.
+
+    In training an animal that is alone is now and then called "it", and one that is added has no colour told.
+    """
     if scene is None:
         aspect = aspect or rng.choice(tuple(CHANGES))
         companion = {"add": False, "remove": True}.get(aspect)
@@ -462,6 +465,13 @@ def changed(rng: random.Random, wording: str = "train", aspect: str | None = Non
         aspect = aspect or rng.choice([aspect for aspect in CHANGES if aspect != unfit])
     after, old, new = change(scene, aspect, rng)
     animal = _the(old, rng, colour=aspect not in ("colour", "animal"))
+    asked, friend = animal.removeprefix("the "), f"{new.colour} {new.kind}"
+    if wording == "train" and rng.random() < 0.3:
+        usual = Character(new.kind, USUAL_COLOURS[new.kind])
+        if aspect in ("colour", "animal") and not scene.companion:
+            animal = "it"
+        elif aspect == "add" and usual.colour != scene.hero.colour:
+            after, friend = replace(after, companion=usual), usual.kind
     text = _worded(
         CHANGES[aspect],
         rng,
@@ -469,7 +479,7 @@ def changed(rng: random.Random, wording: str = "train", aspect: str | None = Non
         animal=animal,
         colour=new.colour,
         a_fox=article(new.kind),
-        friend=article(f"{new.colour} {new.kind}"),
+        friend=article(friend),
         it="them" if scene.companion else "it",
         place=rng.choice(PLACE_PHRASES[after.place]),
         to=rng.choice(TO_PLACE[after.place]),
@@ -479,7 +489,7 @@ def changed(rng: random.Random, wording: str = "train", aspect: str | None = Non
     told = plain_caption(after)
     becomes = {"colour": new.colour, "animal": article(new.kind), "remove": "gone"}
     if aspect in becomes:
-        seen = _check(article(animal.removeprefix("the ")), ((_with_colour(who), who == old) for who in _in_row(scene)))
+        seen = _check(article(asked), ((_with_colour(who), who == old) for who in _in_row(scene)))
         told = f"{seen} So {becomes[aspect]}. {told}"
     return Item(f"change {aspect}", (scene, text), (told, after))
 
@@ -556,6 +566,8 @@ def outside(rng: random.Random, wording: str = "train") -> Item:
     scene = _scene(rng, False)
     who = scene.hero
     where = rng.choice(PLACE_PHRASES[scene.place])
+    if wording == "train" and rng.random() < 0.3:
+        where = ""
     shown: tuple[Part, ...] = ()
     if kind != "place" and rng.random() < 0.3:
         shown = (scene,)

@@ -39,6 +39,12 @@ def test_figures_are_those_of_both_models_and_their_paired_difference():
     assert wider.figures["one"].difference.low < figure.difference.low
 
 
+def test_marks_are_right_and_wrong_too():
+    a, b = marks(10), marks(30)
+    told_a, told_b = ([mark == 1 for mark in each] for each in (a, b))
+    assert compare({"one": told_a}, {"one": told_b}).record() == compare({"one": a}, {"one": b}).record()
+
+
 def test_what_cannot_be_compared_is_refused():
     with pytest.raises(ValueError, match="both need the same figures, got one and two"):
         compare({"one": marks(1)}, {"two": marks(1)})

@@ -3,11 +3,7 @@
 from minigpt5.service.feedback import FeedbackStore
 
 
-def test_another_kind_of_question_is_kept_beside_the_first(run_program, tiny_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "minigpt5.storyworld.examine.ask",
-        lambda pipe, questions, image_mode: (["It is day."] * len(questions), [None] * len(questions)),
-    )
+def test_another_kind_of_question_is_kept_beside_the_first(run_program, tiny_folder, tmp_path):
     for kind, kept in (("time", 3), ("place and time", 6), ("time", 6)):
         arguments = ("--model", tiny_folder, "--kind", kind, "--count", 3, "--out", tmp_path / "feedback.sqlite")
         run_program("training/miniature/simulate_feedback", *arguments)

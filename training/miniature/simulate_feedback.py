@@ -35,7 +35,7 @@ def main(config: FeedbackConfig):
     pipe, model = open_model(config.model, config.adapter), identity(config.model, config.adapter)
     items = list(fresh_items(KINDS[config.kind], config.count, "feedback", "train"))
     questions = [item.messages()[:1] for item in items]
-    replies, _ = ask(pipe, [question[0]["content"] for question in questions], image_mode="never")
+    replies, _ = ask(pipe, questions, image_mode="never")
     config.out.parent.mkdir(parents=True, exist_ok=True)
     store, right = FeedbackStore(config.out), 0
     for number, (item, question, reply) in enumerate(zip(items, questions, replies, strict=True)):
