@@ -84,7 +84,7 @@ def compare(a: Marks, b: Marks) -> Comparison:
     for name, ones in a.items():
         _check_enough(name, ones)
         difference = paired_difference(b[name], ones, confidence=1 - 0.05 / len(a))
-        p_value = randomisation_p_value(np.subtract(b[name], ones, dtype=float))
+        p_value = randomisation_p_value(b[name], ones)
         figures[name] = Figure(float(np.mean(ones)), float(np.mean(b[name])), difference, len(ones), p_value)
     told = [one.difference.estimate for one in figures.values() if one.p_value <= 0.05 / len(a)]
     better, worse = any(estimate > 0 for estimate in told), any(estimate < 0 for estimate in told)

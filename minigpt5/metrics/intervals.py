@@ -114,25 +114,28 @@ def paired_difference(
     Raises:
         ValueError: if `a` and `b` are not equally many, there are none, or a statistic is not a number.
     """
-    ones, others = _items(a), _items(b)
-    if len(ones) != len(others):
-        raise ValueError(f"a paired difference needs as many items of both, got {len(ones)} and {len(others)}")
+    ones, others = _pairs(a, b)
     estimate = _number(statistic(ones) - statistic(others))
     draws = [statistic(ones[chosen]) - statistic(others[chosen]) for chosen in resamples(len(ones), seed)]
     return Interval(estimate, *percentile_bounds(draws, confidence))
 
 
-def randomisation_p_value(differences: ArrayLike, draws: int = 20_000, seed: int = 0) -> float:
-    """How often the mean of paired differences would lie as far from 0 if only a coin had told which system is which.
+def randomisation_p_value(a: ArrayLike, b: ArrayLike, draws: int = 20_000, seed: int = 0) -> float:
+    """How often the means of paired marks would lie as far apart if only a coin had told which system is which.
 
     Fisher's randomisation test (1935), two-sided: of two equal systems the value is at most p with probability p,
     however few the items are. The observed signs count as one of the draws.
 
     Args:
-        differences: of the two systems' marks, an item each.
+        a: `(items,)`, the marks of one system.
+        b: those of the other, of the same items in the same order.
+
+    Raises:
+        ValueError: if `a` and `b` are not equally many, or there are none.
     """
-    values = _items(differences).ravel()
-    values = values[values != 0]
+    ones, others = _pairs(a, b)
+    differences = ones - others
+    values = differences[differences != 0]
     rng = np.random.default_rng(seed)
     observed, as_far = abs(values.sum()) - 1e-9, 0
     for start in range(0, draws, 1000):
@@ -244,6 +247,13 @@ def _items(values: ArrayLike) -> np.ndarray:
     if not len(items):
         raise ValueError("an interval needs at least one item, got none")
     return items
+
+
+def _pairs(a: ArrayLike, b: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    ones, others = _items(a), _items(b)
+    if len(ones) != len(others):
+        raise ValueError(f"a paired difference needs as many items of both, got {len(ones)} and {len(others)}")
+    return ones, others
 
 
 def _split(rows: np.ndarray, groups: Sequence[Hashable]) -> list[np.ndarray]:

@@ -50,17 +50,17 @@ def test_what_is_hard_for_both_cancels_out_of_a_paired_difference():
 
 def test_the_randomisation_test_is_scipy_s_and_exact_for_few():
     # Five pairs differ, all the same way: two of the 32 ways in which coins may fall are as far apart.
-    assert randomisation_p_value([1, 1, 1, 1, 1, 0, 0]) == pytest.approx(2 / 32, abs=0.005)
-    assert randomisation_p_value([0, 0, 0]) == randomisation_p_value([1, -1]) == 1
+    assert randomisation_p_value([True] * 5 + [False] * 2, [False] * 7) == pytest.approx(2 / 32, abs=0.005)
+    assert randomisation_p_value([2, 1, 3], [2, 1, 3]) == randomisation_p_value([1, 0], [0, 1]) == 1
     values = np.random.default_rng(1).normal(0.4, 1, 30)
     theirs = permutation_test((values, np.zeros(30)), lambda a, b: (a - b).mean(), permutation_type="samples", rng=0)
-    assert randomisation_p_value(values) == pytest.approx(theirs.pvalue, abs=0.02)
+    assert randomisation_p_value(values, np.zeros(30)) == pytest.approx(theirs.pvalue, abs=0.02)
 
 
 def test_of_equal_systems_few_items_seldom_differ():
     rng = np.random.default_rng(0)
     pairs = (rng.random((2000, 2, 12)) < 0.9).astype(float)
-    values = np.array([randomisation_p_value(one - other, draws=999) for one, other in pairs])
+    values = np.array([randomisation_p_value(one, other, draws=999) for one, other in pairs])
     for level in (0.05, 0.05 / 8):
         # Three standard errors of a share of 2000.
         assert (values <= level).mean() <= level + 3 * np.sqrt(level / 2000)
@@ -96,6 +96,7 @@ def test_wilson_s_interval_is_that_of_the_textbook():
         (lambda: bootstrap_interval([1.0, float("nan")]), "leave out items"),
         (lambda: bootstrap_interval([1.0, 2.0], confidence=95), "between 0 and 1"),
         (lambda: paired_difference([1.0], [1.0, 2.0]), "got 1 and 2"),
+        (lambda: randomisation_p_value([1.0], [1.0, 2.0]), "got 1 and 2"),
         (lambda: wilson_interval(3, 2), "got 3 of 2"),
         (lambda: wilson_interval(0, 0), "at least one trial"),
         (lambda: wilson_interval(1, 2, 95), "between 0 and 1"),
