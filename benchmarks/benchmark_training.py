@@ -1,6 +1,7 @@
 """A training step: against the published program's on its recorded sizes, and at mid size with and without the cache.
 
-Of the published size the multiplications are counted, on shapes alone: what of them the cache can save.
+Of the miniature, padded or packed, with fused attention or plain products. Of the published size the multiplications
+are counted, on shapes alone: what of them the cache can save.
 
     python benchmarks/benchmark_training.py [--out benchmarks/training.json]
     python benchmarks/benchmark_training.py --gpu true [--out benchmarks/gpu_training.json]
@@ -11,6 +12,7 @@ GPU both stages at published size are measured, in bf16, and which share of the 
 
 import json
 import platform
+import random
 import sys
 import tempfile
 import time
@@ -18,17 +20,26 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
+from accelerate import Accelerator
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.backends.cuda import allow_fp16_bf16_reduction_math_sdp
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.flop_counter import FlopCounterMode
 
+from minigpt5 import MiniGPT5Pipeline
 from minigpt5.data.tasks import exchange, story_context
 from minigpt5.published.checkpoints import load_official
 from minigpt5.published.shapes import IMAGE_SIZE, N_VOKENS, SCALES, empty_parts, random_pipeline
+from minigpt5.readers.minigpt4 import MiniGPT4Reader
 from minigpt5.storyworld.draw import draw
+from minigpt5.storyworld.questions import training_item
 from minigpt5.storyworld.scene import split_rng
 from minigpt5.storyworld.stories import sample_story
+from minigpt5.training.fit import fast_attention
 from minigpt5.training.objective import LossWeights, VokenModel
 from minigpt5.utils.files import check_file, write_json
 from minigpt5.utils.programs import opening, run_program
@@ -176,6 +187,56 @@ def mid_size(scale, batches):
     return figures
 
 
+def miniature(size=40, repeats=5):
+    """A step of the miniature's second stage in bf16, padded or packed, with fused attention or plain products."""
+    pipe = MiniGPT5Pipeline.from_pretrained("storyworld-mini")
+    rng, tasks, stories = random.Random(0), ("paint", "change", "question", "turns", "outside"), size // 4
+    asked = [training_item(rng.choice(tasks), rng).messages() for _ in range(size - stories)]
+    train_adapter(pipe, LoraSettings(rank=64, alpha=64))
+    pipe.mapper.requires_grad_(True)
+    model = VokenModel(pipe, LossWeights(diffusion=0.0, caption=1.0, mask_padding=False)).train()
+    batch = model.prepare(pipe.reader.training_batch(conversations(stories) + asked))
+    captions = ["a red fox"] * len(batch["targets"])
+    accelerator = Accelerator(mixed_precision="bf16", cpu=True)
+    ways = {(packs, plain): [] for packs in (False, True) for plain in (False, True)}
+    for (packs, plain), times in list(ways.items()) * (repeats + 1):
+        model.zero_grad()
+        start = time.perf_counter()
+        with (
+            patch.object(MiniGPT4Reader, "_packs", packs),
+            fast_attention(accelerator) if plain else nullcontext(),
+            accelerator.autocast(),
+        ):
+            loss = model(batch, captions)["loss"]
+        loss.backward()
+        times.append(time.perf_counter() - start)
+    padded, *others = (min(times[1:]) for times in ways.values())
+    ratios = dict(zip(("plain_products", "packed", "both"), (padded / seconds for seconds in others), strict=True))
+    mask = batch["attention_mask"]
+    return {"miniature, second stage": {"tokens": int(mask.sum()), "padded_tokens": mask.numel(), **ratios}}
+
+
+def attention(lengths=(32, 128, 512), tokens=2048, heads=8, width=32, repeats=5):
+    """Forward and backward of causal attention on the CPU: time of the fused kernel over that of plain products."""
+    figures = {}
+    for dtype in (torch.bfloat16, torch.float32):
+        row = {}
+        for length in lengths:
+            states = torch.randn(tokens // length, heads, length, width, dtype=dtype, requires_grad=True)
+            mask = torch.ones(length, length, dtype=torch.bool).tril()
+            times = {SDPBackend.FLASH_ATTENTION: [], SDPBackend.MATH: []}
+            allow_fp16_bf16_reduction_math_sdp(True)
+            for kind in list(times) * (repeats + 1):
+                start = time.perf_counter()
+                with sdpa_kernel(kind):
+                    scaled_dot_product_attention(states, states, states, mask).sum().backward()
+                times[kind].append(time.perf_counter() - start)
+            fused, plain = (min(seconds[1:]) for seconds in times.values())
+            row[f"length {length}"] = fused / plain
+        figures[f"fused over plain attention, {dtype}".replace("torch.", "")] = row
+    return figures
+
+
 def on_gpu(scale, batches):
     """Both stages on a GPU: samples a second, and the share of what a product of matrices gets."""
     device = torch.device("cuda")
@@ -223,7 +284,7 @@ def main(config: TrainingBenchmark):
     else:
         torch.set_num_threads(1)
         machine = f"{platform.machine()}, 1 thread, torch {torch.__version__}"
-        figures = recorded() | mid_size(config.scale, config.batches)
+        figures = recorded() | mid_size(config.scale, config.batches) | miniature() | attention()
         # Two steps of a story with their pictures, and the reply, are about 300 tokens.
         figures["published size, first stage"] = step_flops(CAPTION_TOKENS, 0, captions=True)
         figures["published size, second stage"] = step_flops(300, 2, captions=False)

@@ -247,7 +247,7 @@ class Reader(PromptEncoder):
         known, mask = mask is None, torch.ones_like(ids) if mask is None else mask
         every = (ids, mask, positions) if cache is None else cache.after(ids, mask, positions)
         states, whole_mask = behind_prefix(self.model, None if cache is None else cache.states, every[1])
-        full = cache is not None and cache.full and (known or bool(mask.all()))
+        full = known if cache is None else cache.full and (known or bool(mask.all()))
         options: dict[str, Any] = {"input_ids": ids} if embeds is None else {"inputs_embeds": embeds}
         if seen:
             options |= self._token_types(every[0]) | seen

@@ -13,7 +13,8 @@ from transformers import BatchFeature, Blip2Config, Blip2ForConditionalGeneratio
 from minigpt5.readers.cache import ReaderCache
 from minigpt5.readers.generic import Reader, States, cache_argument
 from minigpt5.readers.lora import base_state, has_lora, load_lora, save_lora
-from minigpt5.readers.prefix import behind_prefix
+from minigpt5.readers.packing import pack
+from minigpt5.readers.prefix import behind_prefix, prefix_of
 from minigpt5.readers.processor import MiniGPT5Processor
 from minigpt5.readers.prompts import Example, Message, Prompt
 
@@ -148,11 +149,22 @@ class MiniGPT4Reader(Reader):
     def prefill(
         self, inputs: BatchFeature, cache: ReaderCache | None = None, features: torch.Tensor | None = None
     ) -> States:
-        """See `Reader.prefill`."""
+        """See `Reader.prefill`. Without a cache a Llama, as Vicuna is, reads the batch packed, without its padding."""
         if features is None and "pixel_values" in inputs:
             features = self.picture_features(inputs)
         embeds = embed_prompt(self.model, inputs["input_ids"], features=features)
+        if cache is None and self._packs:
+            packing = pack(inputs["attention_mask"])
+            ids = packing.pack(inputs["input_ids"].unsqueeze(-1)).squeeze(-1)
+            states = self._forward(ids, None, packing.positions, None, {}, packing.pack(embeds))
+            return States(*map(packing.unpack, states))
         return self.extend(inputs["input_ids"], inputs["attention_mask"], cache, embeds)
+
+    @property
+    def _packs(self) -> bool:
+        """Whether positions alone keep conversations in one row apart: flash attention does not look at them."""
+        knows = self.config.model_type == "llama" and self.config._attn_implementation in ("eager", "sdpa")
+        return knows and prefix_of(self.model) is None
 
     def extend(
         self,

@@ -28,6 +28,8 @@ from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from PIL import Image
 from torch import nn
+from torch.backends.cuda import allow_fp16_bf16_reduction_math_sdp, fp16_bf16_reduction_math_sdp_allowed
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 from tqdm import tqdm
 
@@ -260,6 +262,26 @@ def build_accelerator(config: FitConfig, folder: Path) -> Accelerator:
     )
 
 
+@contextmanager
+def fast_attention(accelerator: Accelerator) -> Iterator[None]:
+    """Attention by plain products of matrices where a CPU trains in bf16.
+
+    PyTorch's fused kernel is slow there, the more so the shorter sequences are (`benchmarks/README.md`). In fp32 it is
+    the faster of the two.
+    """
+    if accelerator.device.type != "cpu" or accelerator.mixed_precision != "bf16":
+        yield
+        return
+    before = fp16_bf16_reduction_math_sdp_allowed()
+    # Without it the products would be of fp32.
+    allow_fp16_bf16_reduction_math_sdp(True)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        allow_fp16_bf16_reduction_math_sdp(before)
+
+
 def end_dry_run(module: nn.Module, config: FitConfig) -> None:
     """In a dry run, list what trains and what it costs, and end; before the data are opened, where there are none."""
     if config.dry_run:
@@ -407,7 +429,7 @@ def fit(
                 batch = send_to_device(batch, accelerator.device)
                 counters["batches"] += 1
                 torch.manual_seed(seed(index))
-                with accelerator.accumulate(objective):
+                with accelerator.accumulate(objective), fast_attention(accelerator):
                     parts = objective(batch, step)
                     accelerator.backward(parts["loss"])
                     finite = finite and bool(parts["loss"].isfinite())

@@ -3,6 +3,26 @@
 from __future__ import annotations
 
 import torch
+from torch.nn.functional import cross_entropy
+
+from minigpt5.readers import Reader
+from minigpt5.readers.processor import IGNORE_INDEX
+from minigpt5.utils.processes import share_of_batch
+
+
+def text_loss(reader: Reader, states: torch.Tensor, labels: torch.Tensor, shared: bool) -> torch.Tensor:
+    """L_text, equation 4: cross-entropy of the scored tokens. Of the states before others no logits are made.
+
+    Args:
+        states: the last layer's, `(batch, length, hidden)`.
+        labels: `(batch, length)`, the tokens themselves or `IGNORE_INDEX`.
+        shared: whether the batch is a process's share, so that the mean over the processes has to be that over all
+            their tokens.
+    """
+    following = labels[:, 1:]
+    scored = following != IGNORE_INDEX
+    loss = cross_entropy(reader.logits(states[:, :-1][scored]), following[scored])
+    return loss * share_of_batch(int(scored.sum())) if shared else loss
 
 
 def caption_loss(mapped: dict[str, torch.Tensor], text_features: dict[str, torch.Tensor]) -> torch.Tensor:

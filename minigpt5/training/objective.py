@@ -14,14 +14,13 @@ from accelerate.utils import send_to_device
 from diffusers.utils import make_image_grid
 from PIL import Image
 from torch import nn
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import pad
 from transformers import BatchFeature
 
 from minigpt5.data.features import FeatureCache, content_key, part_key
 from minigpt5.painters import PARTS, trainable
 from minigpt5.pipeline import MiniGPT5Pipeline
-from minigpt5.readers.processor import IGNORE_INDEX
-from minigpt5.training.losses import caption_loss, drop_for_guidance
+from minigpt5.training.losses import caption_loss, drop_for_guidance, text_loss
 from minigpt5.utils.images import to_tensor
 from minigpt5.utils.processes import pick_device, share_of_batch
 from minigpt5.utils.settings import Settings, setting
@@ -267,16 +266,10 @@ class VokenModel(nn.Module):
         weights = weights or self.weights
         device = batch["input_ids"].device
         states = self.reader.prefill(batch, features=self.read_pictures(batch))
-        logits = self.reader.logits(states.last[:, :-1])
-        labels = batch["labels"][:, 1:]
-        text = cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE_INDEX)
+        text = text_loss(self.reader, states.last, batch["labels"], shared=self.training)
         features = self.voken_features(states.features, batch["input_ids"])
-        if self.training:
-            # Every process asks for both, also one whose share has no picture to paint.
-            text = text * share_of_batch(int((labels != IGNORE_INDEX).sum()))
-            share = share_of_batch(len(features))
-        else:
-            share = 1.0
+        # Every process asks for it, also one whose share has no picture to paint.
+        share = share_of_batch(len(features)) if self.training else 1.0
         draws = draws or Draws()
         for name, drawn in vars(draws).items():
             if drawn is not None and len(drawn) != len(features):

@@ -126,12 +126,17 @@ class ReadingModel(nn.Module):
             elif hasattr(module, "reset_parameters"):
                 module.reset_parameters()
 
-    def logits(self, batch: BatchFeature) -> torch.Tensor:
-        """Of the token after each of a training batch of the reader: `(batch, length - 1, vocabulary)`."""
+    def logits(self, batch: BatchFeature, scored: torch.Tensor | None = None) -> torch.Tensor:
+        """Of the token after each of a training batch of the reader: `(batch, length - 1, vocabulary)`.
+
+        Args:
+            scored: where they are wanted, bool `(batch, length - 1)`, for `(wanted, vocabulary)`.
+        """
         inputs = BatchFeature({name: value for name, value in batch.items() if name not in ("labels", "targets")})
         low = self.frozen_dtype != torch.float32
         with torch.autocast(batch["labels"].device.type, self.frozen_dtype if low else None, enabled=low):
-            return self.reader.logits(self.reader.prefill(inputs).last[:, :-1]).float()
+            states = self.reader.prefill(inputs).last[:, :-1]
+            return self.reader.logits(states if scored is None else states[scored]).float()
 
     def forward(self, batch: BatchFeature) -> dict[str, torch.Tensor]:
         """The loss of a training batch of the reader.
@@ -141,10 +146,10 @@ class ReadingModel(nn.Module):
             mean over all their tokens.
         """
         labels = batch["labels"][:, 1:]
-        logits = self.logits(batch)
-        loss = cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE_INDEX)
+        scored = labels != IGNORE_INDEX
+        loss = cross_entropy(self.logits(batch, scored), labels[scored])
         if self.training:
-            loss = loss * share_of_batch(int((labels != IGNORE_INDEX).sum()))
+            loss = loss * share_of_batch(int(scored.sum()))
         if not loss.requires_grad:
             # Chats without a picture teach a connector nothing, but the loop asks for its gradient.
             trainable = (parameter for parameter in self.parameters() if parameter.requires_grad)

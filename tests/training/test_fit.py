@@ -4,6 +4,7 @@ import json
 import random
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,8 +12,11 @@ from accelerate import Accelerator
 from forking import run_forked
 from PIL import Image
 from torch import nn
+from torch.backends.cuda import flash_sdp_enabled, fp16_bf16_reduction_math_sdp_allowed
+from torch.nn.functional import scaled_dot_product_attention
+from torch.profiler import profile
 
-from minigpt5.training.fit import FitConfig, TrainingError, fit
+from minigpt5.training.fit import FitConfig, TrainingError, fast_attention, fit
 
 
 class Stopped(Exception):
@@ -71,6 +75,18 @@ def test_a_finished_run_trains_no_further(tmp_path):
 def test_training_learns(tmp_path):
     module, _ = train(tmp_path, steps=150)
     assert module.weight.mean().item() > 0.3
+
+
+@pytest.mark.parametrize(("precision", "kind"), [("no", "flash"), ("bf16", "math")])
+def test_where_a_cpu_trains_in_bf16_attention_is_plain_products(precision, kind):
+    states = torch.randn(2, 1, 5, 8)
+    accelerator = SimpleNamespace(device=torch.device("cpu"), mixed_precision=precision)
+    before = fp16_bf16_reduction_math_sdp_allowed()
+    with fast_attention(accelerator), profile() as seen:
+        scaled_dot_product_attention(states, states, states)
+    names = [event.key for event in seen.key_averages()]
+    assert [each for each in ("flash", "math") if any(each in name for name in names)] == [kind]
+    assert flash_sdp_enabled() and fp16_bf16_reduction_math_sdp_allowed() == before
 
 
 def test_frozen_parameters_stay(tmp_path):

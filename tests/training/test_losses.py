@@ -1,9 +1,12 @@
 """Losses against cases worked by hand."""
 
+from math import log
+
 import pytest
 import torch
 
-from minigpt5.training.losses import caption_loss, drop_for_guidance
+from minigpt5.readers.processor import IGNORE_INDEX
+from minigpt5.training.losses import caption_loss, drop_for_guidance, text_loss
 
 
 def test_caption_loss_is_the_mean_squared_distance_in_fp32():
@@ -42,3 +45,19 @@ def test_guidance_dropout_drops_its_share(share):
     torch.manual_seed(0)
     dropped = drop_for_guidance(5000, share, "cpu")
     assert dropped.dtype == torch.bool and dropped.float().mean().item() == pytest.approx(share, abs=0.02)
+
+
+def test_text_loss_is_the_mean_over_scored_tokens_and_asks_for_their_logits_alone():
+    class Speaker:
+        asked = 0
+
+        def logits(self, hidden):
+            self.asked += len(hidden)
+            return hidden
+
+    states = torch.tensor([[[0, log(2), 0], [9, 9, 0], [5, 0, 0]], [[0, 0, log(6)], [7, 7, 7], [7, 7, 7]]])
+    labels = torch.tensor([[1, 1, IGNORE_INDEX], [0, 2, IGNORE_INDEX]])
+    speaker = Speaker()
+    # The first state of each row foretells the second label: 2 of 4, and 6 of 8.
+    assert text_loss(speaker, states, labels, shared=False).item() == pytest.approx((log(2) + log(8 / 6)) / 2)
+    assert speaker.asked == 2

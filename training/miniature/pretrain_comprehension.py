@@ -28,6 +28,7 @@ from minigpt5.storyworld.miniature import (
     build_tokenizer,
 )
 from minigpt5.training.fit import FitConfig, best_of, fit
+from minigpt5.training.losses import text_loss
 from minigpt5.training.results import save_result
 from minigpt5.utils.processes import pick_device
 from minigpt5.utils.programs import opening, run_program
@@ -115,7 +116,7 @@ def main(config: ComprehensionConfig):
     with opening(f"the processor {folder}"):
         processor = MiniGPT5Processor.from_pretrained(folder)
     model = build_comprehension(len(processor.tokenizer), processor.image_token_id, processor.tokenizer)
-    stack = Stack(model).to(device)
+    stack, reader = Stack(model).to(device), reader_of(model, processor)
 
     def batches(step):
         rng = random.Random(f"comprehension/{config.seed}/{step}")
@@ -140,17 +141,18 @@ def main(config: ComprehensionConfig):
 
     def losses(batch, step):
         inputs, scenes = batch
-        inputs.pop("targets")
-        output = model(**inputs)
-        naming = stack.namer.loss(output.qformer_outputs.last_hidden_state[: len(scenes)], scenes)
-        return {"loss": output.loss + config.naming_weight * naming, "text": output.loss, "naming": naming}
+        seen = model.get_image_features(inputs["pixel_values"], return_dict=True)
+        states = reader.prefill(inputs, features=seen.pooler_output)
+        text = text_loss(reader, states.last, inputs["labels"], shared=False)
+        naming = stack.namer.loss(seen.qformer_outputs.last_hidden_state[: len(scenes)], scenes)
+        return {"loss": text + config.naming_weight * naming, "text": text, "naming": naming}
 
     held_back = read_cc3m(config.data / "cc3m", "validation")
     held_back = held_back.select(range(min(200, len(held_back))))
 
     def evaluate():
         questions = [caption_task("", image, random.Random(0))[:1] for image in held_back["image"]]
-        replies = decode_texts(reader_of(model, processor), questions)
+        replies = decode_texts(reader, questions)
         truths = [imagine(caption) for caption in held_back["caption"]]
         right = [describes(reply, truth) for reply, truth in zip(replies, truths, strict=True)]
         lone = [ok for ok, truth in zip(right, truths, strict=True) if truth.companion is None]

@@ -11,17 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 from minigpt5.data.mixture import ASKED_TASKS
 from minigpt5.joining import open_reader
 from minigpt5.readers import Reader, add_vokens, reader_of
-from minigpt5.readers.processor import IGNORE_INDEX
 from minigpt5.storyworld.examine import examine_captions, sample_scenes
 from minigpt5.training.fit import best_of, end_dry_run, fit
+from minigpt5.training.losses import text_loss
 from minigpt5.training.mixture import MixtureConfig, check_splits, open_mixture
 from minigpt5.training.results import save_result
-from minigpt5.utils.processes import is_main_process, pick_device, share_of_batch
+from minigpt5.utils.processes import is_main_process, pick_device
 from minigpt5.utils.programs import opening, run_program
 from minigpt5.utils.settings import setting
 from minigpt5.vokens.decoding import decode_texts
@@ -50,10 +49,8 @@ class ReaderModel(nn.Module):
 
     def forward(self, batch):
         """The cross-entropy of the replies; in training its mean over the processes is that over all their tokens."""
-        logits = self.reader.logits(self.reader.prefill(batch).last[:, :-1])
-        labels = batch["labels"][:, 1:]
-        loss = cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE_INDEX)
-        return {"loss": loss * share_of_batch(int((labels != IGNORE_INDEX).sum())) if self.training else loss}
+        states = self.reader.prefill(batch).last
+        return {"loss": text_loss(self.reader, states, batch["labels"], shared=self.training)}
 
 
 def main(config: ReaderConfig):
