@@ -130,7 +130,7 @@ def check_logits(reader: Reader) -> None:
     if type(reader) is not Reader or reader.model.device.type == "meta":
         return
     model, ids = reader.model, torch.tensor([[1, 2]], device=reader.model.device)
-    last = reader.extend(ids, None, None).last
+    last = reader.extend(ids, torch.ones_like(ids), None).last
     own = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.float()
     fits = last.shape[-1] == model.get_output_embeddings().weight.shape[1]
     # In half precision they differ by less than that.

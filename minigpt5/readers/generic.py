@@ -263,7 +263,8 @@ class Reader(PromptEncoder):
         eager = cache is not None and not step and self._compiled
         with set_stance("force_eager") if eager else nullcontext():
             output = self.body(
-                # Whether a mask leaves anything out, models would ask the device at every step.
+                # Whether a mask leaves anything out, models would ask the device at every step; and only where there is
+                # none do positions tell transformers that a row is of several conversations.
                 attention_mask=None if full and known else whole_mask,
                 position_ids=positions,
                 use_cache=states is not None,

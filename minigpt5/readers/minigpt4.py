@@ -149,7 +149,7 @@ class MiniGPT4Reader(Reader):
     def prefill(
         self, inputs: BatchFeature, cache: ReaderCache | None = None, features: torch.Tensor | None = None
     ) -> States:
-        """See `Reader.prefill`. Without a cache a Llama, as Vicuna is, reads the batch packed, without its padding."""
+        """See `Reader.prefill`. Without a cache a Llama, as Vicuna is, reads the batch packed."""
         if features is None and "pixel_values" in inputs:
             features = self.picture_features(inputs)
         embeds = embed_prompt(self.model, inputs["input_ids"], features=features)
@@ -157,12 +157,13 @@ class MiniGPT4Reader(Reader):
             packing = pack(inputs["attention_mask"])
             ids = packing.pack(inputs["input_ids"].unsqueeze(-1)).squeeze(-1)
             states = self._forward(ids, None, packing.positions, None, {}, packing.pack(embeds))
-            return States(*map(packing.unpack, states))
+            last = packing.unpack(states.last)
+            return States(last, last if states.features is states.last else packing.unpack(states.features))
         return self.extend(inputs["input_ids"], inputs["attention_mask"], cache, embeds)
 
     @property
     def _packs(self) -> bool:
-        """Whether positions alone keep conversations in one row apart: flash attention does not look at them."""
+        """Whether positions alone keep conversations apart: to flash attention they do where there is one row only."""
         knows = self.config.model_type == "llama" and self.config._attn_implementation in ("eager", "sdpa")
         return knows and prefix_of(self.model) is None
 

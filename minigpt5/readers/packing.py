@@ -1,4 +1,4 @@
-"""Packing: conversations of different lengths are read side by side in fewer rows, and no time goes into padding."""
+"""Packing: conversations of different lengths are read side by side in fewer rows, with little padding."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Packing(NamedTuple):
     @staticmethod
     def _moved(values: torch.Tensor, source: torch.Tensor, target: torch.Tensor, shape: torch.Size) -> torch.Tensor:
         moved = values.new_zeros(shape.numel(), values.shape[-1])
-        return moved.index_copy(0, target, values.flatten(0, 1).index_select(0, source)).view(*shape, -1)
+        return moved.index_copy(0, target, values.flatten(0, 1).index_select(0, source)).view(*shape, values.shape[-1])
 
 
 def pack(mask: torch.Tensor) -> Packing:
@@ -44,7 +44,7 @@ def pack(mask: torch.Tensor) -> Packing:
     Longest first, each conversation goes into the first row that has room.
     """
     lengths = mask.sum(1).tolist()
-    longest, rooms, starts = max(lengths), [], [0] * len(lengths)
+    longest, rooms, starts = max(lengths, default=0), [], [0] * len(lengths)
     for conversation in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         row = next((row for row, room in enumerate(rooms) if room >= lengths[conversation]), len(rooms))
         if row == len(rooms):
@@ -53,7 +53,7 @@ def pack(mask: torch.Tensor) -> Packing:
         rooms[row] -= lengths[conversation]
     inside = mask.cumsum(1) - 1
     there = mask.bool()
-    slots = (torch.tensor(starts, device=mask.device).unsqueeze(1) + inside)[there]
+    slots = (torch.tensor(starts, dtype=torch.long, device=mask.device).unsqueeze(1) + inside)[there]
     positions = torch.zeros(len(rooms) * longest, dtype=torch.long, device=mask.device)
     positions[slots] = inside[there]
     return Packing(slots, there.flatten().nonzero().flatten(), positions.view(len(rooms), longest), mask.shape)

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -81,6 +81,9 @@ class FitConfig(Settings):
         None, above=0, below=1, help="decay of the weights' moving average, which then is the result; null for none"
     )
     mixed_precision: str = setting("no", choices=("no", "bf16", "fp16"), help="of the forward pass")
+    plain_attention: bool = setting(
+        False, help="on a CPU, attention by plain products of matrices: faster in bf16 where sequences are short"
+    )
     seed: int = setting(0, least=0, most=2**32 - 1, fixed=ROWS, help="of everything drawn")
     num_workers: int = setting(
         0, least=0, most=1024, help="processes that prepare batches ahead; 0 prepares them in this one"
@@ -263,17 +266,13 @@ def build_accelerator(config: FitConfig, folder: Path) -> Accelerator:
 
 
 @contextmanager
-def fast_attention(accelerator: Accelerator) -> Iterator[None]:
-    """Attention by plain products of matrices where a CPU trains in bf16.
+def plain_attention() -> Iterator[None]:
+    """Attention of a CPU by plain products of matrices, which in bf16 are of bf16 too.
 
-    PyTorch's fused kernel is slow there, the more so the shorter sequences are (`benchmarks/README.md`). In fp32 it is
-    the faster of the two.
+    There PyTorch's fused kernel is slow, the more so the shorter sequences are (`benchmarks/README.md`); but it keeps
+    no weights for the backward pass, of which there are as many as the square of the length. In fp32 it is faster.
     """
-    if accelerator.device.type != "cpu" or accelerator.mixed_precision != "bf16":
-        yield
-        return
     before = fp16_bf16_reduction_math_sdp_allowed()
-    # Without it the products would be of fp32.
     allow_fp16_bf16_reduction_math_sdp(True)
     try:
         with sdpa_kernel(SDPBackend.MATH):
@@ -405,6 +404,7 @@ def fit(
         return config.seed * 1_000_003 + index * accelerator.num_processes + accelerator.process_index
 
     module.train()
+    plainly = config.plain_attention and accelerator.device.type == "cpu"
     passes, bad_in_a_row, first = config.gradient_accumulation_steps, 0, counters["batches"]
     indices = range(first, first + (config.steps - start) * passes)
     loader = DataLoader(
@@ -429,7 +429,7 @@ def fit(
                 batch = send_to_device(batch, accelerator.device)
                 counters["batches"] += 1
                 torch.manual_seed(seed(index))
-                with accelerator.accumulate(objective), fast_attention(accelerator):
+                with accelerator.accumulate(objective), plain_attention() if plainly else nullcontext():
                     parts = objective(batch, step)
                     accelerator.backward(parts["loss"])
                     finite = finite and bool(parts["loss"].isfinite())

@@ -11,7 +11,7 @@ from minigpt5.utils.processes import share_of_batch
 
 
 def text_loss(reader: Reader, states: torch.Tensor, labels: torch.Tensor, shared: bool) -> torch.Tensor:
-    """L_text, equation 4: cross-entropy of the scored tokens. Of the states before others no logits are made.
+    """L_text: cross-entropy of the scored tokens. Of the states before others no logits are made.
 
     Args:
         states: the last layer's, `(batch, length, hidden)`.

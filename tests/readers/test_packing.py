@@ -44,6 +44,12 @@ def test_the_longest_come_first_and_fill_the_rows():
     assert torch.equal(packing.unpack(packed), values * mask.unsqueeze(-1))
 
 
+def test_nothing_is_packed_of_nothing():
+    assert pack(torch.ones(0, 4, dtype=torch.long)).positions.numel() == 0
+    packing = pack(torch.zeros(2, 3, dtype=torch.long))
+    assert torch.equal(packing.unpack(packing.pack(torch.ones(2, 3, 5))), torch.zeros(2, 3, 5))
+
+
 def test_a_batch_without_padding_stays_as_it_is():
     packing = pack(torch.ones(3, 4, dtype=torch.long))
     values = torch.randn(3, 4, 2)
@@ -71,6 +77,28 @@ def test_packed_states_and_gradients_are_those_of_the_padded_batch(reader, batch
         assert_close(gradient, expected[name], rtol=1e-3, atol=1e-5, msg=name)
     padded_rows, packed_rows = rows
     assert padded_rows == len(there) and packed_rows <= padded_rows / 2
+
+
+def test_what_is_padded_on_the_left_and_computed_twice_is_packed_too(reader, batch, monkeypatch):
+    side = {name: batch[name].flip(1) for name in ("input_ids", "attention_mask")}
+    # What is flipped says nothing, but it is read as any text is.
+    batch.update(side)
+    batch["pixel_values"] = batch["pixel_values"].flip(0)
+    there = batch["attention_mask"].bool()
+    assert not there[0, 0] and there[:, -1].all()
+    reader.language_model.gradient_checkpointing_enable()
+    found = []
+    for packs in (False, True):
+        monkeypatch.setattr(MiniGPT4Reader, "_packs", packs)
+        reader.model.requires_grad_(True).zero_grad()
+        reader.language_model.train()
+        states = reader.prefill(batch)
+        states.last[there].square().mean().backward()
+        found.append((states.last.detach()[there], reader.model.query_tokens.grad.clone()))
+    (padded, expected), (packed, gradient) = found
+    assert_close(packed, padded, rtol=1e-4, atol=1e-5)
+    assert_close(gradient, expected, rtol=1e-3, atol=1e-6)
+    assert states.features is states.last
 
 
 @torch.no_grad()

@@ -4,7 +4,6 @@ import json
 import random
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +15,7 @@ from torch.backends.cuda import flash_sdp_enabled, fp16_bf16_reduction_math_sdp_
 from torch.nn.functional import scaled_dot_product_attention
 from torch.profiler import profile
 
-from minigpt5.training.fit import FitConfig, TrainingError, fast_attention, fit
+from minigpt5.training.fit import FitConfig, TrainingError, fit
 
 
 class Stopped(Exception):
@@ -77,15 +76,22 @@ def test_training_learns(tmp_path):
     assert module.weight.mean().item() > 0.3
 
 
-@pytest.mark.parametrize(("precision", "kind"), [("no", "flash"), ("bf16", "math")])
-def test_where_a_cpu_trains_in_bf16_attention_is_plain_products(precision, kind):
-    states = torch.randn(2, 1, 5, 8)
-    accelerator = SimpleNamespace(device=torch.device("cpu"), mixed_precision=precision)
-    before = fp16_bf16_reduction_math_sdp_allowed()
-    with fast_attention(accelerator), profile() as seen:
-        scaled_dot_product_attention(states, states, states)
-    names = [event.key for event in seen.key_averages()]
-    assert [each for each in ("flash", "math") if any(each in name for name in names)] == [kind]
+@pytest.mark.parametrize(("plain", "kind"), [(False, "flash"), (True, "math")])
+def test_attention_is_plain_products_where_that_is_set(tmp_path, plain, kind):
+    seen, before = [], fp16_bf16_reduction_math_sdp_allowed()
+
+    def losses(batch, step):
+        states = torch.randn(2, 1, 5, 8, dtype=torch.bfloat16)
+        with profile() as profiler:
+            scaled_dot_product_attention(states, states, states)
+        seen.extend(event.key for event in profiler.key_averages())
+        assert fp16_bf16_reduction_math_sdp_allowed() == (plain or before)
+        return {"loss": module(batch).square().mean()}
+
+    module = nn.Linear(3, 1)
+    config = FitConfig(steps=1, batch_size=2, learning_rate=0.1, plain_attention=plain, report_to=None)
+    fit(module, lambda step: torch.randn(2, 3), losses, config, tmp_path)
+    assert [each for each in ("flash", "math") if any(each in name for name in seen)] == [kind]
     assert flash_sdp_enabled() and fp16_bf16_reduction_math_sdp_allowed() == before
 
 
