@@ -159,6 +159,8 @@ def examine_seeds(pipe, count: int) -> Iterator[Figure]:
     yield marked("sampled stories: another seed tells another", tellings["differ"], 0.9)
     yield marked("sampled stories: no place comes twice", tellings["places"], 0.9)
     yield marked("sampled stories: no time comes twice", tellings["times"], 0.9)
+    if tellings["another"]:
+        yield marked("sampled stories: who is met is of another kind", tellings["another"], 0.9)
     if tellings["companion"]:
         yield marked("sampled stories: a companion stays", tellings["companion"], 0.9)
 

@@ -134,8 +134,8 @@ def examine_tellings(pipe: MiniGPT5Pipeline, count: int, judge: Judge | None = N
 
     Returns:
         "differ", whether the two tell different stories; of every story "places", whether no place is come back to,
-        "times", whether night falls and the sun rises at most once, and where somebody is met "companion", whether all
-        pictures from then on show it.
+        "times", whether night falls and the sun rises at most once, and where somebody is met "another", whether it is
+        an animal of another kind, and if so "companion", whether all pictures from then on show it.
     """
     judge = judge or load_judge()
     openings = sample_stories(count // 2, True) + sample_stories(count - count // 2, False)
@@ -146,6 +146,7 @@ def examine_tellings(pipe: MiniGPT5Pipeline, count: int, judge: Judge | None = N
         ],
         "places": [],
         "times": [],
+        "another": [],
         "companion": [],
     }
     for opening, told in zip(openings * 2, [story for telling in tellings for story in telling], strict=True):
@@ -158,10 +159,13 @@ def examine_tellings(pipe: MiniGPT5Pipeline, count: int, judge: Judge | None = N
             (step, mention)
             for step, reading in enumerate(readings)
             for mention in reading.mentions
-            if mention.colour and mention.kind != opening.steps[0].scene.hero.kind
+            if step and mention.colour
         ]
-        if met:
-            step, friend = met[0]
+        if not met:
+            continue
+        step, friend = met[0]
+        figures["another"].append(friend.kind != opening.steps[0].scene.hero.kind)
+        if figures["another"][-1]:
             verdicts = judge.read([picture for _, picture in told[step:]])
             figures["companion"].append(all(_shows(verdict, friend) for verdict in verdicts))
     return figures

@@ -58,7 +58,9 @@ ROUGH_SHARE = 0.7
 COMPANION_SHARE = 0.4
 # Where a wish names no place, and where it names no colour.
 DEFAULT_PLACE = "meadow"
-USUAL_COLOURS = dict(zip(KINDS, ("orange", "yellow", "red", "white", "pink", "blue", "green", "purple"), strict=True))
+USUAL_COLOURS: dict[str, str] = dict(
+    zip(KINDS, ("orange", "yellow", "red", "white", "pink", "blue", "green", "purple"), strict=True)
+)
 # Of what words are made up, which are none of those kept for judging and less like those of the world than a typo is.
 WORDS = tuple(
     sorted({*KNOWN_WORDS, *(word for name in ("animal", "colour", "thing") for word in OUTSIDE[name]["train"])})
@@ -125,9 +127,9 @@ def _the(who: Character, rng: random.Random, colour: bool = True) -> str:
     return f"the {who.colour} {who.kind}" if colour and rng.random() < 0.4 else f"the {who.kind}"
 
 
-def _or_it(animal: str, scene: Scene, rng: random.Random, wording: str) -> str:
-    """An animal by its name, or in training now and then "it", where it is alone."""
-    return "it" if wording == "train" and not scene.companion and rng.random() < 0.25 else animal
+def _or_it(animal: str, scene: Scene, rng: random.Random) -> str:
+    """An animal by its name, or now and then "it", where it is alone."""
+    return "it" if not scene.companion and rng.random() < 0.25 else animal
 
 
 def _in_row(scene: Scene) -> list[Character]:
@@ -182,14 +184,14 @@ def _animal(rng: random.Random, wording: str, scene: Scene | None = None) -> Ite
 def _colour(rng: random.Random, wording: str, scene: Scene | None = None) -> Item:
     scene = scene or _scene(rng)
     side, who = rng.choice([(side, who) for side, who in scene.slots.items() if who])
-    animal = _or_it(f"the {who.kind}", scene, rng, wording)
+    animal = _or_it(f"the {who.kind}", scene, rng)
     text = _worded(QUESTIONS["colour"], rng, wording, animal=animal)
     return Item("colour", (scene, text), (f"The {who.kind}{_where(scene, side)} is {who.colour}.",))
 
 
 def _place(rng: random.Random, wording: str, scene: Scene | None = None) -> Item:
     scene = scene or _scene(rng)
-    animal = _or_it(_the(rng.choice(scene.characters), rng), scene, rng, wording)
+    animal = _or_it(_the(rng.choice(scene.characters), rng), scene, rng)
     text = _worded(QUESTIONS["place"], rng, wording, animal=animal)
     return Item("place", (scene, text), (f"It is {PLACE_PHRASES[scene.place][0]}.",))
 
@@ -202,13 +204,13 @@ def _time(rng: random.Random, wording: str, scene: Scene | None = None) -> Item:
 def _side(rng: random.Random, wording: str, scene: Scene | None = None) -> Item:
     scene = scene or _scene(rng)
     side, who = rng.choice([(side, who) for side, who in scene.slots.items() if who])
-    text = _worded(QUESTIONS["side"], rng, wording, animal=_or_it(_the(who, rng), scene, rng, wording))
+    text = _worded(QUESTIONS["side"], rng, wording, animal=_or_it(_the(who, rng), scene, rng))
     return Item("side", (scene, text), (f"The {who.kind} is {SIDE_PHRASES[side][0]}.",))
 
 
 def _yes_or_no(rng: random.Random, wording: str, scene: Scene | None = None) -> Item:
     """Both answers equally often, about every attribute."""
-    about = rng.choice(("animal", "colour", "place", "time", "side", "number"))
+    about = rng.choice(("animal", "animal", "animal", "colour", "place", "time", "side", "number"))
     yes = rng.random() < 0.5
     if scene is None:
         scene = _scene(rng, yes if about == "number" else None)
@@ -239,7 +241,7 @@ def _yes_or_no(rng: random.Random, wording: str, scene: Scene | None = None) -> 
         while not yes and (told == truth or Character(who.kind, told).held_out):
             told = rng.choice(options)
         phrases = {"place": PLACE_PHRASES, "side": SIDE_PHRASES}.get(about, {told: (told,)})
-        animal = _or_it(_the(who, rng, colour=about != "colour"), scene, rng, wording)
+        animal = _or_it(_the(who, rng, colour=about != "colour"), scene, rng)
         so = rng.choice(phrases[told])
         text = f"Is it {so}?" if animal == "it" else _worded(QUESTIONS["is it so"], rng, wording, animal=animal, so=so)
         where = _where(scene, side) if about == "colour" else ""
@@ -451,7 +453,7 @@ def change(scene: Scene, aspect: str, rng: random.Random) -> tuple[Scene, Charac
 def changed(rng: random.Random, wording: str = "train", aspect: str | None = None, scene: Scene | None = None) -> Item:
     """A picture with one thing changed, and its description; any of `CHANGES` where none is given.
 
-    In training an animal that is alone is now and then called "it", and one that is added has no colour told.
+    Now and then an animal that is alone is called "it", and one that is added has no colour told.
     """
     if scene is None:
         aspect = aspect or rng.choice(tuple(CHANGES))
@@ -466,7 +468,7 @@ def changed(rng: random.Random, wording: str = "train", aspect: str | None = Non
     after, old, new = change(scene, aspect, rng)
     animal = _the(old, rng, colour=aspect not in ("colour", "animal"))
     asked, friend = animal.removeprefix("the "), f"{new.colour} {new.kind}"
-    if wording == "train" and rng.random() < 0.3:
+    if rng.random() < 0.3:
         usual = Character(new.kind, USUAL_COLOURS[new.kind])
         if aspect in ("colour", "animal") and not scene.companion:
             animal = "it"
@@ -479,8 +481,8 @@ def changed(rng: random.Random, wording: str = "train", aspect: str | None = Non
         animal=animal,
         colour=new.colour,
         a_fox=article(new.kind),
-        friend=article(friend),
-        it="them" if scene.companion else "it",
+        a_red_fox=article(friend),
+        it="them" if scene.companion else rng.choice(("it", "it", animal)),
         place=rng.choice(PLACE_PHRASES[after.place]),
         to=rng.choice(TO_PLACE[after.place]),
         time=rng.choice(TIME_PHRASES[after.time]),
@@ -502,7 +504,10 @@ def paint(rng: random.Random, wording: str = "train") -> Item:
     if wording == "train" and rng.random() < 0.2:
         return paint_bare(rng, wording)
     scene = sample_scene(rng, companion_share=0.5)
-    if rng.random() < 0.5:
+    way = rng.random()
+    if way < 0.1:
+        return _tagged(scene, rng, wording)
+    if way < 0.5:
         return Item("paint", (_wish(caption(scene, rng, wording, brief=True), rng, wording),), (scene,))
     return _named(scene, rng, wording)
 
@@ -520,6 +525,17 @@ def _named(scene: Scene, rng: random.Random, wording: str) -> Item:
     names = " and ".join(name_character(who, rng, wording) for who in scene.characters)
     where = f" {rng.choice(PLACE_PHRASES[scene.place])}" if told else ""
     return Item("paint", (_wish(f"{names}{where}", rng, wording),), (scene,))
+
+
+def _tagged(scene: Scene, rng: random.Random, wording: str) -> Item:
+    """A wish in tags, "red fox, forest, night", in any order: who comes first stands on the left."""
+    names = [f"{who.colour} {who.kind}" for who in scene.characters]
+    others = [scene.place, scene.time]
+    rng.shuffle(others)
+    tags = [*others, *names] if rng.random() < 0.3 else [*names, *others]
+    text = ", ".join(tags)
+    scene = replace(scene, side="left" if scene.companion else "middle")
+    return Item("paint", (_wish(text, rng, wording) if rng.random() < 0.3 else text,), (scene,))
 
 
 def paint_bare(rng: random.Random, wording: str = "train") -> Item:
@@ -550,15 +566,24 @@ def _wish(told: str, rng: random.Random, wording: str) -> str:
 def outside(rng: random.Random, wording: str = "train") -> Item:
     """A wish for what is not in the world, which a plain sentence answers and no picture.
 
-    In training one in eight is about a picture that is not there.
+    One in eight is about a picture that is not there, and a few would remove the only animal.
     """
-    if wording == "train" and rng.random() < 0.125:
+    way = rng.random()
+    if way < 0.125:
         asked = changed(rng, wording) if rng.random() < 0.3 else question(rng, wording)
         return Item("outside", asked.unseen().question, (SORRY["picture"],))
+    if way < 0.17:
+        scene = _scene(rng, False)
+        text = _worded(CHANGES["remove"], rng, wording, animal=_or_it(_the(scene.hero, rng), scene, rng), it="it")
+        return Item("outside", (scene, text), (SORRY["alone"],))
     kind = rng.choice(tuple(OUTSIDE))
     word = rng.choice(OUTSIDE[kind][wording])
     if kind == "request":
         return Item("outside", (word,), (SORRY[kind],))
+    if kind == "unseen":
+        scene = _scene(rng)
+        animal = _or_it(_the(rng.choice(scene.characters), rng), scene, rng)
+        return Item("outside", (scene, _worded(OUTSIDE[kind], rng, wording, animal=animal)), (SORRY[kind],))
     if wording == "train" and rng.random() < 0.5:
         # There are more words than any list has.
         at = rng.choice(("in the ", "in a ", "on the ", "on a ", "at the ")) if kind == "place" else ""
@@ -566,15 +591,16 @@ def outside(rng: random.Random, wording: str = "train") -> Item:
     scene = _scene(rng, False)
     who = scene.hero
     where = rng.choice(PLACE_PHRASES[scene.place])
-    if wording == "train" and rng.random() < 0.3:
+    if rng.random() < 0.3:
         where = ""
     shown: tuple[Part, ...] = ()
     if kind != "place" and rng.random() < 0.3:
         shown = (scene,)
         if kind == "colour":
-            text = _worded(CHANGES["colour"], rng, wording, animal=f"the {who.kind}", colour=word)
+            told = article(f"{word} {who.kind}")
+            text = _worded(CHANGES["colour"], rng, wording, animal=f"the {who.kind}", colour=word, a_red_fox=told)
         else:
-            text = _worded(CHANGES["add"], rng, wording, friend=article(word))
+            text = _worded(CHANGES["add"], rng, wording, a_red_fox=article(word))
     else:
         told = {
             "animal": f"{article(word if rng.random() < 0.5 else f'{who.colour} {word}')} {where}",

@@ -454,7 +454,7 @@ QUESTIONS: dict[str, Wording] = {
     },
 }
 
-# What is wished for of a picture that is shown.
+# What is wished for of a picture that is shown. {a_red_fox} is the animal that comes of it, with its colour or without.
 CHANGES: dict[str, Wording] = {
     "colour": {
         "train": (
@@ -474,6 +474,10 @@ CHANGES: dict[str, Wording] = {
             "Can you show {animal} in {colour}?",
             "Change {animal} to {colour}.",
             "I would like {animal} in {colour}.",
+            "Make {animal} {a_red_fox}.",
+            "Turn {animal} into {a_red_fox}.",
+            "Paint {animal} as {a_red_fox}.",
+            "Change {animal} into {a_red_fox}.",
         ),
         "fresh": (
             "Turn {animal} {colour}.",
@@ -484,6 +488,8 @@ CHANGES: dict[str, Wording] = {
             "Can you give {animal} the colour {colour}?",
             "Now paint {animal} {colour}.",
             "Turn the colour of {animal} to {colour}.",
+            "I want {animal} to be {a_red_fox}.",
+            "Can you make {animal} {a_red_fox}?",
         ),
     },
     "animal": {
@@ -504,6 +510,10 @@ CHANGES: dict[str, Wording] = {
             "Let there be {a_fox} in place of {animal}.",
             "I would like {animal} to change into {a_fox}.",
             "Paint {animal} as {a_fox}.",
+            "Make {animal} {a_red_fox}.",
+            "Turn {animal} into {a_red_fox}.",
+            "Paint {animal} as {a_red_fox}.",
+            "Change {animal} into {a_red_fox}.",
         ),
         "fresh": (
             "Turn {animal} into {a_fox}.",
@@ -514,6 +524,8 @@ CHANGES: dict[str, Wording] = {
             "Put {a_fox} in place of {animal}.",
             "Change {animal} to {a_fox}.",
             "Let {a_fox} be where {animal} is.",
+            "I want {animal} to be {a_red_fox}.",
+            "Can you make {animal} {a_red_fox}?",
         ),
     },
     "place": {
@@ -534,6 +546,8 @@ CHANGES: dict[str, Wording] = {
             "Bring {it} {to}.",
             "Paint the same {place}.",
             "Show {it} {place}.",
+            "Put {it} {place}.",
+            "Now {it} has to be {place}.",
         ),
         "fresh": (
             "Now let it be {place}.",
@@ -544,6 +558,7 @@ CHANGES: dict[str, Wording] = {
             "Let me see the same {place}.",
             "Can you bring {it} {to}?",
             "Let {it} go {to}.",
+            "Can you put {it} {place}?",
         ),
     },
     "time": {
@@ -578,32 +593,32 @@ CHANGES: dict[str, Wording] = {
     },
     "add": {
         "train": (
-            "Add {friend}.",
-            "Put {friend} beside it.",
-            "Show it with {friend}.",
-            "Now {friend} comes too.",
-            "Let {friend} come too.",
-            "I want to see it with {friend}.",
-            "Can you add {friend}?",
-            "{friend} is with it now.",
-            "Give it {friend}.",
-            "I would like {friend} with it.",
-            "Now add {friend}.",
-            "Paint {friend} with it.",
-            "Can {friend} come too?",
-            "It meets {friend}.",
-            "Bring {friend} to it.",
-            "I want {friend} to stand with it.",
+            "Add {a_red_fox}.",
+            "Put {a_red_fox} beside it.",
+            "Show it with {a_red_fox}.",
+            "Now {a_red_fox} comes too.",
+            "Let {a_red_fox} come too.",
+            "I want to see it with {a_red_fox}.",
+            "Can you add {a_red_fox}?",
+            "{a_red_fox} is with it now.",
+            "Give it {a_red_fox}.",
+            "I would like {a_red_fox} with it.",
+            "Now add {a_red_fox}.",
+            "Paint {a_red_fox} with it.",
+            "Can {a_red_fox} come too?",
+            "It meets {a_red_fox}.",
+            "Bring {a_red_fox} to it.",
+            "I want {a_red_fox} to stand with it.",
         ),
         "fresh": (
-            "Let {friend} be beside it.",
-            "Show {friend} beside it.",
-            "Can you put {friend} beside it?",
-            "I want {friend} to come too.",
-            "Now put {friend} with it.",
-            "Can you show it with {friend}?",
-            "Add {friend} beside it.",
-            "Let {friend} stand with it.",
+            "Let {a_red_fox} be beside it.",
+            "Show {a_red_fox} beside it.",
+            "Can you put {a_red_fox} beside it?",
+            "I want {a_red_fox} to come too.",
+            "Now put {a_red_fox} with it.",
+            "Can you show it with {a_red_fox}?",
+            "Add {a_red_fox} beside it.",
+            "Let {a_red_fox} stand with it.",
         ),
     },
     "remove": {
@@ -733,8 +748,8 @@ END_QUESTIONS: Wording = {
     ),
 }
 
-# What is not in the world. No animal, colour, place or thing has a word that is one letter away from one of more than
-# three letters that is.
+# What is not in the world, and "unseen", what none of its pictures tells. No animal, colour, place or thing has a word
+# that is one letter away from one of more than three letters that is.
 OUTSIDE: dict[str, Wording] = {
     "animal": {
         "train": _words(
@@ -829,6 +844,42 @@ OUTSIDE: dict[str, Wording] = {
             "chair violin helmet truck apple drum bucket scarf candle tractor pencil mirror banana bus flag"
         ),
     },
+    "unseen": {
+        "train": (
+            "How old is {animal}?",
+            "What is the name of {animal}?",
+            "What is {animal} doing?",
+            "Why is {animal} here?",
+            "What does {animal} eat?",
+            "Is {animal} happy?",
+            "How heavy is {animal}?",
+            "Who owns {animal}?",
+            "Does {animal} like music?",
+            "What does {animal} think?",
+            "Who painted this?",
+            "What is the weather like?",
+            "Which country is this?",
+            "Where was {animal} born?",
+            "Is {animal} asleep?",
+            "How fast is {animal}?",
+            "Is {animal} a boy or a girl?",
+            "What year is it?",
+            "What will {animal} do tomorrow?",
+            "Can {animal} swim?",
+        ),
+        "fresh": (
+            "How tall is {animal}?",
+            "What is {animal} called?",
+            "What does {animal} want?",
+            "Is {animal} hungry?",
+            "Why is {animal} alone?",
+            "Who took this picture?",
+            "How much does {animal} cost?",
+            "What is {animal} looking at?",
+            "Is {animal} sad?",
+            "Does {animal} have friends?",
+        ),
+    },
     "request": {
         "train": (
             "Write a poem.",
@@ -901,6 +952,8 @@ SORRY = {
     "colour": "Sorry, I know no such colour.",
     "place": "Sorry, I know no such place.",
     "thing": "Sorry, I know no such thing.",
+    "unseen": "Sorry, I cannot see that.",
+    "alone": "Sorry, nobody would be left.",
     "request": "Sorry, I only know pictures of my small world.",
     "picture": "Sorry, I see no picture.",
 }

@@ -90,3 +90,21 @@ def test_what_comes_twice_is_found(monkeypatch, texts, places, times):
     figures = examine_tellings(None, 2)
     assert figures["places"] == [places] * 4 and figures["times"] == [times] * 4
     assert figures["differ"] == [False] * 2 and not figures["companion"]
+
+
+@pytest.mark.parametrize(
+    ("friend", "another"), [("a white dragon", None), ("a pink {other}", True), ("a red {hero}", False)]
+)
+def test_whoever_is_met_is_another_animal(monkeypatch, friend, another):
+    from minigpt5.storyworld import interview as module
+
+    def met(opening):
+        hero = opening.scene.hero.kind
+        text = f"It meets {friend} by the sea.".format(hero=hero, other="cat" if hero != "cat" else "fox")
+        return [(text, draw(opening.scene)) for text in (opening.text, text)]
+
+    monkeypatch.setattr(module, "run_stories", lambda pipe, stories, **_: [met(story.steps[0]) for story in stories])
+    figures = examine_tellings(None, 2)
+    assert figures["another"] == ([] if another is None else [another] * 4)
+    # None of the pictures shows it.
+    assert figures["companion"] == ([False] * 4 if another else [])

@@ -55,8 +55,10 @@ def items(make, wording="train"):
 def named(item):
     """The text of a question about one picture, with the animal's name for "it" where it names none."""
     scene, text = item.question
-    it = f"the {scene.hero.kind}"
-    return text if read(text).mentions or scene.companion else re.sub(r"\bit\b", it, text, count=1, flags=re.IGNORECASE)
+    others = {animal for animals in OUTSIDE["animal"].values() for animal in animals}
+    if read(text).mentions or scene.companion or not others.isdisjoint(split_words(text)):
+        return text
+    return re.sub(r"\bit\b", f"the {scene.hero.kind}", text, count=1, flags=re.IGNORECASE)
 
 
 def within_one_edit(one, other):
@@ -349,7 +351,8 @@ def test_words_outside_the_world_are_split_too():
     fresh = " ".join(" ".join(OUTSIDE[kind]["fresh"]) for kind in ("animal", "colour", "thing")).split()
     wishes = [TASKS["outside"](random.Random(seed), "train") for seed in range(4000)]
     plain = {w for texts in (WISHES, *CHANGES.values()) for text in texts["train"] for w in split_words(text)}
-    worded = [item.question[-1] for item in wishes if item.text not in (SORRY["picture"], SORRY["request"])]
+    others = [SORRY[kind] for kind in ("picture", "request", "unseen")]
+    worded = [item.question[-1] for item in wishes if item.text not in others]
     asked = {word for text in worded for word in split_words(text)}
     assert not asked & set(fresh)
     # Many are made up, and none is a typo of what the world has.
@@ -387,6 +390,17 @@ def test_the_turns_of_a_chat_are_about_its_last_picture(wording):
 def test_questions_about_no_picture_are_told_that_there_is_none():
     blind = [item for item in items(TASKS["outside"]) if item.text == SORRY["picture"]]
     assert 30 < len(blind) < 70 and not any(isinstance(part, Scene) for item in blind for part in item.question)
+
+
+@pytest.mark.parametrize("wording", ["train", "fresh"])
+def test_what_no_picture_tells_is_asked_of_one_and_the_only_animal_is_not_removed(wording):
+    made = items(TASKS["outside"], wording)
+    unseen, alone = ([item for item in made if item.text == SORRY[kind]] for kind in ("unseen", "alone"))
+    assert len(unseen) > 30 and len(alone) > 5
+    for item in (*unseen, *alone):
+        scene, text = item.question
+        assert all(mention.kind in {who.kind for who in scene.characters} for mention in read(text).mentions), item
+    assert not any(item.question[0].companion for item in alone)
 
 
 def test_stories_end_without_a_picture():
