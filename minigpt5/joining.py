@@ -130,8 +130,9 @@ def check_logits(reader: Reader) -> None:
     if type(reader) is not Reader or reader.model.device.type == "meta":
         return
     model, ids = reader.model, torch.tensor([[1, 2]], device=reader.model.device)
-    last = reader.extend(ids, torch.ones_like(ids), None).last
-    own = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.float()
+    mask = torch.ones_like(ids)
+    last = reader.extend(ids, mask, None).last
+    own = model(input_ids=ids, attention_mask=mask).logits.float()
     fits = last.shape[-1] == model.get_output_embeddings().weight.shape[1]
     # In half precision they differ by less than that.
     if not fits or not (reader.logits(last) - own).norm() <= 0.05 * own.norm():

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 from transformers import BatchFeature
 
 from minigpt5.pipeline import MiniGPT5Pipeline
@@ -22,13 +21,13 @@ from minigpt5.readers.connectors import Connector
 from minigpt5.readers.generic import language_model_name
 from minigpt5.readers.lora import fuse_lora
 from minigpt5.readers.opening import open_model
-from minigpt5.readers.processor import IGNORE_INDEX
 from minigpt5.readers.vokens import with_vokens
 from minigpt5.training.fit import best_of, end_dry_run, fit
+from minigpt5.training.losses import text_loss
 from minigpt5.training.mixture import MixtureConfig, check_splits, open_mixture
 from minigpt5.training.objective import validation_loss
 from minigpt5.training.results import save_result
-from minigpt5.utils.processes import is_main_process, pick_device, share_of_batch
+from minigpt5.utils.processes import is_main_process, pick_device
 from minigpt5.utils.programs import opening
 from minigpt5.utils.settings import DTYPES, setting
 from minigpt5.vokens.adapters import LoraSettings, add_lora
@@ -126,17 +125,18 @@ class ReadingModel(nn.Module):
             elif hasattr(module, "reset_parameters"):
                 module.reset_parameters()
 
-    def logits(self, batch: BatchFeature, scored: torch.Tensor | None = None) -> torch.Tensor:
-        """Of the token after each of a training batch of the reader: `(batch, length - 1, vocabulary)`.
-
-        Args:
-            scored: where they are wanted, bool `(batch, length - 1)`, for `(wanted, vocabulary)`.
-        """
-        inputs = BatchFeature({name: value for name, value in batch.items() if name not in ("labels", "targets")})
+    def _precision(self, batch: BatchFeature) -> torch.autocast:
         low = self.frozen_dtype != torch.float32
-        with torch.autocast(batch["labels"].device.type, self.frozen_dtype if low else None, enabled=low):
-            states = self.reader.prefill(inputs).last[:, :-1]
-            return self.reader.logits(states if scored is None else states[scored]).float()
+        return torch.autocast(batch["labels"].device.type, self.frozen_dtype if low else None, enabled=low)
+
+    def _states(self, batch: BatchFeature) -> torch.Tensor:
+        inputs = BatchFeature({name: value for name, value in batch.items() if name not in ("labels", "targets")})
+        return self.reader.prefill(inputs).last
+
+    def logits(self, batch: BatchFeature) -> torch.Tensor:
+        """Of the token after each of a training batch of the reader: `(batch, length - 1, vocabulary)`."""
+        with self._precision(batch):
+            return self.reader.logits(self._states(batch)[:, :-1])
 
     def forward(self, batch: BatchFeature) -> dict[str, torch.Tensor]:
         """The loss of a training batch of the reader.
@@ -145,11 +145,8 @@ class ReadingModel(nn.Module):
             "loss": cross-entropy of the replies. In training it is scaled so that the mean over the processes is the
             mean over all their tokens.
         """
-        labels = batch["labels"][:, 1:]
-        scored = labels != IGNORE_INDEX
-        loss = cross_entropy(self.logits(batch, scored), labels[scored])
-        if self.training:
-            loss = loss * share_of_batch(int(scored.sum()))
+        with self._precision(batch):
+            loss = text_loss(self.reader, self._states(batch), batch["labels"], shared=self.training)
         if not loss.requires_grad:
             # Chats without a picture teach a connector nothing, but the loop asks for its gradient.
             trainable = (parameter for parameter in self.parameters() if parameter.requires_grad)

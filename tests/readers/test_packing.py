@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from minigpt5.data.tasks import caption_task, story_context
-from minigpt5.data.tasks import exchange as chat
+from minigpt5.data.tasks import caption_task, exchange, story_context
 from minigpt5.readers.minigpt4 import MiniGPT4Reader
 from minigpt5.readers.packing import pack
 from minigpt5.readers.prefix import KeyValuePrefix
@@ -28,7 +27,7 @@ def batch(reader):
     """A story with four pictures, and captions that are much shorter than it."""
     steps = sample_story(split_rng("train", 0)).steps
     texts, pictures = [step.text for step in steps], [draw(step.scene) for step in steps]
-    story = chat(story_context(texts[:4], pictures[:4]), [{"type": "text", "text": texts[4]}])
+    story = exchange(story_context(texts[:4], pictures[:4]), [{"type": "text", "text": texts[4]}])
     rng = random.Random(0)
     captions = [caption_task(text[: 8 + 9 * i], pictures[i], rng) for i, text in enumerate(texts)]
     return reader.training_batch([captions[0], story, *captions[1:]])
@@ -80,9 +79,8 @@ def test_packed_states_and_gradients_are_those_of_the_padded_batch(reader, batch
 
 
 def test_what_is_padded_on_the_left_and_computed_twice_is_packed_too(reader, batch, monkeypatch):
-    side = {name: batch[name].flip(1) for name in ("input_ids", "attention_mask")}
     # What is flipped says nothing, but it is read as any text is.
-    batch.update(side)
+    batch.update({name: batch[name].flip(1) for name in ("input_ids", "attention_mask")})
     batch["pixel_values"] = batch["pixel_values"].flip(0)
     there = batch["attention_mask"].bool()
     assert not there[0, 0] and there[:, -1].all()
