@@ -35,7 +35,7 @@ def add_join(commands) -> None:
         "--connector",
         choices=("mapper", "queries"),
         default="mapper",
-        help="the published mapper, or a bidirectional encoder of 64 to 256 vokens (default: mapper)",
+        help="the published mapper, or a bidirectional encoder, a feature a voken (default: mapper)",
     )
     add_dtype(joining)
     joining.add_argument("--seed", type=whole_number(0, LARGEST_SEED), default=0, help="of what is new (default: 0)")

@@ -15,6 +15,7 @@ from minigpt5.readers.composed import ComposedForConditionalGeneration
 # Of the published code for conversations.
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
+    {{ ' Answer: ' if message.role == 'assistant' else '' }}
     {%- if message.content is string -%}
         {{ 'Question: ' + message.content if message.role == 'user' else message.content }}
     {%- else -%}
@@ -26,8 +27,9 @@ CHAT_TEMPLATE = """\
             {{ part.text + ('' if loop.last else ' ') }}
         {%- endfor -%}
     {%- endif -%}
-    {{ ' Answer: ' if message.role == 'user' else eos_token if message.role == 'assistant' else '\n' }}
+    {{ eos_token if message.role == 'assistant' else '\n' if message.role == 'system' else '' }}
 {%- endfor -%}
+{{ ' Answer:' if add_generation_prompt else '' }}
 """
 
 COGVLM = System(
@@ -41,6 +43,7 @@ COGVLM = System(
         "vision_feature_layer": -1,
         "vision_feature_select_strategy": "default",
     },
+    fit="stretch",
 )
 
 

@@ -30,6 +30,7 @@ class System:
         text_settings: what the language model's configuration has to say.
         sub_pictures: whether a picture is read as five, see `ComposedProcessor`.
         special_tokens: of its conversations, which the tokenizer is to have.
+        fit: how pictures become square, see `ComposedProcessor`.
     """
 
     name: str
@@ -39,6 +40,7 @@ class System:
     text_settings: Mapping[str, Any] = field(default_factory=dict)
     sub_pictures: bool = False
     special_tokens: tuple[str, ...] = ()
+    fit: str | None = None
 
     @property
     def has_qformer(self) -> bool:
@@ -80,7 +82,12 @@ class System:
     ) -> ComposedProcessor:
         """The processor of a model."""
         return ComposedProcessor(
-            image_processor, tokenizer, config.image_seq_length, self.sub_pictures, chat_template=self.chat_template
+            image_processor,
+            tokenizer,
+            config.image_seq_length,
+            self.sub_pictures,
+            chat_template=self.chat_template,
+            fit=self.fit,
         )
 
 
@@ -163,7 +170,7 @@ def compose(
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     if language_model.generation_config is not None:
         model.generation_config = copy.deepcopy(language_model.generation_config)
-    return model.eval(), system.processor(config, image_processor, tokenizer)
+    return model.to(device).eval(), system.processor(config, image_processor, tokenizer)
 
 
 def _check_tokens(config: ComposedConfig) -> None:

@@ -98,7 +98,13 @@ class ComposedConfig(LlavaConfig):
 
 
 def _grid(config: Any) -> int:
-    """Patches on a side."""
+    """Patches on a side.
+
+    Raises:
+        ValueError: for an encoder that has no patches.
+    """
+    if not {"image_size", "patch_size"} <= vars(config).keys():
+        raise ValueError(f"an encoder of the kind {config.model_type} says no image_size and patch_size, so no patches")
     stages = len(config.depths) if config.model_type == "convnext" else 1
     return config.image_size // (config.patch_size * 2 ** (stages - 1))
 
@@ -141,7 +147,7 @@ class ComposedModel(LlavaModel):
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         text: Any = self.config.text_config
-        std = text.initializer_range
+        std = getattr(text, "initializer_range", None) or getattr(text, "init_std", 0.02)  # as OPT calls it
         if isinstance(module, Connector):
             module.init_parameters(std)
         if module is self and self.config.qformer_config is not None:
@@ -244,6 +250,10 @@ class ComposedForConditionalGeneration(LlavaForConditionalGeneration):
         self.model = ComposedModel(config)
         text: Any = config.text_config
         self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=config.lm_head_bias)
+        words = self.model.language_model
+        table = words.get_input_embeddings()
+        name = next(name for name, module in words.named_modules() if module is table)
+        self._tied_weights_keys = {"lm_head.weight": f"model.language_model.{name}.weight"}
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:

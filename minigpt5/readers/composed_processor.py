@@ -8,6 +8,7 @@ from typing import Any
 from PIL import Image, ImageOps
 from transformers import BatchFeature, ProcessorMixin
 
+from minigpt5.utils.checks import one_of
 from minigpt5.utils.images import Picture, to_rgb
 
 # Around what a picture does not fill of a square: the mean of CLIP's pictures.
@@ -25,6 +26,8 @@ class ComposedProcessor(ProcessorMixin):
             (SPHINX, arXiv 2311.07575, section 3.4).
         image_token: what stands for a picture in a text.
         chat_template: how conversations are written.
+        fit: how a picture that is none becomes a square: "stretch", "pad", or `None`, as the image processor does it.
+            CLIP's cuts off what is over, and with it what boxes are told of.
     """
 
     def __init__(
@@ -35,8 +38,10 @@ class ComposedProcessor(ProcessorMixin):
         sub_pictures: bool = False,
         image_token: str = "<image>",
         chat_template: str | None = None,
+        fit: str | None = None,
     ):
         self.image_seq_length, self.sub_pictures, self.image_token = image_seq_length, sub_pictures, image_token
+        self.fit = fit if fit is None else one_of("fit", fit, ("stretch", "pad"))
         self.image_token_id = tokenizer.convert_tokens_to_ids(image_token)
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
 
@@ -59,9 +64,14 @@ class ComposedProcessor(ProcessorMixin):
         texts = [text] if isinstance(text, str) else list(text)
         rows = images if isinstance(images, (list, tuple)) else [] if images is None else [images]
         pictures = [one for row in rows for one in (row if isinstance(row, (list, tuple)) else [row])]
-        marks = sum(each.count(self.image_token) for each in texts)
-        if marks != len(pictures):
-            raise ValueError(f"the text has {marks} mark(s) {self.image_token} but {len(pictures)} picture(s) came")
+        marks = [each.count(self.image_token) for each in texts]
+        if any(isinstance(row, (list, tuple)) for row in rows):
+            came = [len(row) if isinstance(row, (list, tuple)) else 1 for row in rows]
+        else:
+            came, marks = [len(pictures)], [sum(marks)]
+        if marks != came:
+            told, others = (" and ".join(map(str, each)) for each in (marks, came))
+            raise ValueError(f"the text has {told} mark(s) {self.image_token} but {others} picture(s) came")
         views = [view for picture in pictures for view in self.views(picture)]
         every = self.image_token * self.image_seq_length * (5 if self.sub_pictures else 1)
         made = dict(self.tokenizer([each.replace(self.image_token, every) for each in texts], **kwargs))
@@ -71,10 +81,18 @@ class ComposedProcessor(ProcessorMixin):
 
     def views(self, picture: Picture) -> list[Picture]:
         """The pictures that one is read as."""
-        if not self.sub_pictures:
-            return [picture]
         size: Any = self.image_processor.size
         side = size["height"] if "height" in size else size["shortest_edge"]
+        if not self.sub_pictures:
+            return [picture if self.fit is None else self._square(to_rgb(picture), side)]
         square = ImageOps.pad(to_rgb(picture), (2 * side, 2 * side), Image.Resampling.BICUBIC, color=MARGIN)
         corners = [(0, 0), (side, 0), (0, side), (side, side)]
         return [square, *(square.crop((x, y, x + side, y + side)) for x, y in corners)]
+
+    def _square(self, picture: Image.Image, side: int) -> Image.Image:
+        if picture.width == picture.height:
+            return picture
+        if self.fit == "stretch":
+            return picture.resize((side, side), Image.Resampling.BICUBIC)
+        longer = max(picture.size)
+        return ImageOps.pad(picture, (longer, longer), color=MARGIN)

@@ -32,7 +32,9 @@ class InstructBlipReader(MiniGPT4Reader):
             texts = [part["text"] for part in message["content"] if part["type"] == "text"]
             asked += [" ".join(texts)] * (len(message["content"]) - len(texts))
         if asked:
-            read = self.processor.qformer_tokenizer(asked, padding=True, truncation=True, return_tensors="pt")
+            tokenizer = self.processor.qformer_tokenizer
+            room = min(tokenizer.model_max_length, self.model.config.qformer_config.max_position_embeddings)
+            read = tokenizer(asked, padding=True, truncation=True, max_length=room, return_tensors="pt")
             row |= {f"qformer_{name}": read[name] for name in ("input_ids", "attention_mask")}
         return row
 

@@ -41,7 +41,7 @@ CHAT_TEMPLATE = """\
 # Of both the states before the ViT's last layer, without the class token's.
 _STATES = {"vision_feature_layer": -2, "vision_feature_select_strategy": "default"}
 LLAVA = System("LLaVA", CHAT_TEMPLATE, {"connector": "linear", **_STATES})
-LLAVA_15 = System("LLaVA-1.5", CHAT_TEMPLATE, {"connector": "two_layers", **_STATES})
+LLAVA_15 = System("LLaVA-1.5", CHAT_TEMPLATE, {"connector": "two_layers", **_STATES}, fit="pad")
 
 
 def published_llava(version: str = "1.5") -> ComposedForConditionalGeneration:

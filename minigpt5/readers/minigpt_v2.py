@@ -18,9 +18,9 @@ from minigpt5.utils.checks import one_of
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
     {%- if message.role == 'system' -%}
-        {{ bos_token }}
+        {{ bos_token or '' }}
     {%- elif message.role == 'user' -%}
-        {{ ('' if loop.previtem is defined and loop.previtem.role == 'system' else bos_token) + '[INST] ' }}
+        {{ ('' if loop.previtem is defined and loop.previtem.role == 'system' else bos_token or '') + '[INST] ' }}
     {%- endif -%}
     {%- if message.content is string -%}
         {{ message.content }}
@@ -37,6 +37,7 @@ MINIGPT_V2 = System(
     "MiniGPT-v2",
     CHAT_TEMPLATE,
     {"connector": "neighbours", "vision_feature_layer": None, "vision_feature_select_strategy": "default"},
+    fit="stretch",
 )
 
 # What a prompt begins with, behind its picture (section 2.2, table 1).

@@ -44,6 +44,7 @@ QWEN_VL = System(
         "vision_feature_select_strategy": "default",
     },
     special_tokens=("<|im_start|>", "<|im_end|>"),
+    fit="stretch",
 )
 
 # Boxes are told in thousandths of the picture.

@@ -54,7 +54,7 @@ _SETTINGS = {
     "vision_feature_layer": None,
     "vision_feature_select_strategy": "full",
 }
-SPHINX = System("SPHINX", CHAT_TEMPLATE, _SETTINGS, encoders=4)
+SPHINX = System("SPHINX", CHAT_TEMPLATE, _SETTINGS, encoders=4, fit="pad")
 SPHINX_1K = System("SPHINX-1k", CHAT_TEMPLATE, _SETTINGS, encoders=4, sub_pictures=True)
 
 # By which CLIP's encoders and DINOv2 want their pictures normalized.

@@ -1,6 +1,6 @@
 """Examinations of a pipeline on StoryWorld, marked by the judge: scenes and stories of seeds that training never used.
 
-Each function returns figures in [0, 1] by name. What is told is worded in ways that no training text is;
+The `examine_` functions return figures in [0, 1]. What is told is worded in ways that no training text is;
 a caption, a picture and a next step are asked for as in training.
 """
 

@@ -1,6 +1,6 @@
 """How StoryWorld speaks: captions of scenes, and the reading of any text back into what it names.
 
-Captions are put together from interchangeable phrases. `wording="fresh"` draws from phrases and word orders that no
+Captions are put together from interchangeable phrases. `wording="fresh"` has word orders and namings that no
 training text has, so that what is measured is understanding and not recall. What a caption leaves out has a default:
 day, a lone hero in the middle, a first-named character on the left and the second on the right.
 """

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from itertools import groupby
 from typing import Any
 
 from minigpt5.data.tasks import CONTINUE, exchange
@@ -67,8 +68,12 @@ WORDS = tuple(
 )
 FRESH_WORDS = {word for wording in OUTSIDE.values() for text in wording["fresh"] for word in split_words(text)}
 LIKE = 0.74
+WHERE_OR_WHEN = tuple(
+    phrase for phrases in (PLACE_PHRASES, TIME_PHRASES, SIDE_PHRASES) for told in phrases.values() for phrase in told
+)
 ORDINALS = ("first", "second", "third")
 NUMBERS = ("none", "one", "two")
+_DIGITS = {"one": "1", "two": "2", "three": "3"}
 
 
 @dataclass(frozen=True)
@@ -243,7 +248,9 @@ def _yes_or_no(rng: random.Random, wording: str, scene: Scene | None = None) -> 
         phrases = {"place": PLACE_PHRASES, "side": SIDE_PHRASES}.get(about, {told: (told,)})
         animal = _or_it(_the(who, rng, colour=about != "colour"), scene, rng)
         so = rng.choice(phrases[told])
-        text = f"Is it {so}?" if animal == "it" else _worded(QUESTIONS["is it so"], rng, wording, animal=animal, so=so)
+        text = _worded(QUESTIONS["is it so"], rng, wording, animal=animal, so=so)
+        if animal == "it" and wording == "train":
+            text = f"Is it {so}?"
         where = _where(scene, side) if about == "colour" else ""
         fact = truth if about == "colour" else phrases[truth][0]
         asked, seen = phrases[told][0], [(f"the {who.kind}{where} is {fact}", yes)]
@@ -535,7 +542,7 @@ def _tagged(scene: Scene, rng: random.Random, wording: str) -> Item:
     tags = [*others, *names] if rng.random() < 0.3 else [*names, *others]
     text = ", ".join(tags)
     scene = replace(scene, side="left" if scene.companion else "middle")
-    return Item("paint", (_wish(text, rng, wording) if rng.random() < 0.3 else text,), (scene,))
+    return Item("paint", (text if wording == "train" and rng.random() < 0.7 else _wish(text, rng, wording),), (scene,))
 
 
 def paint_bare(rng: random.Random, wording: str = "train") -> Item:
@@ -560,7 +567,13 @@ def paint_bare(rng: random.Random, wording: str = "train") -> Item:
 
 def _wish(told: str, rng: random.Random, wording: str) -> str:
     told = told.removesuffix(".")
-    return sentence(rng.choice(WISHES[wording]).format(scene=f"{told[0].lower()}{told[1:]}"))
+    wishes = WISHES[wording]
+    if told.lower().startswith("a picture "):
+        wishes = [wish for wish in wishes if "picture" not in wish]
+    elif told.lower().startswith(WHERE_OR_WHEN):
+        # "Draw in the forest, a fox waits" is no sentence.
+        wishes = [wish for wish in wishes if wish.endswith(": {scene}") or wish == "{scene}"]
+    return sentence(rng.choice(wishes).format(scene=f"{told[0].lower()}{told[1:]}"))
 
 
 def outside(rng: random.Random, wording: str = "train") -> Item:
@@ -574,7 +587,7 @@ def outside(rng: random.Random, wording: str = "train") -> Item:
         return Item("outside", asked.unseen().question, (SORRY["picture"],))
     if way < 0.17:
         scene = _scene(rng, False)
-        text = _worded(CHANGES["remove"], rng, wording, animal=_or_it(_the(scene.hero, rng), scene, rng), it="it")
+        text = _worded(CHANGES["remove"], rng, wording, animal=_the(scene.hero, rng), it="it")
         return Item("outside", (scene, text), (SORRY["alone"],))
     kind = rng.choice(tuple(OUTSIDE))
     word = rng.choice(OUTSIDE[kind][wording])
@@ -600,6 +613,8 @@ def outside(rng: random.Random, wording: str = "train") -> Item:
             told = article(f"{word} {who.kind}")
             text = _worded(CHANGES["colour"], rng, wording, animal=f"the {who.kind}", colour=word, a_red_fox=told)
         else:
+            # A word that is made up could be an animal or a thing.
+            word = rng.choice(OUTSIDE[kind][wording])
             text = _worded(CHANGES["add"], rng, wording, a_red_fox=article(word))
     else:
         told = {
@@ -609,7 +624,6 @@ def outside(rng: random.Random, wording: str = "train") -> Item:
             "thing": f"{name_character(who, rng, wording)} with {article(word)} {where}",
         }[kind]
         if kind in ("animal", "thing") and rng.random() < 0.3:
-            # A thing that is made up could be an animal.
             told = article(rng.choice(OUTSIDE[kind][wording]))
         text = _wish(told, rng, wording)
     return Item("outside", (*shown, text), (SORRY[kind],))
@@ -644,7 +658,10 @@ def ending(rng: random.Random, wording: str = "train") -> Item:
 
 
 def turns(rng: random.Random, wording: str = "train") -> Item:
-    """The last of two to four turns of a chat about a picture that is shown or wished for, and may be changed."""
+    """The last of two to four turns of a chat about a picture that is shown or wished for, and may be changed.
+
+    In training twice as many turns are another wish.
+    """
     earlier: list[Item] = []
     begin = paint if rng.random() < 0.5 else ASKED_OF_ONE[rng.choice(tuple(ASKED_OF_ONE))]
     item = begin(rng, wording)
@@ -652,7 +669,7 @@ def turns(rng: random.Random, wording: str = "train") -> Item:
     for _ in range(rng.choice((1, 2, 3))):
         earlier.append(item)
         way = rng.random()
-        if way < 0.1:
+        if way < (0.2 if wording == "train" else 0.1):
             item = paint(rng, wording)
         elif way < 0.5:
             item = changed(rng, wording, scene=scene).unseen()
@@ -708,7 +725,7 @@ def _same(meanings: Mapping[str, Any]) -> Mark:
     return lambda reply, truth: set(_told(reply, meanings)) == set(_told(truth, meanings))
 
 
-def _same_conclusion(meanings: Mapping[str, Any], weak: Mapping[str, Any] | None = None) -> Mark:
+def _same_conclusion(meanings: Mapping[str, Any], weak: Mapping[str, Any] | None = None, begins: bool = False) -> Mark:
     """Whether a reply concludes with the same of some words' meanings as the true answer.
 
     It concludes with its first word ("Yes, there is no doubt."), or with the last with a meaning ("A red cat: yes."),
@@ -716,18 +733,21 @@ def _same_conclusion(meanings: Mapping[str, Any], weak: Mapping[str, Any] | None
 
     Args:
         weak: words that count where no other does, as the "no" of "Two animals, no more."
+        begins: the first with a meaning counts, not the last ("Two animals: one fox and one dog.").
     """
 
     def concluded(text: str) -> Any:
-        # What it says that it is not is no conclusion ("The second, not the first.").
-        whole = re.sub(r"\bnot (the |an? )?\w+", "", text.lower())
+        whole = text.lower().replace("not true", "false")
+        # What it says that it is not is no conclusion ("The second, not the first."), nor of how many it is one.
+        whole = re.sub(r"\bnot (the |an? )?\w+|\bof (\d|two|three)\b", "", whole)
+        whole = re.sub(r"\bpicture (one|two|three)\b", lambda told: f"picture {_DIGITS[told[1]]}", whole)
         *_, behind = re.split(r"\bso\b", whole)
         for said, known in ((behind, meanings), (whole, meanings), (behind, weak or {})):
             told = [word for word in re.findall(r"[a-z]+|\d+", said) if word in known]
             # A word of its own, not the first of several as in "Yes and no."
-            front = re.match(r"\W*([a-z]+|\d+)(?:[^\w\s]|\s*$)", said)
+            front = re.match(r"\W*((?:yes|no|true|false)\b(?! and| or)|(?:[a-z]+|\d+)(?=[^\w\s]|\s*$))", said)
             if told:
-                return known[told[0] if front and front[1] == told[0] else told[-1]]
+                return known[told[0] if begins or (front and front[1] == told[0]) else told[-1]]
         return None
 
     return lambda reply, truth: concluded(reply) == concluded(truth)
@@ -737,7 +757,9 @@ def _same_difference(reply: str, truth: str) -> bool:
     """The same before and after, and nothing else that changes."""
     aspects = ({kind: kind for kind in KINDS}, {colour: colour for colour in COLOURS}, WORD_PLACES, WORD_TIMES)
     for meanings in aspects:
-        one, other = (_told(text.lower().replace("time of day", ""), meanings) for text in (reply, truth))
+        told = (_told(text.lower().replace("time of day", ""), meanings) for text in (reply, truth))
+        # "On the sand by the sea" names one place twice.
+        one, other = ([meaning for meaning, _ in groupby(named)] for named in told)
         if one != other if other else len(set(one)) > 1:
             return False
     return True
@@ -760,6 +782,12 @@ def _same_box(reply: str, truth: str) -> bool:
     return one is not None and same_thing(one, other)
 
 
+def _same_refusal(reply: str, truth: str) -> bool:
+    """Whether it says sorry, and that nothing is seen or would be left where it is that, not elsewhere."""
+    not_of_the_world = [SORRY[kind] for kind in ("unseen", "alone", "picture")]
+    return says_sorry(reply) and all((text in reply) == (text == truth) for text in not_of_the_world)
+
+
 MARKS: dict[str, Mark] = {
     "animal": _same({kind: kind for kind in KINDS}),
     "colour": _same({colour: colour for colour in COLOURS}),
@@ -767,23 +795,25 @@ MARKS: dict[str, Mark] = {
     "time": _same(WORD_TIMES),
     "place and time": _same(WORD_PLACES | WORD_TIMES),
     "side": _same(SIDE_WORDS),
-    "yes or no": _same_conclusion({word: word for word in ("yes", "no")}),
+    "yes or no": _same_conclusion({"yes": "yes", "true": "yes", "no": "no", "false": "no"}),
     "count": _same_conclusion(
         {"zero": 0, "nobody": 0, "single": 1, **{str(i): i for i in range(10)}}
         | {word: i for i, word in enumerate(NUMBERS)},
         weak={"no": 0},
+        begins=True,
     ),
     "which": _same_conclusion({word: word for word in ORDINALS} | {str(i): word for i, word in enumerate(ORDINALS, 1)}),
     "compare": _same_difference,
     "describe": _same_description,
     "ground": _same_box,
     "refer": _same_thing,
+    "outside": _same_refusal,
     "ending": lambda reply, truth: says_end(reply),
 }
 
 
 def says_sorry(text: str) -> bool:
-    """Whether a reply says that what was asked for is not in the world."""
+    """Whether a reply says that it does not do what was asked for."""
     return "sorry" in split_words(text)
 
 

@@ -1,6 +1,6 @@
 """How people ask, wish and end stories, and what they ask for that is not in the world.
 
-Every list has two parts: "train", and a third, "fresh", that no training text has, so that what is measured is
+Every list has two parts: "train", and about a third, "fresh", that no training text has, so that what is measured is
 understanding and not recall.
 """
 
@@ -82,7 +82,7 @@ QUESTIONS: dict[str, Wording] = {
             "Say what colour {animal} has.",
             "Can you name the colour of {animal}?",
             "{animal} has which colour?",
-            "What colour, {animal}?",
+            "And what colour is {animal}?",
             "Colour of {animal}?",
         ),
         "fresh": (
@@ -391,7 +391,7 @@ QUESTIONS: dict[str, Wording] = {
             "Can you compare these pictures?",
             "Say what has changed.",
             "Name the difference.",
-            "Can you tell me what has changed?",
+            "Can you say what has changed?",
             "How is the second picture different?",
             "Compare both pictures.",
         ),
@@ -538,7 +538,7 @@ CHANGES: dict[str, Wording] = {
             "I want to see the same {place}.",
             "Can you show {it} {place}?",
             "Let {it} be {place}.",
-            "I would like {it} {place}.",
+            "I would like the same {place}.",
             "Now show {it} {place}.",
             "Go {to} with {it}.",
             "Let the same be {place}.",
@@ -547,13 +547,13 @@ CHANGES: dict[str, Wording] = {
             "Paint the same {place}.",
             "Show {it} {place}.",
             "Put {it} {place}.",
-            "Now {it} has to be {place}.",
+            "Now I want to see {it} {place}.",
         ),
         "fresh": (
             "Now let it be {place}.",
             "Take {it} {to}.",
             "Can you move {it} {to}?",
-            "I want {it} {place}.",
+            "I want the same {place}.",
             "Now bring {it} {to}.",
             "Let me see the same {place}.",
             "Can you bring {it} {to}?",
@@ -588,7 +588,7 @@ CHANGES: dict[str, Wording] = {
             "Now let it be {day}.",
             "Can you paint the same {time}?",
             "Change it to {day}.",
-            "Show it {time}.",
+            "Let me see the same {time}.",
         ),
     },
     "add": {
@@ -672,6 +672,7 @@ WISHES: Wording = {
         "give me a picture of {scene}",
         "let there be {scene}",
         "here is what I want: {scene}",
+        "draw this: {scene}",
     ),
     "fresh": (
         "I would like a picture of {scene}",
@@ -682,6 +683,8 @@ WISHES: Wording = {
         "can you make a picture of {scene}",
         "now show me {scene}",
         "I would like {scene}",
+        "can you draw this: {scene}",
+        "I would like this: {scene}",
     ),
 }
 
@@ -692,12 +695,24 @@ POLITE: Wording = {
         "{text} please",
         "hi, {text}",
         "hello! {text}",
-        "can you tell me: {text}",
+        "please, please {text}",
         "{text} thanks",
         "hey you, {text}",
         "{text}, I thank you",
-        "please would you say: {text}",
+        "if you please: {text}",
         "now please {text}",
+        "hi, {text} please",
+        "hello! {text} thanks",
+        "thank you, {text}",
+        "{text}, with many thanks",
+        "please, {text}, I thank you",
+        "{text}, would you please",
+        "and please, {text}",
+        "thank you and please: {text}",
+        "hey! {text} now",
+        "hi you! {text} many thanks",
+        "hello you, {text}",
+        "so, {text} please and thank you",
     ),
     "fresh": (
         "hey, {text}",
@@ -705,6 +720,12 @@ POLITE: Wording = {
         "would you please {text}",
         "hello, {text} please",
         "hi! {text} thanks",
+        "hello there, {text}",
+        "thanks, {text}",
+        "please {text} thanks",
+        "hey there, {text}",
+        "{text} please, thank you",
+        "you there, please {text}",
     ),
 }
 
@@ -755,7 +776,7 @@ OUTSIDE: dict[str, Wording] = {
         "train": _words(
             "lion tiger horse cow pig sheep goat wolf monkey snake mouse duck chicken frog fish shark whale "
             "giraffe zebra camel panda crocodile spider ant penguin kangaroo hamster donkey squirrel octopus "
-            "dinosaur dragon unicorn hedgehog owl parrot swan snail leopard rhino"
+            "dinosaur dragon pelican hedgehog owl parrot swan snail leopard rhino"
         ),
         "fresh": _words(
             "crab lizard koala cheetah gorilla dolphin butterfly eagle moose otter beaver hippo lobster "

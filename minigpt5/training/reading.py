@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import BatchFeature
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from minigpt5.pipeline import MiniGPT5Pipeline
 from minigpt5.readers import Reader, reader_of
@@ -37,9 +38,10 @@ from minigpt5.weights import is_pipeline
 N_VOKENS = 8
 # A part's parameters by their names; `{words}` stands for that of the language model.
 _NAMES = {
-    "connector": r"(model\.)?(language_projection|multi_modal_projector|connector|modality_projection)\.",
+    "connector": r"(model\.)?(language_projection|multi_modal_projector|connector|modality_projection"
+    r"|visual\.(merger|deepstack_merger_list))\.",
     "qformer": r"(model\.)?(qformer\.|query_tokens)",
-    "encoder": r"(model\.)?(vision_tower|more_vision_towers|vision_model|visual)\.",
+    "encoder": r"(model\.)?(vision_tower|more_vision_towers|vision_model|visual)\.(?!merger|deepstack_merger_list)",
     "visual_expert": r"{words}\..*\.vision\.",
     "norms": r"{words}\..*norm\.",
     "language_model": r"({words}|lm_head|language_model\.lm_head)\.(?!.*\.vision\.)",
@@ -106,13 +108,17 @@ class ReadingModel(nn.Module):
                 add_lora(self.comprehension, lora)
 
     def train(self, mode: bool = True) -> ReadingModel:
-        """All stays in evaluation mode but the adapters' dropout, and layers that save memory in training mode only."""
+        """All stays in evaluation mode but the adapters' dropout, and layers that save memory in training mode only.
+
+        Of those the layer alone: what is in it, such as the frozen language model's dropout, stays as it is.
+        """
         super().train(mode)
         self.comprehension.eval()
-        self.reader.language_model.train(mode and self.gradient_checkpointing)
         for name, module in self.comprehension.named_modules():
             if "lora_dropout" in name:
                 module.train(mode)
+            elif isinstance(module, GradientCheckpointingLayer):
+                module.training = mode and self.gradient_checkpointing
         return self
 
     def reset_connector(self) -> None:
@@ -125,9 +131,11 @@ class ReadingModel(nn.Module):
             elif hasattr(module, "reset_parameters"):
                 module.reset_parameters()
 
-    def _precision(self, batch: BatchFeature) -> torch.autocast:
+    def precision(self) -> torch.autocast:
+        """In which frozen parts in their type and what trains in float32 compute together."""
         low = self.frozen_dtype != torch.float32
-        return torch.autocast(batch["labels"].device.type, self.frozen_dtype if low else None, enabled=low)
+        device = next(self.comprehension.parameters()).device
+        return torch.autocast(device.type, self.frozen_dtype if low else None, enabled=low)
 
     def _states(self, batch: BatchFeature) -> torch.Tensor:
         inputs = BatchFeature({name: value for name, value in batch.items() if name not in ("labels", "targets")})
@@ -135,7 +143,7 @@ class ReadingModel(nn.Module):
 
     def logits(self, batch: BatchFeature) -> torch.Tensor:
         """Of the token after each of a training batch of the reader: `(batch, length - 1, vocabulary)`."""
-        with self._precision(batch):
+        with self.precision():
             return self.reader.logits(self._states(batch)[:, :-1])
 
     def forward(self, batch: BatchFeature) -> dict[str, torch.Tensor]:
@@ -145,7 +153,7 @@ class ReadingModel(nn.Module):
             "loss": cross-entropy of the replies. In training it is scaled so that the mean over the processes is the
             mean over all their tokens.
         """
-        with self._precision(batch):
+        with self.precision():
             loss = text_loss(self.reader, self._states(batch), batch["labels"], shared=self.training)
         if not loss.requires_grad:
             # Chats without a picture teach a connector nothing, but the loop asks for its gradient.
@@ -218,7 +226,8 @@ def train_reading(
         return model(batch)
 
     def evaluate() -> dict[str, Any]:
-        tell(reader, held_back)
+        with model.precision():
+            tell(reader, held_back)
         return {
             "minus_loss": -validation_loss(losses, lambda index: batches(index, held_back), config.judged, config.steps)
         }

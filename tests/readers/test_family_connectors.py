@@ -15,6 +15,7 @@ from minigpt5.readers.additions import VisualExpert, add_visual_experts
 from minigpt5.readers.cogvlm import published_cogvlm
 from minigpt5.readers.composed import ComposedConfig
 from minigpt5.readers.connectors import sincos_positions
+from minigpt5.readers.conversation import ChatTemplate
 from minigpt5.readers.generic import cache_argument
 from minigpt5.readers.instructblip import DATA_SETS
 from minigpt5.readers.minigpt_v2 import published_minigpt_v2, task_prompt
@@ -113,7 +114,7 @@ def test_instructblip_has_as_many_parameters_as_its_card_says():
     [
         ("composed_llava", "USER: <image>\nWhat is the fox in doing? ASSISTANT:"),
         ("sphinx", "### Human: <image>What is the fox in doing?\n### Assistant:"),
-        ("cogvlm", "<image>Question: What is the fox in doing? Answer: "),
+        ("cogvlm", "<image>Question: What is the fox in doing? Answer:"),
         ("minigpt_v2", "<s>[INST] What is the fox in <Img><image></Img> doing? [/INST]"),
     ],
 )
@@ -125,6 +126,19 @@ def test_words_around_a_picture_stay_apart(families, family, said):
 
 
 # MiniGPT-v2
+
+
+def test_a_language_model_without_a_first_token_speaks_as_minigpt_v2(families):
+    _, processor = families("minigpt_v2")
+    processor.tokenizer.bos_token = None
+    asked = ChatTemplate(processor).render([{"role": "user", "content": [{"type": "text", "text": "Who?"}]}])
+    assert asked == "[INST] Who? [/INST]"
+
+
+def test_a_reply_begins_alike_where_it_is_learnt_and_where_it_is_told_of(families):
+    model, processor = families("cogvlm")
+    reader = reader_of(model, add_vokens(model, processor, 4))
+    assert reader.chat.frame[0] == " " and reader.chat.opening == " Answer:"
 
 
 def test_four_patches_of_a_row_are_one_token(families, pixels):
@@ -456,3 +470,13 @@ def test_what_instructblip_s_q_former_sees_depends_on_the_instruction(families, 
     first = features("Who is it?")
     close(first, features("Who is it?"))
     assert (first - features("Where is the red fox?")).abs().max() > 1e-4
+
+
+def test_an_instruction_longer_than_the_q_former_reads_is_cut(families, pictures):
+    model, processor = families("instructblip")
+    reader = reader_of(model, add_vokens(model, processor, 4))
+    most = model.config.qformer_config.max_position_embeddings
+    processor.qformer_tokenizer.model_max_length = 10 * most
+    asked = [{"type": "image", "image": pictures[0]}, {"type": "text", "text": "what " * (most + 5)}]
+    inputs = reader.encode([[{"role": "user", "content": asked}]])
+    assert inputs["qformer_input_ids"].shape[1] == most

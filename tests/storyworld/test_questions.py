@@ -82,11 +82,12 @@ def test_wordings_for_judging_are_a_third_and_never_trained(name):
 def test_training_never_draws_a_fresh_wording():
     """Of a template what stands around its slots; those that are parts of trained ones tell nothing."""
     trained = "\n".join(
-        re.sub(r"\W+", " ", part).lower()
+        re.sub(r"\W+", " ", polite.format(text=part)).lower()
         for task in TASKS
         for seed in range(200)
         for part in TASKS[task](random.Random(seed), "train").question
         if isinstance(part, str)
+        for polite in ("{text}", *POLITE["train"])
     )
     for wording in ASKED_WORDINGS.values():
         for text in wording["fresh"]:
@@ -356,7 +357,7 @@ def test_words_outside_the_world_are_split_too():
     asked = {word for text in worded for word in split_words(text)}
     assert not asked & set(fresh)
     # Many are made up, and none is a typo of what the world has.
-    assert len(asked) > 1000
+    assert len(asked) > 900
     long = [known for known in KNOWN_WORDS if len(known) > 3]
     assert not [word for word in asked - KNOWN_WORDS - plain if any(within_one_edit(word, known) for known in long)]
 
@@ -417,7 +418,8 @@ def test_true_answers_are_marked_right_and_those_of_other_questions_hardly_ever(
     assert all(MARKS[kind](item.text, item.text) for item in asked)
     shuffled = asked[1:] + asked[:1]
     right = sum(MARKS[kind](one.text, other.text) for one, other in zip(asked, shuffled, strict=True)) / 200
-    chances = {"time": 0.5, "yes or no": 0.5, "which": 0.42, "count": 0.34, "side": 0.34, "ground": 0.35, "ending": 1}
+    chances = {"time": 0.5, "yes or no": 0.5, "which": 0.42, "count": 0.34, "side": 0.34, "ground": 0.35}
+    chances |= {"outside": 0.56, "ending": 1}
     chance = chances.get(kind, 0.15)
     assert right < chance + 0.12
     assert not MARKS[kind]("", asked[0].text)
@@ -437,6 +439,26 @@ def test_true_answers_are_marked_right_and_those_of_other_questions_hardly_ever(
         ("place", "It stands by a cactus.", "It is in the desert.", True),
         ("yes or no", "Yes, it is.", "Yes.", True),
         ("yes or no", "Yes and no.", "Yes.", False),
+        ("yes or no", "Yes it is, no doubt.", "Yes.", True),
+        ("yes or no", "True.", "The fox is red: yes.", True),
+        ("yes or no", "Not true.", "The fox is red: yes.", False),
+        ("yes or no", "That is not true.", "The fox is red: no.", True),
+        ("which", "Picture two.", "So the second picture.", True),
+        ("which", "Picture 2 of 3.", "So the second picture.", True),
+        ("which", "The second one.", "So the second picture.", True),
+        ("count", "There are two animals: one fox and one dog.", "So two.", True),
+        ("count", "There are two foxes and one dog.", "So one.", False),
+        (
+            "compare",
+            "The place: first on the sand by the sea, then in the forest.",
+            "First the beach, then the forest.",
+            True,
+        ),
+        ("outside", "Sorry, I know no such thing.", "Sorry, I know no such animal.", True),
+        ("outside", "Sorry, I see no picture.", "Sorry, I know no such animal.", False),
+        ("outside", "Sorry, I know no such place.", "Sorry, I see no picture.", False),
+        ("outside", "Sorry, I see no picture.", "Sorry, I see no picture.", True),
+        ("outside", "Here it is.", "Sorry, I see no picture.", False),
         ("yes or no", "Yes, there is no doubt.", "A red cat: yes.", True),
         ("yes or no", "No", "The dog is on the right: no.", True),
         ("yes or no", "A cat: no.", "A red cat: yes.", False),

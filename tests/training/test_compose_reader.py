@@ -2,11 +2,17 @@ import pytest
 import torch
 import transformers as hf
 from families import LOOK, TEXT, Families, clip_pictures
+from PIL import Image
 
 from minigpt5.joining import open_reader
-from minigpt5.readers import reader_of
+from minigpt5.readers import add_vokens, reader_of
+from minigpt5.readers.cogvlm import COGVLM
+from minigpt5.readers.compose import compose
+from minigpt5.readers.composed_processor import ComposedProcessor
 from minigpt5.readers.instructblip import InstructBlipReader
+from minigpt5.readers.llava import LLAVA, LLAVA_15
 from minigpt5.readers.opening import open_model
+from minigpt5.readers.qwen_vl import QWEN_VL
 
 COMPOSE = "training/compose_reader"
 
@@ -98,3 +104,46 @@ def test_parts_that_do_not_fit_are_one_line(refused, parts):
     told = refused(COMPOSE, "--system", "flamingo", *sources)
     assert told.startswith("system is 'flamingo', must be one of instructblip, llava, llava-1.5")
     assert not (parts / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["OPT", "GPT2", "Llama"])
+def test_a_head_tied_to_a_table_of_any_name_stays_tied(texts, pictures, kind):
+    tokenizer = Families(texts).tokenizer()
+    sizes = {"n_embd": 32, "n_head": 4, "n_layer": 2} if kind == "GPT2" else TEXT
+    more = {"OPT": {"ffn_dim": 48, "word_embed_proj_dim": 32}}.get(kind, {})
+    config = getattr(hf, f"{kind}Config")(**sizes | more | {"vocab_size": len(tokenizer), "tie_word_embeddings": True})
+    language_model = getattr(hf, f"{kind}{'LMHeadModel' if kind == 'GPT2' else 'ForCausalLM'}")(config)
+    encoder = hf.CLIPVisionModel(hf.CLIPVisionConfig(**LOOK))
+    model, processor = compose(LLAVA_15, language_model, tokenizer, [encoder], clip_pictures())
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    reader = reader_of(model, add_vokens(model, processor, 4))
+    inputs = reader.encode([[{"role": "user", "content": [{"type": "image", "image": pictures[0]}]}]])
+    assert reader.prefill(inputs).last.isfinite().all()
+
+
+def test_an_encoder_without_patches_is_one_line(refused, parts):
+    hf.ResNetModel(hf.ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1])).save_pretrained(parts / "resnet")
+    clip_pictures().save_pretrained(parts / "resnet")
+    sources = ("--language_model", parts / "phi", "--encoders", parts / "resnet", "--out", parts / "out")
+    told = refused(COMPOSE, "--system", "llava-1.5", *sources)
+    assert "an encoder of the kind resnet says no image_size and patch_size" in told
+
+
+@pytest.mark.parametrize(("system", "seen"), [(COGVLM, True), (QWEN_VL, True), (LLAVA_15, True), (LLAVA, False)])
+def test_what_is_no_square_is_seen_whole_where_boxes_are_told(texts, system, seen):
+    """CLIP's own image processor cuts off the margins."""
+    tokenizer = Families(texts).tokenizer()
+    clip = hf.CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
+    processor = ComposedProcessor(clip, tokenizer, 4, fit=system.fit)
+    wide = [Image.new("RGB", (112, 28), colour) for colour in ("red", "blue")]
+    for picture in wide:
+        picture.paste("white", (28, 0, 84, 28))
+    one, other = (processor(picture, "<image>", return_tensors="pt")["pixel_values"] for picture in wide)
+    assert one.shape == (1, 3, 28, 28) and torch.equal(one, other) is not seen
+
+
+def test_pictures_are_counted_a_text(texts):
+    processor = ComposedProcessor(clip_pictures(), Families(texts).tokenizer(), 4)
+    picture = Image.new("RGB", (28, 28))
+    with pytest.raises(ValueError, match=r"has 2 and 0 mark.* but 1 and 1 picture"):
+        processor([[picture], [picture]], ["<image> and <image>", "none"])

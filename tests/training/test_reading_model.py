@@ -60,6 +60,19 @@ def test_checkpointing_changes_no_gradient(reader, batch):
     torch.testing.assert_close(projection.weight.grad, expected)
 
 
+def test_checkpointing_leaves_a_frozen_language_model_without_dropout(texts, examples):
+    model, processor = Families(texts)("tinygpt_v")
+    for module in model.model.language_model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.5
+    reader = reader_of(model, add_vokens(model, processor, 4))
+    batch = reader.training_batch(examples)
+    losses = [
+        ReadingModel(reader, gradient_checkpointing=saves).train()(batch)["loss"] for saves in (False, True, True)
+    ]
+    assert losses[0] == losses[1] == losses[2]
+
+
 def test_a_batch_without_pictures_has_a_gradient_of_zero(reader):
     chat = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hello!"}]
     ReadingModel(reader).train()(reader.training_batch([chat]))["loss"].backward()
@@ -98,11 +111,12 @@ LINEAR = {"multi_modal_projector.linear.weight", "multi_modal_projector.linear.b
         ("cogvlm", ("visual_expert",), lambda name: ".vision." in name),
         ("cogvlm", ("language_model",), lambda name: ".vision." not in name and "language_model" in name),
         ("tinygpt_v", ("norms",), lambda name: "language_model" in name and "norm." in name),
+        ("qwen2_vl", ("connector",), lambda name: "visual.merger" in name),
+        ("qwen2_vl", ("encoder",), lambda name: "visual." in name and "merger" not in name),
         ("qwen_vl", ("encoder", "connector"), lambda name: "vision_tower" in name or "projector" in name),
         ("sphinx", ("qformer",), lambda name: "qformer" in name or "query_tokens" in name),
         ("instructblip", ("qformer",), lambda name: "qformer" in name or "query_tokens" in name),
         ("llava", ("connector",), lambda name: "multi_modal_projector" in name),
-        ("qwen2_vl", ("encoder",), lambda name: ".visual." in name),
     ],
 )
 def test_parts_of_other_readers_train(family, examples, name, trains, expected):

@@ -62,6 +62,17 @@ def test_settings_say_what_of_a_reader_learns(run_program, arguments, texts, tmp
     assert all(any(part in name for name in changed) for part in learns)
 
 
+@pytest.mark.parametrize("family", ["composed_llava", "qwen2_vl"])
+def test_frozen_parts_in_bf16_tell_what_they_learnt(run_program, arguments, texts, tmp_path, capsys, family):
+    """What trains is float32, so that replies are told under the precision of a step."""
+    folder = tmp_path / "reader"
+    for part in Families(texts)(family):
+        part.save_pretrained(folder)
+    low = ("--dtype", "bfloat16", "--mix", "{instruct: 4}")
+    run_program("training/tune_instructions", *arguments, "--model", folder, *low)
+    assert capsys.readouterr().out.count("told '") == 2
+
+
 def test_a_part_that_is_not_there_is_one_line(refused, arguments):
     told = refused("training/tune_instructions", *arguments, "--mix", "{instruct: 4}", "--trains", "visual_expert")
     assert told == "trains: Blip2ForConditionalGeneration has no visual_expert\n"

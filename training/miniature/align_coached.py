@@ -1,7 +1,7 @@
 r"""The miniature's first stage: as `training/align_vokens.py`, with a coach who knows what StoryWorld's pictures show.
 
     python training/miniature/align_coached.py --config configs/storyworld-mini/align.yaml \
-        --data runs/mini/data --model runs/mini/base --out runs/mini/align
+        --data runs/mini/data --model runs/mini/questions/model --out runs/mini/align
 """
 
 from dataclasses import dataclass

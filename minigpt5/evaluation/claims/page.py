@@ -72,8 +72,9 @@ def _verdicts(run: ClaimsRun, claims: Sequence[DecidedClaim], found: Sequence[Ga
         Paragraph(
             f"**{counted(claims)}**, of {len(claims)} claims: 1 to 9 are the paper's (arXiv 2310.02239, section 4), A "
             "to F ask beyond it. Each is decided by statements, margins and a rule that were settled before the "
-            f"trainings, in [the plan](claims-plan.md) (`{REPOSITORY_PATH}`, {registered}). Every system is trained "
-            f"from {len(run.amounts.seeds)} seeds until flat; intervals are over seeds and items. "
+            f"trainings, in [the plan](claims-plan.md) (`{REPOSITORY_PATH}`, {registered}). Every system that learns "
+            f"is trained from {len(run.amounts.seeds)} seeds, until flat or for {run.amounts.rounds} rounds; "
+            "intervals are over seeds and items. "
             "They are widened for the small number of seeds, to both sides alike, and so may pass a figure's own "
             "bounds where one training went another way than the others. A verdict says whether a claim shows in this "
             "world, not whether the paper is right about its own."
@@ -106,7 +107,10 @@ def _statements(claims: Sequence[DecidedClaim]) -> list[Block]:
     rows = []
     for claim in claims:
         for one in claim.statements:
-            margin = f" ± {one.statement.margin:g}" if one.statement.margin else ""
+            margin = ""
+            if one.statement.margin:
+                exact = one.statement.kind == "as"
+                margin = f" ± {one.statement.margin:g}" if exact else f" (by at most {one.statement.margin:g})"
             label = FIGURES[one.statement.figure].label[:-2]
             told = cell(one.interval) or "not measured"
             rows.append([claim.name, f"{one.statement.told}{margin}", label, told, seeds_told(one), one.verdict])
