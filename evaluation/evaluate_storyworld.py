@@ -148,7 +148,8 @@ def examine_answers(pipe, count: int) -> Iterator[Figure]:
         yield Figure(f"{name}, typed roughly: difference", difference.estimate, -0.03, difference)
     yield marked("wish without a colour: right", marks["wish without a colour"], 0.9)
     yield marked("last turn of a chat: right", marks["last turn"], 0.9)
-    yield marked("outside the world: told so, and no picture", marks["outside"], 0.9)
+    yield marked("outside the world: refused, and no picture", marks["outside"], 0.9)
+    yield marked("outside the world: with the reason that holds", marks["outside, why"], 0.9)
     yield marked("inside the world: not refused, a picture if wished for", marks["inside"], 0.9)
     yield marked("end of a story: told, and no picture", marks["ending"], 0.9)
 

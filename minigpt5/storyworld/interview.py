@@ -30,6 +30,7 @@ from minigpt5.storyworld.questions import (
     paint_two,
     question,
     refer,
+    says_end,
     says_sorry,
     turns,
 )
@@ -123,11 +124,13 @@ def interview(answer: Answerer, count: int, judge: Judge | None = None) -> dict[
     figures["wish without a colour"] = mark_pictures(items, answer(items), judge)
     figures["last turn"] = mark_turns(list(fresh_items(turns, count)), answer, judge)
 
-    for name, make in (("outside", outside), ("ending", ending)):
+    for name, make, says in (("outside", outside, says_sorry), ("ending", ending, says_end)):
         items = list(fresh_items(make, count))
         replies = answer(items)
-        alone = (reply.picture is None for reply in replies)
-        figures[name] = [right and without for right, without in zip(mark_words(items, replies), alone, strict=True)]
+        figures[name] = [says(reply.text) and reply.picture is None for reply in replies]
+        if name == "outside":
+            right = zip(mark_words(items, replies), figures[name], strict=True)
+            figures["outside, why"] = [all(marks) for marks in right]
     return figures
 
 

@@ -39,7 +39,7 @@ def test_an_oracle_is_right_in_all():
 def test_replies_to_other_questions_are_near_chance():
     figures = shares(confused)
     # These ask for the same whatever the question.
-    for name in ("inside", "ending"):
+    for name in ("outside", "inside", "ending"):
         assert figures.pop(name) == 1
     coins = {name: figures.pop(name) for name in ("time", "yes or no", "which", "count", "side", "ground")}
     assert max(coins.values()) < 0.75 and max(figures.values()) < 0.45, (coins, figures)
