@@ -56,7 +56,7 @@ class StoryWorldCoach(Coach):
 
     def loss(self, features: torch.Tensor, told: list[Scene]) -> torch.Tensor:
         """The naming head's."""
-        return self.naming_weight * self.namer.loss(features, told)
+        return self.naming_weight * self.namer.loss(features.float(), told)
 
 
 class CaptionCoach(StoryWorldCoach):

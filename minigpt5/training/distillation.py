@@ -82,8 +82,8 @@ class ConsistencyModel(nn.Module):
         """Latents after the teacher's DDIM step from `times` to `before`, with guidance (equation 17)."""
         schedule: Any = self.student.schedule
         null = {name: row.expand(len(noisy), *row.shape[1:]) for name, row in self.pipe.null_conditioning().items()}
-        told = schedule.told(times)
-        away, towards = (self.teacher.predict(noisy, told, rows).float() for rows in (null, conditioning))
+        told, seen = schedule.told(times), noisy.to(self.teacher_denoiser.dtype)
+        away, towards = (self.teacher.predict(seen, told, rows).float() for rows in (null, conditioning))
         clean, noise = schedule.split(away + self.guidance_scale * (towards - away), noisy, times)
         return schedule.noised(clean, noise, before)
 

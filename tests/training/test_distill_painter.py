@@ -64,6 +64,12 @@ def test_only_the_student_learns(pipe, batch):
     assert not any(parameter.requires_grad for parameter in model.teacher_denoiser.parameters())
 
 
+def test_a_teacher_in_bf16_is_asked_in_its_type(batch):
+    low = MiniGPT5Pipeline.from_pretrained("storyworld-mini", dtype=torch.bfloat16)
+    model = ConsistencyModel(low, guidance_scale=2.5)
+    assert model(batch(model), places=torch.tensor([25, 50]))["loss"].isfinite()
+
+
 def test_a_batch_without_a_picture_to_paint_teaches_nothing(pipe):
     model = ConsistencyModel(pipe, guidance_scale=2.5).train()
     talk = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Good morning."}]

@@ -115,6 +115,7 @@ def test_storyworld_s_coach_names_what_pictures_show(tiny_pipe, pictures):
     width = tiny_pipe.mapper.config.voken_dim
     features = torch.randn(len(pictures), 8, width)
     torch.testing.assert_close(coach.loss(features, scenes), 0.5 * coach.namer.loss(features, scenes))
+    assert coach.loss(features.bfloat16(), scenes).isfinite()
     # The judge is no part that trains.
     assert {name.split(".")[0] for name, _ in coach.named_parameters()} == {"namer"}
 
