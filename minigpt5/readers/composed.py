@@ -103,7 +103,7 @@ def _grid(config: Any) -> int:
     Raises:
         ValueError: for an encoder that has no patches.
     """
-    if not {"image_size", "patch_size"} <= vars(config).keys():
+    if not (hasattr(config, "image_size") and hasattr(config, "patch_size")):
         raise ValueError(f"an encoder of the kind {config.model_type} says no image_size and patch_size, so no patches")
     stages = len(config.depths) if config.model_type == "convnext" else 1
     return config.image_size // (config.patch_size * 2 ** (stages - 1))
