@@ -590,15 +590,15 @@ def outside(rng: random.Random, wording: str = "train") -> Item:
         text = _worded(CHANGES["remove"], rng, wording, animal=_the(scene.hero, rng), it="it")
         return Item("outside", (scene, text), (SORRY["alone"],))
     kind = rng.choice(tuple(OUTSIDE))
-    word = rng.choice(OUTSIDE[kind][wording])
+    listed = word = rng.choice(OUTSIDE[kind][wording])
     if kind == "request":
-        return Item("outside", (word,), (SORRY[kind],))
+        return Item("outside", (listed,), (SORRY[kind],))
     if kind == "unseen":
         scene = _scene(rng)
         animal = _or_it(_the(rng.choice(scene.characters), rng), scene, rng)
         return Item("outside", (scene, _worded(OUTSIDE[kind], rng, wording, animal=animal)), (SORRY[kind],))
     if wording == "train" and rng.random() < 0.5:
-        # There are more words than any list has.
+        # There are more words than any list has; alone, one that is made up could be an animal or a thing.
         at = rng.choice(("in the ", "in a ", "on the ", "on a ", "at the ")) if kind == "place" else ""
         word = f"{at}{_made_up(rng)}"
     scene = _scene(rng, False)
@@ -613,9 +613,7 @@ def outside(rng: random.Random, wording: str = "train") -> Item:
             told = article(f"{word} {who.kind}")
             text = _worded(CHANGES["colour"], rng, wording, animal=f"the {who.kind}", colour=word, a_red_fox=told)
         else:
-            # A word that is made up could be an animal or a thing.
-            word = rng.choice(OUTSIDE[kind][wording])
-            text = _worded(CHANGES["add"], rng, wording, a_red_fox=article(word))
+            text = _worded(CHANGES["add"], rng, wording, a_red_fox=article(listed))
     else:
         told = {
             "animal": f"{article(word if rng.random() < 0.5 else f'{who.colour} {word}')} {where}",
@@ -624,7 +622,7 @@ def outside(rng: random.Random, wording: str = "train") -> Item:
             "thing": f"{name_character(who, rng, wording)} with {article(word)} {where}",
         }[kind]
         if kind in ("animal", "thing") and rng.random() < 0.3:
-            told = article(rng.choice(OUTSIDE[kind][wording]))
+            told = article(listed)
         text = _wish(told, rng, wording)
     return Item("outside", (*shown, text), (SORRY[kind],))
 
