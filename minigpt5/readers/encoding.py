@@ -14,6 +14,7 @@ from transformers import BatchFeature, PreTrainedModel, PreTrainedTokenizerBase,
 from minigpt5.readers.conversation import ChatTemplate, conversation
 from minigpt5.readers.processor import IGNORE_INDEX
 from minigpt5.readers.prompts import Example, Mark, Message, Piece, Prompt, as_batch, check_messages
+from minigpt5.readers.subwords import dropped_merges
 from minigpt5.readers.vokens import voken_ids
 from minigpt5.utils.images import to_rgb, trim_strip
 
@@ -111,23 +112,27 @@ class PromptEncoder:
         batch = zip(*as_batch(list(prompts), images), strict=True)
         return self._batch([self._row(*conversation(prompt, own)) for prompt, own in batch], "left")
 
-    def training_batch(self, items: Sequence[list[Message] | Example]) -> BatchFeature:
+    def training_batch(self, items: Sequence[list[Message] | Example], subword_dropout: float = 0.0) -> BatchFeature:
         """What is to be learnt, conversations that end in the reply or ready-made examples, padded on the right.
 
         Pictures of the reply are to be painted: they become vokens, and their own pixels are not read. Scored are the
         reply's text, the first and the last voken of a block, and the reply's end.
+
+        Args:
+            subword_dropout: of the prompts, see `dropped_merges`.
 
         Returns:
             `input_ids`, `attention_mask`, `labels` (batch, length), what the pictures read became, and `targets`, the
             list of pictures to be painted, in order.
 
         Raises:
-            ValueError: where an item has fewer or more pictures than marks.
+            ValueError: where an item has fewer or more pictures than marks; or see `dropped_merges`.
         """
         rows, targets = [], []
         for item in items:
             prompt, reply, painted = _split(item)
-            row = self._row(*conversation(prompt))
+            with dropped_merges(self.tokenizer, subword_dropout):
+                row = self._row(*conversation(prompt))
             ids = self._reply_ids(reply)
             between = set(self.voken_ids[1:-1])
             row["labels"] = [IGNORE_INDEX] * len(row["input_ids"])

@@ -132,9 +132,9 @@ class MiniGPT4Reader(Reader):
         """See `Reader.encode`; turns that a string has written out already are taken as they are."""
         return self.processor(list(prompts), images)
 
-    def training_batch(self, items: Sequence[list[Message] | Example]) -> BatchFeature:
+    def training_batch(self, items: Sequence[list[Message] | Example], subword_dropout: float = 0.0) -> BatchFeature:
         """See `MiniGPT5Processor.training_batch`."""
-        return self.processor.training_batch(items)
+        return self.processor.training_batch(items, subword_dropout)
 
     @property
     def picture_parts(self) -> list[nn.Module | torch.Tensor]:

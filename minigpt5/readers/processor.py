@@ -30,6 +30,7 @@ from minigpt5.readers.prompts import (
     split_marks,
 )
 from minigpt5.readers.styles import MINIGPT4, PromptStyle
+from minigpt5.readers.subwords import dropped_merges
 from minigpt5.readers.text_options import TextOptions
 from minigpt5.utils.checks import shown, some_text, whole_number
 from minigpt5.utils.images import Picture, to_rgb, trim_strip
@@ -295,28 +296,35 @@ class MiniGPT5Processor(ProcessorMixin):
         painted = [part.get("image") for part in answer["content"] if part["type"] == "image"]
         return Example(source, [*target, " ###"], [picture for picture in read if picture is not None], painted)
 
-    def training_pair(self, source: Sequence[Piece], target: Sequence[Piece]) -> tuple[list[int], list[int]]:
+    def training_pair(
+        self, source: Sequence[Piece], target: Sequence[Piece], subword_dropout: float = 0.0
+    ) -> tuple[list[int], list[int]]:
         """Ids and labels of a prompt and its reply, encoded apart.
 
         Scored are the reply's text, the first and the last voken of a block, and the closing `###`; what lies between
         the two vokens follows by itself in decoding (published code, labels of its data sets).
         """
-        prompt, reply = self.encode(source), self.encode(target, bos=False)
+        with dropped_merges(self.tokenizer, subword_dropout):
+            prompt = self.encode(source)
+        reply = self.encode(target, bos=False)
         between = set(self.voken_ids[1:-1])
         labels = [IGNORE_INDEX] * len(prompt) + [IGNORE_INDEX if i in between else i for i in reply]
         return prompt + reply, labels
 
-    def training_batch(self, items: Sequence[list[Message] | Example]) -> BatchFeature:
+    def training_batch(self, items: Sequence[list[Message] | Example], subword_dropout: float = 0.0) -> BatchFeature:
         """Encode what is to be learnt: conversations that end in the reply, or ready-made examples.
 
         Pictures of the reply are to be painted: they become vokens, and their own pixels are not read.
+
+        Args:
+            subword_dropout: of the prompts, see `dropped_merges`.
 
         Returns:
             `input_ids`, `attention_mask`, `labels` (batch, length), padded on the right; `pixel_values` of the pictures
             read; `targets`, the list of pictures to be painted, in order.
 
         Raises:
-            ValueError: where an item has fewer or more pictures than marks.
+            ValueError: where an item has fewer or more pictures than marks; or see `dropped_merges`.
         """
         rows, labels, pictures, targets = [], [], [], []
         for item in items:
@@ -324,7 +332,7 @@ class MiniGPT5Processor(ProcessorMixin):
             blocks = list(example.target).count(Mark.VOKENS)
             if blocks != len(example.outputs):
                 raise ValueError(f"the reply paints {blocks} picture(s) but has {len(example.outputs)}")
-            ids, scored = self.training_pair(example.source, example.target)
+            ids, scored = self.training_pair(example.source, example.target, subword_dropout)
             rows.append(ids)
             labels.append(scored)
             pictures += self._match(example.source, None, list(example.images))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -80,9 +81,18 @@ def check_splits(config: MixtureConfig) -> None:
             )
 
 
-def open_mixture(config: MixtureConfig, role: str, reader: Reader | None = None) -> Mixture:
-    """The mixture that a program's settings name, to train with or to judge by, encoded by a reader if there is one."""
+def open_mixture(
+    config: MixtureConfig, role: str, reader: Reader | None = None, subword_dropout: float = 0.0
+) -> Mixture:
+    """The mixture that a program's settings name, to train with or to judge by, encoded by a reader if there is one.
+
+    Args:
+        subword_dropout: of the prompts to train with, see `dropped_merges`.
+    """
     settings = (config.splits(role), config.layouts, config.seed, config.max_bad_share)
     if reader is None:
         return Mixture(config.data, config.mix, *settings)
-    return Mixture(config.data, config.mix, *settings, reader.training_batch, reader.context_length, reader.tokenizer)
+    encode = reader.training_batch
+    if role == "train" and subword_dropout:
+        encode = partial(encode, subword_dropout=subword_dropout)
+    return Mixture(config.data, config.mix, *settings, encode, reader.context_length, reader.tokenizer)

@@ -42,6 +42,9 @@ class VokenConfig(MixtureConfig):
     )
     weights: LossWeights = setting(factory=LossWeights, help="of the losses")
     mapper_rate: float = setting(1.0, above=0, help="the mapper's learning rate over the vokens'")
+    subword_dropout: float = setting(
+        0.0, least=0, below=1, help="chance to leave out a merge of a prompt's subwords, to read mistyped words by"
+    )
     caption_only_steps: int = setting(0, least=0, help="steps before the diffusion loss comes in")
     gradient_checkpointing: bool = setting(False, help="compute activations twice to keep fewer")
     cache_features: Path | None = setting(None, help="folder to keep the frozen parts' features in")
@@ -167,7 +170,9 @@ def train_vokens(pipe: MiniGPT5Pipeline, config: VokenConfig, coach: Coach | Non
     """
     model = VokenModel(pipe, config.weights, coach)
     end_dry_run(model, config)
-    draw, held_back = (open_mixture(config, role, pipe.reader) for role in ("train", "validation"))
+    draw, held_back = (
+        open_mixture(config, role, pipe.reader, config.subword_dropout) for role in ("train", "validation")
+    )
     if config.cache_features:
         model.cache_features(config.cache_features)
 

@@ -298,6 +298,22 @@ def test_compiled_steps_say_the_same_from_one_graph_a_batch_size(build, looks, f
 
 
 @pytest.mark.parametrize("family", ALL)
+def test_dropped_subwords_split_prompts_and_no_reply(readers, looks, family):
+    reader = readers(family)
+    item = [*prompts(reader, looks)[0], assistant(text("A red fox."), image(looks[0]))]
+    (whole, split), (scored, scored_too) = zip(
+        *(
+            (batch["input_ids"][0].tolist(), [label for label in batch["labels"][0].tolist() if label != IGNORE_INDEX])
+            for batch in (reader.training_batch([item], subword_dropout=rate) for rate in (0.0, 1.0))
+        ),
+        strict=True,
+    )
+    assert len(split) > len(whole) and reader.tokenizer.decode(split) == reader.tokenizer.decode(whole)
+    assert scored_too == scored
+    assert reader.training_batch([item])["input_ids"][0].tolist() == whole
+
+
+@pytest.mark.parametrize("family", ALL)
 def test_replies_are_learnt_as_they_are_decoded(readers, looks, family):
     reader = readers(family)
     batch = prompts(reader, looks)

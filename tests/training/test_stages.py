@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from minigpt5 import MiniGPT5Pipeline
+from minigpt5 import MiniGPT5Pipeline, MiniGPT5Processor
 from minigpt5.storyworld import coach as storyworld
 from minigpt5.storyworld.coach import CaptionCoach, CoachSettings, StoryCoach
 from minigpt5.storyworld.judge import load_judge
@@ -92,6 +92,24 @@ def test_the_diffusion_loss_comes_in_after_the_steps_without_it(tmp_path):
     weights = [config.weights_at(step) for step in (0, 2, 3, 100)]
     assert [one.diffusion for one in weights] == [0.0, 0.0, 2.0, 2.0]
     assert all((one.text, one.caption) == (0.5, 0.25) for one in weights)
+
+
+def test_subwords_are_dropped_where_a_stage_trains_and_not_where_it_is_judged(
+    tiny_folder, small_world, tmp_path, monkeypatch
+):
+    seen = []
+    own = MiniGPT5Processor.training_batch
+
+    def watched(self, items, subword_dropout=0.0):
+        seen.append(subword_dropout)
+        return own(self, items, subword_dropout)
+
+    monkeypatch.setattr(MiniGPT5Processor, "training_batch", watched)
+    settings = {"data": small_world, "model": tiny_folder, "out": tmp_path / "out", "mix": {"draw": 2}}
+    config = AlignConfig(**LOOP, **settings, weights=ONLY_TEXT, subword_dropout=0.25)
+    train_vokens(begin_alignment(config), config)
+    # Two steps, and two batches of the evaluation behind them, with four prompts to paint.
+    assert seen[:2] == [0.25, 0.25] and len(seen) > 2 and set(seen[2:]) == {0.0}
 
 
 def test_settings_of_a_coach_stand_beside_those_of_the_stage(tmp_path):
