@@ -63,8 +63,8 @@ class Figure(NamedTuple):
 
     @property
     def reached(self) -> bool:
-        """Whether it is as good as it should be."""
-        return self.value >= self.target
+        """Whether it is as good as it should be; 0.945 - 0.975 is not below -0.03 for what floats leave behind."""
+        return round(self.value - self.target, 9) >= 0
 
     def __str__(self) -> str:
         bounds = f"[{self.interval.low:.3f}, {self.interval.high:.3f}]" if self.interval else ""

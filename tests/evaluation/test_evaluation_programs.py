@@ -316,6 +316,12 @@ def test_a_vae_is_examined_on_pictures_drawn_in_its_own_size():
     assert figure.value > 40 and figure.reached
 
 
+def test_a_target_that_is_just_met_is_reached():
+    figure = runpy.run_path(str(Path(__file__).parents[2] / "evaluation/evaluate_storyworld.py"))["Figure"]
+    assert figure("difference", 0.945 - 0.975, -0.03).reached and figure("share", 180 / 200, 0.9).reached
+    assert not figure("difference", 0.940 - 0.975, -0.03).reached and not figure("share", 179 / 200, 0.9).reached
+
+
 @pytest.mark.slow
 def test_one_process_and_two_examine_the_miniature_alike(tmp_path):
     program, figures = Path(__file__).parents[2] / "evaluation/evaluate_storyworld.py", []
