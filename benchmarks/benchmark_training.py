@@ -33,9 +33,9 @@ from minigpt5.published.checkpoints import load_official
 from minigpt5.published.shapes import IMAGE_SIZE, N_VOKENS, SCALES, empty_parts, random_pipeline
 from minigpt5.readers.minigpt4 import MiniGPT4Reader
 from minigpt5.storyworld.draw import draw
-from minigpt5.storyworld.questions import training_item
 from minigpt5.storyworld.scene import split_rng
 from minigpt5.storyworld.stories import sample_story
+from minigpt5.storyworld.tasks import training_item
 from minigpt5.training.fit import plain_attention
 from minigpt5.training.objective import LossWeights, VokenModel
 from minigpt5.utils.files import check_file, write_json

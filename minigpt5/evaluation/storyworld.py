@@ -18,7 +18,7 @@ from minigpt5.pipeline import MiniGPT5Pipeline
 from minigpt5.storyworld.examine import text_agrees
 from minigpt5.storyworld.judge import ATTRIBUTES, load_judge
 from minigpt5.storyworld.language import read
-from minigpt5.storyworld.questions import MARKS, conclusion
+from minigpt5.storyworld.marks import MARKS, conclusion
 from minigpt5.storyworld.scene import Character, Scene
 from minigpt5.utils.images import open_image
 from minigpt5.utils.json_files import read_json

@@ -23,7 +23,7 @@ from minigpt5.storyworld.draw import character_rows, draw
 from minigpt5.storyworld.examine import hero_kept, sample_scenes, text_agrees
 from minigpt5.storyworld.judge import ATTRIBUTES, Judge, load_judge
 from minigpt5.storyworld.language import Mention, Reading, read
-from minigpt5.storyworld.questions import MARKS
+from minigpt5.storyworld.marks import MARKS
 from minigpt5.storyworld.scene import Character, Scene
 from minigpt5.utils.images import Picture
 

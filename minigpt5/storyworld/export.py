@@ -15,9 +15,9 @@ from pathlib import Path
 
 from minigpt5.storyworld.draw import draw
 from minigpt5.storyworld.language import caption
-from minigpt5.storyworld.questions import TASKS, training_item
 from minigpt5.storyworld.scene import Scene, sample_scene, split_rng
 from minigpt5.storyworld.stories import sample_story, sample_talk
+from minigpt5.storyworld.tasks import TASKS, training_item
 from minigpt5.utils.files import whole_file, write_text
 
 
@@ -90,7 +90,7 @@ def export_chats(task: str, root: Path, split: str, count: int, size: int = 64) 
     Splits other than "train" ask in the wordings that are kept for judging, but for the next step of a story.
 
     Args:
-        task: one of `minigpt5.storyworld.questions.TASKS`.
+        task: one of `minigpt5.storyworld.tasks.TASKS`.
     """
     pictures = _Pictures(Path(root), split, size)
     with whole_file(pictures.root / f"{split}.jsonl") as table, open(table, "w") as file:

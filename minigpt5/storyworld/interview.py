@@ -13,28 +13,16 @@ from typing import NamedTuple
 from PIL import Image
 
 from minigpt5.pipeline import MiniGPT5Pipeline
+from minigpt5.storyworld.changes import changed
 from minigpt5.storyworld.examine import ask, run_stories, sample_stories
+from minigpt5.storyworld.items import Item
 from minigpt5.storyworld.judge import Judge, Verdict, load_judge
 from minigpt5.storyworld.language import Mention, read
-from minigpt5.storyworld.questions import (
-    ASKED,
-    MARKS,
-    Item,
-    changed,
-    ending,
-    fresh_items,
-    ground,
-    outside,
-    paint,
-    paint_bare,
-    paint_two,
-    question,
-    refer,
-    says_end,
-    says_sorry,
-    turns,
-)
+from minigpt5.storyworld.marks import MARKS, says_end, says_sorry
+from minigpt5.storyworld.questions import ASKED, ground, question, refer
 from minigpt5.storyworld.scene import Scene
+from minigpt5.storyworld.tasks import ending, fresh_items, turns
+from minigpt5.storyworld.wishes import outside, paint, paint_bare, paint_two
 
 Marks = list[bool]
 

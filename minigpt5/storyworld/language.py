@@ -150,6 +150,8 @@ TIME_WORDS = {
     "day": ("day", "daytime", "sunshine", "sunny", "sun", "morning", "daylight"),
     "night": ("night", "nighttime", "moonlight", "moon", "dark", "stars"),
 }
+ORDINALS = ("first", "second", "third")
+NUMBERS = ("none", "one", "two")
 SIDE_WORDS = {"left": "left", "right": "right", "middle": "middle", "centre": "middle", "center": "middle"}
 
 

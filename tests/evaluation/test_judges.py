@@ -13,9 +13,10 @@ from minigpt5.evaluation.speaker import Speaker
 from minigpt5.evaluation.storyworld import StoryWorldJudge
 from minigpt5.output import MiniGPT5PipelineOutput
 from minigpt5.readers import add_vokens, reader_of
+from minigpt5.storyworld.changes import changed
 from minigpt5.storyworld.draw import draw
-from minigpt5.storyworld.questions import changed, fresh_items
 from minigpt5.storyworld.scene import Character, Scene
+from minigpt5.storyworld.tasks import fresh_items
 
 
 def item(number=0, criteria=(), picture=None):

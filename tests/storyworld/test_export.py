@@ -8,9 +8,9 @@ from minigpt5.data.readers import read_cc3m, read_chat, read_mmdialog, read_vist
 from minigpt5.storyworld.draw import draw
 from minigpt5.storyworld.export import EXPORTS, export_cc3m, export_chats, export_mmdialog, export_vist
 from minigpt5.storyworld.language import describes
-from minigpt5.storyworld.questions import TASKS, training_item
 from minigpt5.storyworld.scene import Character, Scene, sample_scene, split_rng
 from minigpt5.storyworld.stories import sample_story, sample_talk
+from minigpt5.storyworld.tasks import TASKS, training_item
 
 SPLIT, COUNT, SIZE = "validation", 12, 40
 

@@ -4,11 +4,14 @@ import random
 
 import pytest
 
+from minigpt5.storyworld.changes import changed
 from minigpt5.storyworld.draw import draw
 from minigpt5.storyworld.interview import Reply, answerer, examine_tellings, interview, mark_turns
 from minigpt5.storyworld.judge import load_judge
-from minigpt5.storyworld.questions import ASKED, changed, fresh_items, outside, turns
+from minigpt5.storyworld.questions import ASKED
 from minigpt5.storyworld.scene import sample_scene
+from minigpt5.storyworld.tasks import fresh_items, turns
+from minigpt5.storyworld.wishes import outside
 
 COUNT = 30
 

@@ -6,7 +6,8 @@ from PIL import Image
 from minigpt5 import MiniGPT5Pipeline
 from minigpt5.painters.schedules import training_schedule
 from minigpt5.storyworld.draw import draw
-from minigpt5.storyworld.questions import fresh_items, paint
+from minigpt5.storyworld.tasks import fresh_items
+from minigpt5.storyworld.wishes import paint
 from minigpt5.training.distillation import ConsistencyModel
 
 CONFIG = "configs/storyworld-mini/distill.yaml"

@@ -32,8 +32,11 @@ from minigpt5.readers.opening import open_model
 from minigpt5.readers.systems import SYSTEMS
 from minigpt5.storyworld.draw import draw
 from minigpt5.storyworld.examine import sample_scenes
+from minigpt5.storyworld.items import Item
 from minigpt5.storyworld.language import describes
-from minigpt5.storyworld.questions import MARKS, Item, fresh_items, ground, question
+from minigpt5.storyworld.marks import MARKS
+from minigpt5.storyworld.questions import ground, question
+from minigpt5.storyworld.tasks import fresh_items
 from minigpt5.training.reading import ReadingConfig, train_reading
 from minigpt5.training.results import save_result
 from minigpt5.utils.files import write_json, write_text

@@ -14,8 +14,8 @@ from diffusers import AutoencoderKL
 from torch.nn.functional import interpolate, mse_loss
 
 from minigpt5.storyworld.draw import draw
+from minigpt5.storyworld.items import COMPANION_SHARE
 from minigpt5.storyworld.miniature import PICTURE_SIZE, VAE_CHANNELS, build_vae, reconstruction_loss
-from minigpt5.storyworld.questions import COMPANION_SHARE
 from minigpt5.storyworld.scene import sample_scene
 from minigpt5.training.fit import FitConfig, best_of, fit
 from minigpt5.training.latents import psnr

@@ -13,7 +13,9 @@ from pathlib import Path
 from minigpt5.loading import ModelSettings, identity, open_model
 from minigpt5.service.feedback import Feedback, FeedbackStore
 from minigpt5.storyworld.examine import ask
-from minigpt5.storyworld.questions import ASKED, MARKS, UNTAUGHT, fresh_items
+from minigpt5.storyworld.marks import MARKS
+from minigpt5.storyworld.questions import ASKED, UNTAUGHT
+from minigpt5.storyworld.tasks import fresh_items
 from minigpt5.utils.files import check_file
 from minigpt5.utils.programs import run_program
 from minigpt5.utils.settings import setting
