@@ -12,6 +12,8 @@ from minigpt5.storyworld.wordings import POLITE
 KEYBOARD = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 # In how many words at most. Each way to mistype a word is rare, so training sees more of them than people make.
 TYPOS = {"train": 4, "fresh": 1}
+# Capitals are rare and split into more subwords, so training sees more of them too.
+CASES = {"train": (str.lower, str.upper, str.upper, str.title), "fresh": (str.lower, str.lower, str.upper, str.title)}
 
 
 def unknown_prompt_warning(text: str) -> str | None:
@@ -31,7 +33,7 @@ def roughen(text: str, rng: random.Random, wording: str = "train") -> str:
     out, doubled, replaced by its neighbour on the keyboard, or two swapped) of what it was.
 
     Args:
-        wording: "train" has typos in up to four words, "fresh" in one at most.
+        wording: "train" has typos in up to four words and many capitals, "fresh" typos in one at most.
     """
     rough = text
     while rough == text:
@@ -42,7 +44,7 @@ def roughen(text: str, rng: random.Random, wording: str = "train") -> str:
         if rng.random() < 0.25:
             rough = rng.choice(POLITE[wording]).format(text=rough)
         if rng.random() < 0.6:
-            rough = rng.choice((str.lower, str.lower, str.upper, str.title))(rough)
+            rough = rng.choice(CASES[wording])(rough)
     return rough
 
 
