@@ -14,9 +14,8 @@ from diffusers import AutoencoderKL
 from torch.nn.functional import interpolate, mse_loss
 
 from minigpt5.storyworld.draw import draw
-from minigpt5.storyworld.items import COMPANION_SHARE
+from minigpt5.storyworld.items import random_scene
 from minigpt5.storyworld.miniature import PICTURE_SIZE, VAE_CHANNELS, build_vae, reconstruction_loss
-from minigpt5.storyworld.scene import sample_scene
 from minigpt5.training.fit import FitConfig, best_of, fit
 from minigpt5.training.latents import psnr
 from minigpt5.training.results import save_result
@@ -58,7 +57,7 @@ def enlarge(small: AutoencoderKL) -> AutoencoderKL:
 def draw_pictures(name: str, count: int) -> torch.Tensor:
     """Fresh pictures of the world `(count, 3, 128, 128)`, the same for the same name."""
     rng = random.Random(name)
-    scenes = [sample_scene(rng, companion_share=COMPANION_SHARE) for _ in range(count)]
+    scenes = [random_scene(rng) for _ in range(count)]
     return torch.stack([to_tensor(draw(scene, PICTURE_SIZE), PICTURE_SIZE) for scene in scenes])
 
 
