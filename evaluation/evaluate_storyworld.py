@@ -74,7 +74,10 @@ class Figure(NamedTuple):
 
 
 def share(name: str, value: float, target: float, items: int, by: Mapping[str, float] | None = None) -> Figure:
-    """A share of so many items. Steps of one story hang together, so of what is a share of steps the stories count."""
+    """A share of so many items. Steps of one story hang together, so of what is a share of steps the stories count.
+
+    So do two tellings of one opening.
+    """
     return Figure(name, value, target, wilson_interval(round(value * items), items), by or {})
 
 
@@ -158,12 +161,14 @@ def examine_seeds(pipe, count: int) -> Iterator[Figure]:
     """Stories that are sampled."""
     tellings = examine_tellings(pipe, count)
     yield marked("sampled stories: another seed tells another", tellings["differ"], 0.9)
-    yield marked("sampled stories: no place comes twice", tellings["places"], 0.9)
-    yield marked("sampled stories: dusk and dawn come once at most", tellings["times"], 0.9)
-    if tellings["another"]:
-        yield marked("sampled stories: who is met is of another kind", tellings["another"], 0.9)
-    if tellings["companion"]:
-        yield marked("sampled stories: a companion stays", tellings["companion"], 0.9)
+    for figure, told in (
+        ("places", "no place comes twice"),
+        ("times", "dusk and dawn come once at most"),
+        ("another", "who is met is of another kind"),
+        ("companion", "a companion stays"),
+    ):
+        if marks := tellings[figure]:
+            yield share(f"sampled stories: {told}", sum(marks) / len(marks), 0.9, math.ceil(len(marks) / 2))
 
 
 PARTS = (

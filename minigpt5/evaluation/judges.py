@@ -72,14 +72,19 @@ def _question(criterion: Criterion) -> str:
 def parse_mark(text: str, most: int) -> float | None:
     """The mark that a judge's reply gives; `None` where there is none, or it is not from 0 to `most`.
 
-    It is the number that the reply says to be of `most` ("7/10", "8.5 out of 10"); or the one that it begins with; or
-    else its last, as in "Criterion 1: 9". The scale told again ("0 to 10") is none. Of 1, yes and no are marks too.
+    It is the number that the reply says to be out of `most` ("7/10", "8.5 out of 10"); or the one that it begins with;
+    or of `most` ("7 of 10"); or else its last, as in "Criterion 1: 9". The scale told again ("0 to 10") is none.
+    Of 1, yes and no are marks too, where the reply does not end in a number.
     """
-    if most == 1 and (word := re.match(r"\W*(yes|no)\b", text, re.IGNORECASE)):
+    text = re.sub(rf"(?<![\d.])[01]\s*(?:-|–|to)\s*{most}(?!\d|\.\d)", "", text)
+    if most == 1 and (word := re.match(r"\W*(yes|no)\b(?!.*\b[01]\W*$)", text, re.IGNORECASE | re.DOTALL)):
         return float(word[1].lower() == "yes")
-    text = re.sub(rf"(?<![\d.])0\s*(?:-|–|to)\s*{most}(?![\d.])", "", text)
-    of_most = re.search(rf"({_NUMBER})\s*(?:/|of|out of)\s*{most}(?![\d.]*\d)", text)
-    said = of_most or re.match(rf"[^\w.-]*({_NUMBER})", text) or re.search(rf".*?({_NUMBER})\D*$", text, re.DOTALL)
+    said = (
+        re.search(rf"({_NUMBER})\s*(?:/|out of)\s*{most}(?![\d.]*\d)", text)
+        or re.match(rf"[^\w.-]*({_NUMBER})", text)
+        or re.search(rf"({_NUMBER})\s*of\s*{most}(?![\d.]*\d)", text)
+        or re.search(rf".*?({_NUMBER})\D*$", text, re.DOTALL)
+    )
     return float(said[1]) if said and 0 <= float(said[1]) <= most else None
 
 

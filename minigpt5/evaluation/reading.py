@@ -44,6 +44,8 @@ class ReadingConfig(ReaderSettings, TextMetricSettings, AskingSettings):
             raise ValueError(f"annotations: the layout vqa has such a file and no other, layout is {self.layout}")
         if self.images is not None and self.layout not in APART:
             raise ValueError(f"images: the layout {self.layout} names its pictures relative to its file")
+        if self.judge is not None and self.layout not in ("chat", "cc3m"):
+            raise ValueError(f"judge: StoryWorld writes the layouts chat and cc3m, and knows nothing of {self.layout}")
         asks = "{}" in WORDINGS[self.layout]
         if self.wording is not None and ("{}" in self.wording) != asks:
             told = "has {} for the question" if asks else "asks all pictures the same, without {}"

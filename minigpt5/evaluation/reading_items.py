@@ -73,10 +73,12 @@ def _worded(messages: list[dict[str, Any]], wording: str) -> list[Message]:
     if wording == "{}":
         return messages
     *before, last = messages
-    parts = last["content"]
-    asked = [part["text"] for part in parts[-1:] if part["type"] == "text"]
-    text = text_part(wording.replace("{}", *asked or [""]))
-    return [*before, last | {"content": [*parts[: len(parts) - len(asked)], text]}]
+    parts = [*last["content"]]
+    texts = [place for place, part in enumerate(parts) if part["type"] == "text"]
+    if not texts:
+        texts, parts = [len(parts)], [*parts, text_part("")]
+    parts[texts[-1]] = text_part(wording.replace("{}", parts[texts[-1]]["text"]))
+    return [*before, last | {"content": parts}]
 
 
 def caption_items(data: Path, wording: str = WORDINGS["cc3m"], count: int | None = None) -> list[Item]:

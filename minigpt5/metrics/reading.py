@@ -33,7 +33,8 @@ _CONTRACTIONS = {
 def normalise_answer(text: str) -> str:
     """An answer as VQA's evaluation code compares it (github.com/GT-Vision-Lab/VQA, `vqaEval.py`).
 
-    In lower case, without articles and full stops, numbers up to ten in digits, forgotten apostrophes put back.
+    In lower case, without articles and full stops, numbers up to ten in digits, forgotten apostrophes put back. An
+    answer of articles alone, such as the choice "A", stays, of which that code leaves nothing.
     Punctuation parts words, but is left out where a space stands beside any of its kind, or where the text has a comma
     between digits.
     """
@@ -44,7 +45,8 @@ def normalise_answer(text: str) -> str:
         left_out = f"{mark} " in text or f" {mark}" in text or between_digits
         plain = plain.replace(mark, "" if left_out else " ")
     words = [_NUMBERS.get(word, word) for word in re.sub(r"\.(?!\d)", "", plain).lower().split()]
-    return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
+    told = [word for word in words if word not in _ARTICLES] or words
+    return " ".join(_CONTRACTIONS.get(word, word) for word in told)
 
 
 class ExactMatch(ItemMetric):

@@ -136,7 +136,7 @@ class TextAccuracy(WhereAsked):
 class AnswerAccuracy(ItemMetric):
     """Whether a reply to one of StoryWorld's questions means what the true one does; figure "answer_accuracy".
 
-    What counts is the mark of the question's kind (`questions.MARKS`): the colour named, the same box, and so on.
+    What counts is the mark of the question's kind (`marks.MARKS`): the colour named, the same box, and so on.
     """
 
     columns = ("answer_accuracy",)

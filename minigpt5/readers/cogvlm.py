@@ -2,7 +2,8 @@
 
 The visual expert, queries to output and feed-forward, begins as a copy of the language model, which stays frozen: what
 has no picture is answered as before, to the bit. All patches of a picture stand at one position (section 2.1). Stage 1
-trains connector and experts on captions, stage 2 on boxes too, then instructions (section 2.2).
+trains connector and experts on captions, stage 2 on boxes too (section 2.2); what aligns
+it with instructions (section 2.3) is no recipe here.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class System:
         chat_template: how its conversations are written, `<image>` for a picture; `None` is MiniGPT-4's dialogue.
         settings: of `ComposedConfig`, besides the parts' configurations.
         encoders: how many it has.
-        text_settings: what the language model's configuration has to say.
+        text_settings: what the language model's configuration has to say, if it knows such settings.
         sub_pictures: whether a picture is read as five, see `ComposedProcessor`.
         special_tokens: of its conversations, which the tokenizer is to have.
         fit: how pictures become square, see `ComposedProcessor`.
@@ -63,7 +63,8 @@ class System:
         settings = {**self.settings, **settings}
         text = copy.deepcopy(text)
         for name, value in self.text_settings.items():
-            setattr(text, name, value)
+            if hasattr(text, name):
+                setattr(text, name, value)
         return ComposedConfig(
             text_config=text,
             vision_config=first,
@@ -108,16 +109,19 @@ def compose(
 
     Args:
         language_model: a causal language model.
-        tokenizer: its tokenizer, to which the picture's mark is added, and whose chat template the system's replaces.
-        encoders: of pictures, without the one that a Q-Former reads.
+        tokenizer: its tokenizer; to a copy of it the picture's mark is added, and the system's chat template replaces
+            its own.
+        encoders: of pictures, without the one that a Q-Former reads. Of several kinds, each has to say in its
+            configuration how its pictures are normalized, by `image_mean` and `image_std`.
         image_processor: of the first encoder.
-        blip2: a BLIP-2 or MiniGPT-4, whose encoder, Q-Former and, where it fits, projection are taken.
+        blip2: a BLIP-2 or MiniGPT-4, whose encoder, Q-Former and, for TinyGPT-V, projection are taken.
         seed: of what is new.
         settings: of `ComposedConfig`, in the place of the system's own.
 
     Raises:
-        ValueError: for too few or too many encoders, one that is more than what sees or makes other tokens than one a
-            patch, or a Q-Former that is missing or has no use.
+        ValueError: for too few or too many encoders, one that is more than what sees, makes other tokens than one a
+            patch or does not say how its pictures are normalized; for a Q-Former that is missing or has no use, or a
+            projection of another width; for a language model that the system's additions do not fit.
     """
     needs = system.has_qformer
     if needs != (blip2 is not None):
@@ -126,6 +130,7 @@ def compose(
         encoders = [*encoders, blip2.vision_model]
         settings |= {"qformer_config": blip2.config.qformer_config.to_dict()}
         settings |= {"num_query_tokens": blip2.config.num_query_tokens}
+    tokenizer = copy.deepcopy(tokenizer)
     tokenizer.chat_template = None
     marks = ["<image>", *system.special_tokens]
     tokenizer.add_tokens([AddedToken(mark, special=True, normalized=False) for mark in marks])
@@ -137,6 +142,7 @@ def compose(
         lm_head_bias=head.bias is not None,
         **settings,
     )
+    _check_norms(config)
     _check_tokens(config)
     with init_empty_weights(include_buffers=False):
         model = ComposedForConditionalGeneration(config)
@@ -149,7 +155,13 @@ def compose(
         _take_whole(body.qformer, blip2.qformer)
         body.query_tokens = blip2.query_tokens
         first = getattr(body.multi_modal_projector, "first", None)
-        if first is not None and first.weight.shape == blip2.language_projection.weight.shape:
+        if first is not None:
+            width = blip2.language_projection.out_features
+            if first.out_features != width:
+                raise ValueError(
+                    f"the projection of {type(blip2).__name__} leads to a width of {width} and not of "
+                    f"{first.out_features}: give connector_options of width {width}"
+                )
             _take(first, blip2.language_projection)
     dtype, device = head.weight.dtype, head.weight.device
     new = [each for each in model.modules() if any(one.is_meta for one in each.parameters(recurse=False))]
@@ -171,6 +183,17 @@ def compose(
     if language_model.generation_config is not None:
         model.generation_config = copy.deepcopy(language_model.generation_config)
     return model.to(device).eval(), system.processor(config, image_processor, tokenizer)
+
+
+def _check_norms(config: ComposedConfig) -> None:
+    """See that encoders which may have learnt from pictures of other means say how theirs are normalized."""
+    kinds = {each.model_type for each in config.encoder_configs}
+    for each in config.encoder_configs if len(kinds) > 1 else ():
+        if None in (getattr(each, "image_mean", None), getattr(each, "image_std", None)):
+            raise ValueError(
+                f"encoders of several kinds ({', '.join(sorted(kinds))}) see pictures that are normalized by their own "
+                f"means: set image_mean and image_std in the configuration of {each.model_type}"
+            )
 
 
 def _check_tokens(config: ComposedConfig) -> None:

@@ -30,11 +30,12 @@ from transformers import (
     LlavaModel,
 )
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils import can_return_tuple
 
 from minigpt5.readers.additions import add_post_norms, add_visual_experts
 from minigpt5.readers.composed_processor import ComposedProcessor
 from minigpt5.readers.connectors import CONNECTORS, Connector
-from minigpt5.readers.generic import Reader
+from minigpt5.readers.generic import Reader, behind_head
 
 
 @strict
@@ -105,6 +106,11 @@ def _grid(config: Any) -> int:
     """
     if not (hasattr(config, "image_size") and hasattr(config, "patch_size")):
         raise ValueError(f"an encoder of the kind {config.model_type} says no image_size and patch_size, so no patches")
+    if not (isinstance(config.image_size, int) and isinstance(config.patch_size, int)):
+        raise ValueError(
+            f"an encoder of the kind {config.model_type} says image_size {config.image_size} and patch_size "
+            f"{config.patch_size}; each has to be one number"
+        )
     stages = len(config.depths) if config.model_type == "convnext" else 1
     return config.image_size // (config.patch_size * 2 ** (stages - 1))
 
@@ -252,12 +258,28 @@ class ComposedForConditionalGeneration(LlavaForConditionalGeneration):
         self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=config.lm_head_bias)
         words = self.model.language_model
         table = words.get_input_embeddings()
+        if table.embedding_dim != text.hidden_size:
+            raise ValueError(
+                f"{type(words).__name__} has embeddings of width {table.embedding_dim} before layers of width "
+                f"{text.hidden_size}; a language model to be composed has one width"
+            )
         name = next(name for name, module in words.named_modules() if module is table)
         self._tied_weights_keys = {"lm_head.weight": f"model.language_model.{name}.weight"}
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
         self.model._init_weights(module)
+
+    @can_return_tuple
+    @wraps(LlavaForConditionalGeneration.forward)
+    def forward(self, input_ids: Any = None, labels: torch.Tensor | None = None, **kwargs: Any) -> Any:
+        """See `LlavaForConditionalGeneration.forward`; logits are scaled and capped as the language model does it."""
+        output: Any = super().forward(input_ids=input_ids, **kwargs, return_dict=True)
+        text: Any = self.config.text_config
+        output.logits = behind_head(output.logits, text)
+        if labels is not None:
+            output.loss = self.loss_function(output.logits, labels, vocab_size=text.vocab_size, **kwargs)
+        return output
 
     def _prepare_position_ids_for_generation(self, inputs_tensor: torch.Tensor, model_kwargs: dict) -> torch.Tensor:
         ids = model_kwargs.get("input_ids", inputs_tensor)

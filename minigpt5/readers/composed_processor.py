@@ -81,18 +81,23 @@ class ComposedProcessor(ProcessorMixin):
 
     def views(self, picture: Picture) -> list[Picture]:
         """The pictures that one is read as."""
-        size: Any = self.image_processor.size
-        side = size["height"] if "height" in size else size["shortest_edge"]
         if not self.sub_pictures:
-            return [picture if self.fit is None else self._square(to_rgb(picture), side)]
+            return [picture if self.fit is None else self._square(to_rgb(picture))]
+        side = self._side
         square = ImageOps.pad(to_rgb(picture), (2 * side, 2 * side), Image.Resampling.BICUBIC, color=MARGIN)
         corners = [(0, 0), (side, 0), (0, side), (side, side)]
         return [square, *(square.crop((x, y, x + side, y + side)) for x, y in corners)]
 
-    def _square(self, picture: Image.Image, side: int) -> Image.Image:
+    @property
+    def _side(self) -> int:
+        """Of the pictures that the image processor makes."""
+        size: Any = self.image_processor.size
+        return size["height"] if "height" in size else size["shortest_edge"]
+
+    def _square(self, picture: Image.Image) -> Image.Image:
         if picture.width == picture.height:
             return picture
         if self.fit == "stretch":
-            return picture.resize((side, side), Image.Resampling.BICUBIC)
+            return picture.resize((self._side, self._side), Image.Resampling.BICUBIC)
         longer = max(picture.size)
         return ImageOps.pad(picture, (longer, longer), color=MARGIN)

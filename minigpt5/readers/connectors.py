@@ -119,6 +119,8 @@ class Resampler(Connector):
         """As many as there are queries."""
         _side(patches)
         heads, width = config.connector_options["heads"], config.text_config.hidden_size
+        if width % 4:
+            raise ValueError(f"positions of two axes take a width in fours, the language model's is {width}")
         if width % heads:
             raise ValueError(f"heads is {heads}, must divide the language model's width, {width}")
         return config.connector_options["queries"]

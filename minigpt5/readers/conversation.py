@@ -153,5 +153,32 @@ class ChatTemplate:
         return before.removeprefix(asked) if before.startswith(asked) else "", behind
 
 
+class Question(ChatTemplate):
+    """A user's only turn as it is, and a longer conversation as MiniGPT-4's dialogue, without its pictures.
+
+    Of models that were trained to answer one question about what stands before it.
+    """
+
+    def render(self, messages: Sequence[Message], reply: bool = True) -> str:
+        """See `ChatTemplate.render`."""
+        texts = [
+            {**message, "content": [part for part in message["content"] if part["type"] == "text"]}
+            for message in messages
+        ]
+        if len(texts) == 1:
+            return " ".join(self.plain(part["text"]) for part in texts[0]["content"])
+        return super().render(texts, reply)
+
+    @property
+    def opening(self) -> str:
+        """Nothing."""
+        return ""
+
+    @property
+    def frame(self) -> tuple[str, str]:
+        """Nothing, and the end of the text."""
+        return "", self.tokenizer.eos_token or ""
+
+
 _ASKED = [{"role": "user", "content": [_text("What?")]}]
 _SAID = "Nothing."

@@ -85,8 +85,9 @@ class PromptEncoder:
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
-        """Texts that end a reply: the dialogue's mark, where there is no chat template."""
-        return ("###",) if self.chat.template is None else ()
+        """Texts that end a reply where no special token does: what is written behind it, as the dialogue's mark."""
+        _, end = self.chat.frame
+        return (end.strip(),) if end.strip() and not self._specials.intersection(self._written(end)) else ()
 
     @cached_property
     def never_said(self) -> list[int]:
@@ -209,15 +210,18 @@ class PromptEncoder:
 
     @cached_property
     def _end(self) -> list[int]:
-        """The tokens that end a reply: up to the template's first special token, or the tokenizer's own."""
-        _, end = self.chat.frame
-        ids = self._behind_opening(f"a{end}")[len(self._behind_opening("a")) :]
+        """The tokens that end a reply: up to the template's first special token, its words, or the tokenizer's own."""
+        ids = self._written(self.chat.frame[1])
         for length, number in enumerate(ids, 1):
             if number in self._specials:
                 return ids[:length]
-        if self.chat.template is None or self.tokenizer.eos_token_id is None:
+        if self.stop_strings or self.tokenizer.eos_token_id is None:
             return ids
         return [self.tokenizer.eos_token_id]
+
+    def _written(self, end: str) -> list[int]:
+        """The tokens of what is written behind a reply."""
+        return self._behind_opening(f"a{end}")[len(self._behind_opening("a")) :]
 
     @cached_property
     def _specials(self) -> set[int]:

@@ -410,8 +410,11 @@ def _cache_argument(kind: type[nn.Module]) -> str:
 def next_token_logits(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
     """Vocabulary logits of hidden states, in fp32, with what some language models do behind their head."""
     head: Any = model.get_output_embeddings()
-    logits = head(hidden).float()
-    config = model.config.get_text_config(decoder=True)
+    return behind_head(head(hidden).float(), model.config.get_text_config(decoder=True))
+
+
+def behind_head(logits: torch.Tensor, config: Any) -> torch.Tensor:
+    """What a language model of this configuration makes of what its head says: scaled, or capped."""
     multiplied, divided = _OTHERS.get(config.model_type, (_MULTIPLIED, _DIVIDED))
     for name in (name for name in multiplied if hasattr(config, name)):
         logits = logits * getattr(config, name)

@@ -14,16 +14,33 @@ from transformers import (
     InstructBlipProcessor,
 )
 
+from minigpt5.readers.conversation import ChatTemplate, Question, template_of
 from minigpt5.readers.generic import Reader
 from minigpt5.readers.minigpt4 import MiniGPT4Reader
 from minigpt5.readers.prompts import Message
+from minigpt5.readers.styles import MINIGPT4
+
+# MiniGPT-4's dialogue for a tokenizer of transformers.
+_DIALOGUE = (
+    MINIGPT4.chat_template.replace("<ImageHere>", "<image>")
+    + "{%- if not add_generation_prompt and messages[-1].role == 'assistant' -%}{{ '###' }}{%- endif -%}"
+)
 
 
 class InstructBlipReader(MiniGPT4Reader):
-    """Reads each picture in the light of what is said in the same turn; pictures stand where they are mentioned."""
+    """Reads each picture in the light of what is said in the same turn.
+
+    With a chat template pictures stand where they are mentioned. Without one, as the published models are, all of them
+    stand before the beginning of the text, and a user's only turn is read as it is.
+    """
 
     processor: Any
-    encode, training_batch = Reader.encode, Reader.training_batch
+    encode, training_batch, stop_strings = Reader.encode, Reader.training_batch, Reader.stop_strings
+
+    @cached_property
+    def chat(self) -> ChatTemplate:
+        """How a conversation is written."""
+        return (ChatTemplate if template_of(self.processor) else Question)(self.processor)
 
     def _row(self, messages: list[Message], pictures: list[Any]) -> dict[str, Any]:
         row = super()._row(messages, pictures)
@@ -39,9 +56,12 @@ class InstructBlipReader(MiniGPT4Reader):
         return row
 
     def _call(self, text: str, pictures: list[Any], **options: Any) -> dict[str, torch.Tensor]:
-        # Its own processor would put all pictures before the text.
-        mark = str(self.processor.image_token)
-        made = self.tokenizer([text.replace(mark, mark * self.processor.num_query_tokens)], **options)
+        # Its own processor takes no picture within a text, and of several only one.
+        mark, count = str(self.processor.image_token), self.processor.num_query_tokens
+        made = self.tokenizer([text.replace(mark, mark * count)], **options)
+        if self.chat.template is None:
+            before = torch.full((1, count * len(pictures)), self.image_token_id)
+            made["input_ids"] = torch.cat([before, made["input_ids"]], dim=1)
         return {**made, **(self.processor.image_processor(pictures, return_tensors="pt") if pictures else {})}
 
     @cached_property
@@ -179,10 +199,11 @@ def instructblip_of(
 
     Args:
         minigpt4: a MiniGPT-4 or another BLIP-2 with a decoder.
-        image_processor, tokenizer: of its processor; the tokenizer gets the mark of a picture, and in the place of its
-            chat template stands MiniGPT-4's dialogue.
+        image_processor, tokenizer: of its processor; a copy of the tokenizer gets the mark of a picture, and in the
+            place of its chat template stands MiniGPT-4's dialogue.
     """
-    tokenizer.chat_template = None
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = _DIALOGUE
     words = copy.deepcopy(tokenizer)
     processor = InstructBlipProcessor(image_processor, tokenizer, words, minigpt4.config.num_query_tokens)
     vision, qformer = (getattr(minigpt4.config, f"{name}_config").to_dict() for name in ("vision", "qformer"))

@@ -11,6 +11,7 @@ from transformers import LlamaConfig
 from minigpt5.readers.compose import System
 from minigpt5.readers.composed import ComposedForConditionalGeneration
 from minigpt5.readers.shapes import clip_large
+from minigpt5.utils.checks import one_of
 
 # `USER: … ASSISTANT: …`, pictures first and on a line of their own: "vicuna_v1" of the published code without its
 # system text, as transformers asks those weights. Who wants it says it in a system message.
@@ -45,6 +46,11 @@ LLAVA_15 = System("LLaVA-1.5", CHAT_TEMPLATE, {"connector": "two_layers", **_STA
 
 
 def published_llava(version: str = "1.5") -> ComposedForConditionalGeneration:
-    """LLaVA-7B, "1" or "1.5", in its published shape on the meta device."""
+    """LLaVA-7B, "1" or "1.5", in its published shape on the meta device.
+
+    Raises:
+        ValueError: for another version.
+    """
+    one_of("version", version, ("1", "1.5"))
     text = LlamaConfig(vocab_size=32_064 if version == "1.5" else 32_003, max_position_embeddings=4096)
     return LLAVA_15.empty(text, clip_large(336)) if version == "1.5" else LLAVA.empty(text, clip_large(224))

@@ -2,40 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
 from transformers import BatchFeature
 
-from minigpt5.readers.conversation import ChatTemplate
+from minigpt5.readers.conversation import Question
 from minigpt5.readers.generic import Reader
-from minigpt5.readers.prompts import Message
-
-
-class Question(ChatTemplate):
-    """A user's only turn as it is, and a longer conversation as MiniGPT-4's dialogue, without its pictures."""
-
-    def render(self, messages: Sequence[Message], reply: bool = True) -> str:
-        """See `ChatTemplate.render`."""
-        texts = [
-            {**message, "content": [part for part in message["content"] if part["type"] == "text"]}
-            for message in messages
-        ]
-        if len(texts) == 1:
-            return " ".join(self.plain(part["text"]) for part in texts[0]["content"])
-        return super().render(texts, reply)
-
-    @property
-    def opening(self) -> str:
-        """Nothing."""
-        return ""
-
-    @property
-    def frame(self) -> tuple[str, str]:
-        """Nothing, and the end of the text."""
-        return "", self.tokenizer.eos_token
 
 
 class PaliGemmaReader(Reader):
@@ -43,11 +17,6 @@ class PaliGemmaReader(Reader):
 
     resumes: ClassVar[bool] = False
     text_type: ClassVar[int] = 1
-
-    @property
-    def stop_strings(self) -> tuple[str, ...]:
-        """None, as no turn follows."""
-        return ()
 
     @cached_property
     def chat(self) -> Question:

@@ -12,6 +12,7 @@ from transformers import CLIPVisionConfig, Qwen2Config
 
 from minigpt5.readers.compose import System
 from minigpt5.readers.composed import ComposedForConditionalGeneration
+from minigpt5.utils.boxes import inside
 
 # ChatML, with pictures between `<img>` and `</img>` (section 3.3, and appendix B).
 CHAT_TEMPLATE = """\
@@ -55,9 +56,9 @@ def format_box(box: Sequence[float], phrase: str | None = None) -> str:
     """A box in shares of the picture as Qwen-VL writes it, behind what it is of, if that is said (section 2.2).
 
     Args:
-        box: left, top, right, bottom.
+        box: left, top, right, bottom; what is outside is cut off.
     """
-    x1, y1, x2, y2 = (round(GRID * value) for value in box)
+    x1, y1, x2, y2 = (round(GRID * inside(value)) for value in box)
     written = f"<box>({x1},{y1}),({x2},{y2})</box>"
     return written if phrase is None else f"<ref>{phrase}</ref>{written}"
 

@@ -128,7 +128,7 @@ def examine_tellings(pipe: MiniGPT5Pipeline, count: int, judge: Judge | None = N
     Returns:
         "differ", whether the two tell different stories; of every story "places", whether no place is come back to,
         "times", whether night falls and the sun rises at most once, and where somebody is met "another", whether it is
-        an animal of another kind, and if so "companion", whether all pictures from then on show it.
+        an animal of another kind, and "companion", whether all pictures from then on show it.
     """
     judge = judge or load_judge()
     openings = sample_stories(count // 2, True) + sample_stories(count - count // 2, False)
@@ -158,9 +158,8 @@ def examine_tellings(pipe: MiniGPT5Pipeline, count: int, judge: Judge | None = N
             continue
         step, friend = met[0]
         figures["another"].append(friend.kind != opening.steps[0].scene.hero.kind)
-        if figures["another"][-1]:
-            verdicts = judge.read([picture for _, picture in told[step:]])
-            figures["companion"].append(all(_shows(verdict, friend) for verdict in verdicts))
+        verdicts = judge.read([picture for _, picture in told[step:]])
+        figures["companion"].append(all(_shows(verdict, friend) for verdict in verdicts))
     return figures
 
 

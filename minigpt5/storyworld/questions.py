@@ -106,6 +106,7 @@ def _yes_or_no(rng: random.Random, wording: str, scene: Scene | None = None) -> 
         animal = or_it(the(who, rng, colour=about != "colour"), scene, rng)
         so = rng.choice(phrases[told])
         text = worded(QUESTIONS["is it so"], rng, wording, animal=animal, so=so)
+        # Training asks of "it" in this wording alone, judging in those of the list.
         if animal == "it" and wording == "train":
             text = f"Is it {so}?"
         where = _where(scene, side) if about == "colour" else ""

@@ -11,7 +11,7 @@ Box = Sequence[float]
 _NUMBER = r"(-?\d{1,4}(?:\.\d+)?)"
 _FOUR = ",".join([_NUMBER] * 4)
 _FORMS = re.compile(
-    # MiniGPT-v2's, in hundredths (arXiv 2310.09478, section 3.2).
+    # MiniGPT-v2's, in hundredths (arXiv 2310.09478, section 2.2).
     rf"\{{<{_NUMBER}><{_NUMBER}><{_NUMBER}><{_NUMBER}>\}}"
     # Qwen-VL's, in thousandths (arXiv 2308.12966), whose marks <box> and </box> a tokenizer may leave out.
     rf"|\({_NUMBER},{_NUMBER}\),?\({_NUMBER},{_NUMBER}\)"
@@ -26,7 +26,7 @@ _WHOLES = (100, 1000, 1000, 1)
 
 def format_box(box: Box) -> str:
     """A box as MiniGPT-v2 writes it, in whole hundredths: `{<25><10><60><95>}`; what is outside is cut off."""
-    return "{" + "".join(f"<{round(100 * _inside(value))}>" for value in box) + "}"
+    return "{" + "".join(f"<{round(100 * inside(value))}>" for value in box) + "}"
 
 
 def parse_box(text: str) -> tuple[float, ...] | None:
@@ -43,7 +43,7 @@ def parse_box(text: str) -> tuple[float, ...] | None:
         lies_in_it = 0 <= left < right <= 1 and 0 <= top < bottom <= 1
         in_shares = form == len(_WHOLES) - 1
         if form == 0 or (lies_in_it and (not in_shares or any("." in value for value in told))):
-            return tuple(map(_inside, (left, top, right, bottom)))
+            return tuple(map(inside, (left, top, right, bottom)))
     return None
 
 
@@ -52,7 +52,8 @@ def same_thing(one: Box, other: Box) -> bool:
     return iou(one, other) >= 0.5 - 1e-9
 
 
-def _inside(share: float) -> float:
+def inside(share: float) -> float:
+    """A share of a picture's side, what is outside of it cut off."""
     return min(max(share, 0.0), 1.0)
 
 

@@ -50,6 +50,9 @@ class Scripted:
         *(("On a scale of 0 to 10: 8", 10, 8), ("Score (0-10): 9", 10, 9), ("0–10", 10, None), (".5", 10, 0.5)),
         *(("Criterion 1: 9", 10, 9), ("8. There are 2 foxes.", 10, 8), ("I give 3 out of 10, for 2 errors.", 10, 3)),
         *(("**7**", 10, 7), ("10/10", 10, 10), ("0.5 to 10", 10, 0.5), ("Score: -3", 10, None)),
+        *(("On a scale of 1 to 10, I would rate this", 10, None), ("I rate it on a scale of 0 to 10.", 10, None)),
+        *(("8 on a scale of 1-10.", 10, 8), ("9. 2 of 10 details are missing", 10, 9), ("1. Style: 8/10", 10, 8)),
+        *(("I say 7 of 10, for 2 errors.", 10, 7), ("No problems. 1", 1, 1), ("Yes, all 2 foxes are there", 1, 1)),
         *(("Yes", 1, 1), ("No, it is not.", 1, 0), ("yes", 10, None), ("not 1", 1, 1), ("3.10", 10, 3.1)),
     ],
 )

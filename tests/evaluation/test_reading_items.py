@@ -111,9 +111,11 @@ def test_chats_ask_for_their_last_reply(tmp_path):
     look, picture = {"type": "text", "text": "What is it?"}, {"type": "image", "image": "fox.png"}
     reply = {"role": "assistant", "content": "A fox."}
     lines = [[said("user", picture, look), reply], [said("user", look), reply, said("user", picture), reply]]
+    lines += [[said("user", look, picture), reply]]
     file = tmp_path / "own.jsonl"
     file.write_text("\n".join(json.dumps({"messages": line}) for line in lines))
-    one, other = chat_items(file, "[vqa] {}")
+    one, other, behind = chat_items(file, "[vqa] {}")
+    assert parts(behind) == ["[vqa] What is it?", str(tmp_path / "fox.png")]
     assert parts(one) == [str(tmp_path / "fox.png"), "[vqa] What is it?"]
     assert (one.task, one.text, one.answers) == ("reply", "A fox.", ("A fox.",))
     assert [message["role"] for message in other.unopened] == ["user", "assistant", "user"]

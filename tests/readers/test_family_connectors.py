@@ -10,6 +10,7 @@ import transformers as hf
 from families import Families
 from PIL import Image
 
+from minigpt5 import MiniGPT5Pipeline
 from minigpt5.readers import add_vokens, reader_of
 from minigpt5.readers.additions import VisualExpert, add_visual_experts
 from minigpt5.readers.cogvlm import published_cogvlm
@@ -17,7 +18,7 @@ from minigpt5.readers.composed import ComposedConfig
 from minigpt5.readers.connectors import sincos_positions
 from minigpt5.readers.conversation import ChatTemplate
 from minigpt5.readers.generic import cache_argument
-from minigpt5.readers.instructblip import DATA_SETS
+from minigpt5.readers.instructblip import DATA_SETS, instructblip_of
 from minigpt5.readers.minigpt_v2 import published_minigpt_v2, task_prompt
 from minigpt5.readers.qwen_vl import format_box, published_qwen_vl
 from minigpt5.readers.shapes import instructblip
@@ -359,10 +360,11 @@ def test_pictures_go_by_matrices_of_their_own(families):
 
 
 def test_experts_begin_as_copies_of_the_language_model():
-    layers = torch.nn.ModuleList([torch.nn.ModuleDict({"mlp": torch.nn.Linear(4, 3)})])
-    before = layers[0]["mlp"].weight.clone()
-    add_visual_experts(SimpleNamespace(layers=layers))
-    expert = layers[0]["mlp"]
+    layer = torch.nn.Module()
+    layer.self_attn, layer.mlp = torch.nn.Identity(), torch.nn.Linear(4, 3)
+    before = layer.mlp.weight.clone()
+    add_visual_experts(SimpleNamespace(layers=torch.nn.ModuleList([layer])))
+    expert = layer.mlp
     assert torch.equal(expert.language.weight, before) and torch.equal(expert.vision.weight, before)
     assert expert.language.weight.data_ptr() != expert.vision.weight.data_ptr()
 
@@ -470,6 +472,39 @@ def test_what_instructblip_s_q_former_sees_depends_on_the_instruction(families, 
     first = features("Who is it?")
     close(first, features("Who is it?"))
     assert (first - features("Where is the red fox?")).abs().max() > 1e-4
+
+
+def test_a_published_instructblip_is_asked_as_transformers_asks_it(families, pictures):
+    model, processor = families("instructblip")
+    reader = reader_of(model, add_vokens(model, processor, 4))
+    asked = [{"type": "image", "image": pictures[0]}, {"type": "text", "text": "Where is the red fox?"}]
+    theirs = processor(images=pictures[0], text="Where is the red fox?", return_tensors="pt")
+    ours = reader.encode([[{"role": "user", "content": asked}]])
+    # This tokenizer ends every text, behind which a reply could not begin.
+    end = processor.tokenizer.eos_token_id
+    assert torch.equal(torch.cat([ours["input_ids"][0], torch.tensor([end])]), theirs["input_ids"][0])
+    for name in ("qformer_input_ids", "qformer_attention_mask", "pixel_values"):
+        assert torch.equal(ours[name], theirs[name]), name
+    # A longer conversation is a dialogue behind all its pictures; a reply ends with its text.
+    talk = [{"role": "user", "content": asked}, {"role": "assistant", "content": asked[1:]}]
+    told = reader.encode([[*talk, {"role": "user", "content": asked}]])["input_ids"][0]
+    assert (told[:8] == reader.image_token_id).all() and told.tolist().count(reader.image_token_id) == 8
+    assert reader.training_batch([talk])["labels"][0, -1] == end and reader.stop_strings == ()
+
+
+def test_an_instructblip_of_minigpt_4_keeps_its_dialogue(pictures):
+    pipe = MiniGPT5Pipeline.from_pretrained("storyworld-mini")
+    model, processor = instructblip_of(pipe.comprehension, pipe.processor.image_processor, pipe.processor.tokenizer)
+    reader = reader_of(model, processor)
+    asked = [{"type": "image", "image": pictures[0]}, {"type": "text", "text": "Who is it?"}]
+    talk = [{"role": "user", "content": asked}, {"role": "assistant", "content": [{"type": "text", "text": "A fox."}]}]
+    assert reader.chat.render(talk[:1]) == "###Human: <Img><image></Img> Who is it? ###Assistant:"
+    assert reader.chat.render([*talk, talk[0]]) == (
+        "###Human: <Img><image></Img> Who is it? ###Assistant: A fox. ###Human: <Img><image></Img> Who is it? "
+        "###Assistant:"
+    )
+    learnt = reader.training_batch([talk])["labels"][0]
+    assert reader.tokenizer.decode(learnt[learnt >= 0]).strip() == "A fox. ###" and reader.stop_strings == ("###",)
 
 
 def test_an_instruction_longer_than_the_q_former_reads_is_cut(families, pictures):

@@ -6,10 +6,17 @@ import transformers as hf
 from families import LOOK, Families, clip_pictures
 
 from minigpt5 import MiniGPT5Pipeline
-from minigpt5.joining import open_reader
+from minigpt5.joining import check_logits
+from minigpt5.readers import add_vokens, reader_of
+from minigpt5.readers.cogvlm import COGVLM
 from minigpt5.readers.compose import compose
 from minigpt5.readers.composed import ComposedConfig, ComposedForConditionalGeneration
 from minigpt5.readers.llava import LLAVA, LLAVA_15, published_llava
+from minigpt5.readers.qwen_vl import QWEN_VL
+from minigpt5.readers.sphinx import CLIP_NORM, SPHINX
+from minigpt5.readers.tinygpt_v import TINYGPT_V
+from minigpt5.training.objective import LossWeights, VokenModel
+from minigpt5.vokens.adapters import fuse_adapter, train_adapter
 
 TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 99}
 IMAGE = 98
@@ -125,6 +132,63 @@ def test_sizes_that_a_connector_does_not_have_are_told(connector, options, told)
         ComposedConfig(connector=connector, connector_options=options, vision_config=vision)
 
 
+@pytest.mark.parametrize(
+    ("system", "kind", "more", "options", "told"),
+    [
+        (COGVLM, "OPT", {"ffn_dim": 64}, {"width": 8}, "layers of OPTModel, which are not as Llama's"),
+        (COGVLM, "Bloom", {}, {"width": 8}, "layers of BloomModel, which are not as Llama's"),
+        (COGVLM, "Mixtral", {"num_local_experts": 2}, {"width": 8}, "MixtralModel cannot have visual experts"),
+        (LLAVA, "OPT", {"ffn_dim": 64, "word_embed_proj_dim": 16}, None, "width 16 before layers of width 32"),
+        (QWEN_VL, "Llama", {"hidden_size": 30, "num_attention_heads": 3}, {"queries": 4, "heads": 3}, "is 30"),
+    ],
+)
+def test_a_language_model_that_a_system_cannot_be_made_around_is_told(texts, system, kind, more, options, told):
+    language_model, tokenizer = Families(texts).language_model(kind, False, Families(texts).tokenizer(), **more)
+    tokenizer.chat_template, marks = "its own", len(tokenizer)
+    encoder = hf.CLIPVisionModel(hf.CLIPVisionConfig(**LOOK))
+    with pytest.raises(ValueError, match=told):
+        compose(system, language_model, tokenizer, [encoder], clip_pictures(), connector_options=options)
+    assert (tokenizer.chat_template, len(tokenizer)) == ("its own", marks)
+
+
+def test_parts_that_would_be_used_otherwise_than_meant_are_told(texts):
+    families = Families(texts)
+    llama, tokenizer = families.language_model("Llama", False, families.tokenizer())
+    blip2, _ = families.minigpt4(False)
+    with pytest.raises(ValueError, match=r"leads to a width of 32 and not of 4096: give connector_options of width 32"):
+        compose(TINYGPT_V, llama, tokenizer, [], clip_pictures(64), blip2)
+    # Llama has no norms of queries and keys, so its configuration does not claim them.
+    model, _ = compose(TINYGPT_V, llama, tokenizer, [], clip_pictures(64), blip2, connector_options={"width": 32})
+    assert not hasattr(model.config.text_config, "qk_layernorm")
+    clip, dino = hf.CLIPVisionConfig(**LOOK, **CLIP_NORM), hf.Dinov2Config(**LOOK, mlp_ratio=2)
+    encoders = [hf.CLIPVisionModel(clip), hf.CLIPVisionModel(clip), hf.Dinov2Model(dino)]
+    blip2.vision_model.config.image_mean, blip2.vision_model.config.image_std = CLIP_NORM.values()
+    with pytest.raises(ValueError, match="set image_mean and image_std in the configuration of dinov2"):
+        compose(SPHINX, llama, tokenizer, encoders, clip_pictures(), blip2)
+    look = hf.InternVLVisionConfig(**LOOK | {"image_size": [28, 28], "patch_size": [14, 14]})
+    with pytest.raises(ValueError, match="each has to be one number"):
+        compose(LLAVA, llama, tokenizer, [hf.InternVLVisionModel(look)], clip_pictures())
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [("Gemma2", {"final_logit_softcapping": 0.01, "head_dim": 8}), ("Granite", {"logits_scaling": 8.0})],
+)
+def test_logits_are_scaled_and_capped_as_the_language_model_does(texts, kind, more):
+    language_model, tokenizer = Families(texts).language_model(kind, False, Families(texts).tokenizer(), **more)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        theirs = language_model(ids, labels=ids)
+        model, processor = compose(
+            LLAVA, language_model, tokenizer, [hf.CLIPVisionModel(hf.CLIPVisionConfig(**LOOK))], clip_pictures()
+        )
+        ours = model(ids, labels=ids)
+        length = theirs.logits.shape[-1]
+        torch.testing.assert_close(ours.logits[..., :length], theirs.logits)
+        assert torch.equal(model(ids, return_dict=False)[0], ours.logits)
+    check_logits(reader_of(model, add_vokens(model, processor, 2)))
+
+
 def test_what_is_no_connector_is_told():
     with pytest.raises(ValueError, match=r"connector must be one of linear, two_layers, .*, got 'mlp3'"):
         ComposedConfig(connector="mlp3")
@@ -138,13 +202,35 @@ def test_marks_and_pictures_are_counted(texts, pictures):
         processor(text=["<image>"], images=[pictures[:2]])
 
 
-def test_it_is_joined_with_a_painter_and_saved_as_a_pipeline(texts, pictures, tmp_path):
-    reader = Families(texts)("composed_llava")
+@pytest.mark.parametrize(
+    ("family", "tokens"),
+    [
+        *(("composed_llava", 4), ("instructblip", 4), ("minigpt_v2", 4), ("tinygpt_v", 4), ("sphinx", 55)),
+        *(("cogvlm", 6), ("qwen_vl", 4)),
+    ],
+)
+def test_every_system_is_joined_with_a_painter_trained_and_saved(texts, pictures, tmp_path, family, tokens):
+    reader = Families(texts)(family)
     for part in reader:
         part.save_pretrained(tmp_path / "reader")
-    model, processor = open_reader(tmp_path / "reader")
-    assert type(model) is type(reader[0]) and processor.image_seq_length == 4
     pipe = MiniGPT5Pipeline.join(tmp_path / "reader", "storyworld-mini", num_layers=1)
+    assert type(pipe.comprehension) is type(reader[0])
+    shown = {"type": "image", "image": pictures[0]}
+    ids = pipe.reader.encode([[{"role": "user", "content": [shown]}]])["input_ids"]
+    assert (ids == pipe.reader.image_token_id).sum() == tokens
+
+    pipe.comprehension.requires_grad_(False)
+    train_adapter(pipe)
+    pipe.mapper.requires_grad_(True)
+    model = VokenModel(pipe, LossWeights()).train()
+    item = [{"role": "user", "content": [shown]}, {"role": "assistant", "content": [shown]}]
+    losses = model(model.prepare(pipe.reader.training_batch([item, item])), ["a red fox", "a red fox"])
+    losses["loss"].backward()
+    learnt = [name for name, parameter in model.named_parameters() if parameter.grad is not None]
+    assert {name.rpartition(".")[2] for name in learnt if name.startswith("comprehension")} == {"rows"}
+    assert all(losses[name].isfinite() for name in ("text", "caption", "ldm"))
+    fuse_adapter(pipe.comprehension)
+
     asked = [{"role": "user", "content": [{"type": "image", "image": pictures[0]}, {"type": "text", "text": "Draw."}]}]
     options = {"image_mode": "always", "max_new_tokens": 3, "num_inference_steps": 1, "output_type": "pt"}
     first = pipe(asked, generator=torch.Generator().manual_seed(0), **options)

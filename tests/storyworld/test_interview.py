@@ -110,4 +110,4 @@ def test_whoever_is_met_is_another_animal(monkeypatch, friend, another):
     figures = examine_tellings(None, 2)
     assert figures["another"] == ([] if another is None else [another] * 4)
     # None of the pictures shows it.
-    assert figures["companion"] == ([False] * 4 if another else [])
+    assert figures["companion"] == ([] if another is None else [False] * 4)
