@@ -78,7 +78,7 @@ def share(name: str, value: float, target: float, items: int, by: Mapping[str, f
 
     So do two tellings of one opening.
     """
-    return Figure(name, value, target, wilson_interval(round(value * items), items), by or {})
+    return Figure(name, value, target, wilson_interval(value * items, items), by or {})
 
 
 def marked(name: str, marks: list[bool], target: float) -> Figure:
@@ -150,7 +150,7 @@ def examine_answers(pipe, count: int) -> Iterator[Figure]:
         difference = paired_difference(marks[f"{name}, rough"], marks[name])
         yield Figure(f"{name}, typed roughly: difference", difference.estimate, -0.03, difference)
     yield marked("wish without a colour: right", marks["wish without a colour"], 0.9)
-    yield marked("last turn of a chat: right", marks["last turn"], 0.9)
+    yield marked("last turn of a chat, behind true ones: right", marks["last turn"], 0.9)
     yield marked("outside the world: refused, and no picture", marks["outside"], 0.9)
     yield marked("outside the world: with the reason that holds", marks["outside, why"], 0.9)
     yield marked("inside the world: not refused, a picture if wished for", marks["inside"], 0.9)

@@ -17,6 +17,7 @@ from minigpt5.pipeline import MiniGPT5Pipeline
 from minigpt5.readers.opening import open_model
 from minigpt5.readers.sphinx import mix_weights
 from minigpt5.training.results import save_result
+from minigpt5.utils.integrity import few
 from minigpt5.utils.programs import ProgramError, opening, run_program
 from minigpt5.utils.settings import Settings, setting
 from minigpt5.weights import is_pipeline
@@ -26,7 +27,7 @@ from minigpt5.weights import is_pipeline
 class MixConfig(Settings):
     """Two models and their shares."""
 
-    one: Path = setting(help="pipeline, or a reader's folder, whose settings and other files are kept too")
+    one: Path = setting(help="pipeline, or a reader's folder, whose settings are kept")
     other: Path = setting(help="the same model, trained otherwise")
     beta: float = setting(0.5, least=0, most=1, help="share of the first")
     out: Path = setting(help="folder of the mixed model", passing=True)
@@ -50,6 +51,10 @@ def main(config: MixConfig):
     if ours.keys() != others.keys():
         raise ProgramError(f"{config.one} has {', '.join(ours)}, but {config.other} has {', '.join(others)}")
     for name, network in ours.items():
+        # A matrix that two layers share has one name.
+        names, other_names = ({each for each, _ in one.named_parameters()} for one in (network, others[name]))
+        if unlike := names ^ other_names:
+            raise ProgramError(f"{name}: {few(unlike)} are weights of their own in one of the two models only")
         try:
             network.load_state_dict(mix_weights(network.state_dict(), others[name].state_dict(), config.beta))
         except ValueError as error:

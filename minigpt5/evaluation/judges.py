@@ -72,15 +72,17 @@ def _question(criterion: Criterion) -> str:
 def parse_mark(text: str, most: int) -> float | None:
     """The mark that a judge's reply gives; `None` where there is none, or it is not from 0 to `most`.
 
-    It is the number that the reply says to be out of `most` ("7/10", "8.5 out of 10"); or the one that it begins with;
-    or of `most` ("7 of 10"); or else its last, as in "Criterion 1: 9". The scale told again ("0 to 10") is none.
-    Of 1, yes and no are marks too, where the reply does not end in a number.
+    It is the number that the reply says to be out of `most` ("7/10", "8.5 out of 10"); or the one that it calls its
+    score; or that it begins with; or of `most` ("7 of 10"); or else its last, as in "Criterion 1: 9". The scale told
+    again ("0 to 10", "from 1 (bad) to 10") is none. Of 1, yes and no are marks too, where no number stands by itself at
+    the end.
     """
-    text = re.sub(rf"(?<![\d.])[01]\s*(?:-|–|to)\s*{most}(?!\d|\.\d)", "", text)
-    if most == 1 and (word := re.match(r"\W*(yes|no)\b(?!.*\b[01]\W*$)", text, re.IGNORECASE | re.DOTALL)):
+    text = re.sub(rf"(?<![\d.])[01](?:\s*\([^)\d]*\)|,[^\d,.]*,)?\s*(?:-|–|to|and)\s*{most}(?!\d|\.\d)", "", text)
+    if most == 1 and (word := re.match(r"\W*(yes|no)\b(?!.*[.:!?\n]\W*[01]\W*$)", text, re.IGNORECASE | re.DOTALL)):
         return float(word[1].lower() == "yes")
     said = (
-        re.search(rf"({_NUMBER})\s*(?:/|out of)\s*{most}(?![\d.]*\d)", text)
+        re.search(rf"({_NUMBER})\s*(?:/|out of(?: a possible)?)\s*{most}(?![\d.]*\d)", text)
+        or re.search(rf"\b(?:score|mark|rating)\b[^\w.-]*(?:is|of)?[^\w.-]*({_NUMBER})", text, re.IGNORECASE)
         or re.match(rf"[^\w.-]*({_NUMBER})", text)
         or re.search(rf"({_NUMBER})\s*of\s*{most}(?![\d.]*\d)", text)
         or re.search(rf".*?({_NUMBER})\D*$", text, re.DOTALL)

@@ -223,8 +223,11 @@ def student_quantile(share: float, freedom: int) -> float:
     return float(sqrt(freedom) * np.tan(np.interp(share, below / below[-1], angles)))
 
 
-def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> Interval:
+def wilson_interval(successes: float, trials: int, confidence: float = 0.95) -> Interval:
     """The score interval of a share (Wilson 1927), which keeps within [0, 1] and works for few trials.
+
+    Args:
+        successes: no whole number where each trial is itself a share, as of a story's steps.
 
     Raises:
         ValueError: if there are no trials, or fewer than successes.

@@ -16,6 +16,7 @@ from transformers.tokenization_utils_base import AddedToken
 from minigpt5.readers.additions import VisualExpert
 from minigpt5.readers.composed import ComposedConfig, ComposedForConditionalGeneration
 from minigpt5.readers.composed_processor import ComposedProcessor
+from minigpt5.readers.generic import check_head
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,8 @@ def compose(
     Raises:
         ValueError: for too few or too many encoders, one that is more than what sees, makes other tokens than one a
             patch or does not say how its pictures are normalized; for a Q-Former that is missing or has no use, or a
-            projection of another width; for a language model that the system's additions do not fit.
+            projection of another width; for a language model that the system's additions do not fit, or whose logits
+            are not known here.
     """
     needs = system.has_qformer
     if needs != (blip2 is not None):
@@ -142,6 +144,10 @@ def compose(
         lm_head_bias=head.bias is not None,
         **settings,
     )
+    if head.weight.device.type != "meta":
+        ids = torch.tensor([[1, 2]], device=head.weight.device)
+        language_model.eval()
+        check_head(language_model, language_model.base_model(ids).last_hidden_state, language_model(ids).logits)
     _check_norms(config)
     _check_tokens(config)
     with init_empty_weights(include_buffers=False):

@@ -272,14 +272,13 @@ class ComposedForConditionalGeneration(LlavaForConditionalGeneration):
 
     @can_return_tuple
     @wraps(LlavaForConditionalGeneration.forward)
-    def forward(self, input_ids: Any = None, labels: torch.Tensor | None = None, **kwargs: Any) -> Any:
+    def forward(self, input_ids: Any = None, *, labels: torch.Tensor | None = None, **kwargs: Any) -> Any:
         """See `LlavaForConditionalGeneration.forward`; logits are scaled and capped as the language model does it."""
         output: Any = super().forward(input_ids=input_ids, **kwargs, return_dict=True)
         text: Any = self.config.text_config
-        output.logits = behind_head(output.logits, text)
-        if labels is not None:
-            output.loss = self.loss_function(output.logits, labels, vocab_size=text.vocab_size, **kwargs)
-        return output
+        logits = behind_head(output.logits, text)
+        loss = None if labels is None else self.loss_function(logits, labels, vocab_size=text.vocab_size, **kwargs)
+        return type(output)(**{**output, "loss": loss, "logits": logits})
 
     def _prepare_position_ids_for_generation(self, inputs_tensor: torch.Tensor, model_kwargs: dict) -> torch.Tensor:
         ids = model_kwargs.get("input_ids", inputs_tensor)

@@ -85,7 +85,9 @@ class PromptEncoder:
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
-        """Texts that end a reply where no special token does: what is written behind it, as the dialogue's mark."""
+        """Texts that end a reply: what a template without a special token writes behind it, or the dialogue's mark."""
+        if self.chat.template is None:
+            return ("###",)
         _, end = self.chat.frame
         return (end.strip(),) if end.strip() and not self._specials.intersection(self._written(end)) else ()
 

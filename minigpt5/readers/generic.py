@@ -424,6 +424,26 @@ def behind_head(logits: torch.Tensor, config: Any) -> torch.Tensor:
     return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
+def check_head(model: PreTrainedModel, hidden: torch.Tensor, own: torch.Tensor) -> None:
+    """Compare what is made here of a model's last states with what it says itself.
+
+    Args:
+        hidden: states `(batch, length, hidden)` of its last layer.
+        own: logits `(batch, length, vocabulary)` that it makes of them.
+
+    Raises:
+        ValueError: if they are something else: what the model does behind its layers is not known here.
+    """
+    head: Any = model.get_output_embeddings()
+    fits = hidden.shape[-1] == head.weight.shape[1]
+    # In half precision they differ by less than that.
+    if not fits or not (next_token_logits(model, hidden) - own.float()).norm() <= 0.05 * own.float().norm():
+        raise ValueError(
+            f"{type(model).__name__} cannot be read: its logits are not those of its output embeddings, so that "
+            "what it would say is not known"
+        )
+
+
 def language_model_name(model: PreTrainedModel) -> str:
     """Under which name of a model the layers lie that predict the next token."""
     table = model.get_input_embeddings()

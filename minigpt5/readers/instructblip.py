@@ -35,7 +35,8 @@ class InstructBlipReader(MiniGPT4Reader):
     """
 
     processor: Any
-    encode, training_batch, stop_strings = Reader.encode, Reader.training_batch, Reader.stop_strings
+    encode, training_batch = Reader.encode, Reader.training_batch
+    eos_token_ids, stop_strings = Reader.eos_token_ids, Reader.stop_strings
 
     @cached_property
     def chat(self) -> ChatTemplate:
@@ -59,9 +60,9 @@ class InstructBlipReader(MiniGPT4Reader):
         # Its own processor takes no picture within a text, and of several only one.
         mark, count = str(self.processor.image_token), self.processor.num_query_tokens
         made = self.tokenizer([text.replace(mark, mark * count)], **options)
-        if self.chat.template is None:
+        if self.chat.template is None and pictures:
             before = torch.full((1, count * len(pictures)), self.image_token_id)
-            made["input_ids"] = torch.cat([before, made["input_ids"]], dim=1)
+            made["input_ids"] = torch.cat([before, made["input_ids"].long()], dim=1)
         return {**made, **(self.processor.image_processor(pictures, return_tensors="pt") if pictures else {})}
 
     @cached_property

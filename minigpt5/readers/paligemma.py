@@ -18,6 +18,11 @@ class PaliGemmaReader(Reader):
     resumes: ClassVar[bool] = False
     text_type: ClassVar[int] = 1
 
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        """None, as no turn follows."""
+        return ()
+
     @cached_property
     def chat(self) -> Question:
         """How a question is written."""

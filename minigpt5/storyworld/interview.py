@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import Image
 
@@ -18,7 +18,7 @@ from minigpt5.storyworld.examine import ask, run_stories, sample_stories
 from minigpt5.storyworld.items import Item
 from minigpt5.storyworld.judge import Judge, Verdict, load_judge
 from minigpt5.storyworld.language import Mention, read
-from minigpt5.storyworld.marks import MARKS, says_end, says_sorry
+from minigpt5.storyworld.marks import MARKS, says_sorry
 from minigpt5.storyworld.questions import ASKED, ground, question, refer
 from minigpt5.storyworld.scene import Scene
 from minigpt5.storyworld.tasks import ending, fresh_items, turns
@@ -48,8 +48,9 @@ def answerer(pipe: MiniGPT5Pipeline, batch_size: int = 50) -> Answerer:
 
 
 def mark_words(items: Sequence[Item], replies: Sequence[Reply]) -> Marks:
-    """Whether each reply says what the true one does."""
-    return [MARKS[item.kind](reply.text, item.text) for item, reply in zip(items, replies, strict=True)]
+    """Whether each reply says what the true one does, and paints nothing."""
+    pairs = zip(items, replies, strict=True)
+    return [reply.picture is None and MARKS[item.kind](reply.text, item.text) for item, reply in pairs]
 
 
 def mark_pictures(
@@ -69,7 +70,7 @@ def mark_turns(items: Sequence[Item], answer: Answerer, judge: Judge) -> Marks:
     replies = answer(items)
     painted = mark_pictures(items, replies, judge)
     return [
-        right if item.scene else reply.picture is None and MARKS[item.kind](reply.text, item.text)
+        right if item.scene else mark_words([item], [reply])[0]
         for item, reply, right in zip(items, replies, painted, strict=True)
     ]
 
@@ -112,13 +113,12 @@ def interview(answer: Answerer, count: int, judge: Judge | None = None) -> dict[
     figures["wish without a colour"] = mark_pictures(items, answer(items), judge)
     figures["last turn"] = mark_turns(list(fresh_items(turns, count)), answer, judge)
 
-    for name, make, says in (("outside", outside, says_sorry), ("ending", ending, says_end)):
-        items = list(fresh_items(make, count))
-        replies = answer(items)
-        figures[name] = [says(reply.text) and reply.picture is None for reply in replies]
-        if name == "outside":
-            right = zip(mark_words(items, replies), figures[name], strict=True)
-            figures["outside, why"] = [all(marks) for marks in right]
+    items = list(fresh_items(outside, count))
+    replies = answer(items)
+    figures["outside"] = [says_sorry(reply.text) and reply.picture is None for reply in replies]
+    figures["outside, why"] = mark_words(items, replies)
+    items = list(fresh_items(ending, count))
+    figures["ending"] = mark_words(items, answer(items))
     return figures
 
 
@@ -126,17 +126,16 @@ def examine_tellings(pipe: MiniGPT5Pipeline, count: int, judge: Judge | None = N
     """Sampled stories, two of each opening with seeds of their own.
 
     Returns:
-        "differ", whether the two tell different stories; of every story "places", whether no place is come back to,
-        "times", whether night falls and the sun rises at most once, and where somebody is met "another", whether it is
-        an animal of another kind, and "companion", whether all pictures from then on show it.
+        "differ", whether the two differ in more than words: in who is met, where or when; of every story "places",
+        whether no place is come back to, "times", whether night falls and the sun rises at most once, and where
+        somebody is met "another", whether it is an animal of another kind, and "companion", whether all pictures from
+        then on show it, if it is not like the hero.
     """
     judge = judge or load_judge()
-    openings = sample_stories(count // 2, True) + sample_stories(count - count // 2, False)
+    openings = sample_stories(count)
     tellings = [run_stories(pipe, openings, seed=seed, do_sample=True) for seed in (1, 2)]
     figures: dict[str, Marks] = {
-        "differ": [
-            [text for text, _ in one] != [text for text, _ in other] for one, other in zip(*tellings, strict=True)
-        ],
+        "differ": [_course(one) != _course(other) for one, other in zip(*tellings, strict=True)],
         "places": [],
         "times": [],
         "another": [],
@@ -156,11 +155,19 @@ def examine_tellings(pipe: MiniGPT5Pipeline, count: int, judge: Judge | None = N
         ]
         if not met:
             continue
-        step, friend = met[0]
-        figures["another"].append(friend.kind != opening.steps[0].scene.hero.kind)
-        verdicts = judge.read([picture for _, picture in told[step:]])
-        figures["companion"].append(all(_shows(verdict, friend) for verdict in verdicts))
+        (step, friend), hero = met[0], opening.steps[0].scene.hero
+        figures["another"].append(friend.kind != hero.kind)
+        # One that looks as the hero does cannot be told from it.
+        if (friend.kind, friend.colour) != (hero.kind, hero.colour):
+            verdicts = judge.read([picture for _, picture in told[step:]])
+            figures["companion"].append(all(_shows(verdict, friend) for verdict in verdicts))
     return figures
+
+
+def _course(told: Sequence[tuple[str, Any]]) -> list[tuple]:
+    """What a story tells step by step: the place, the time, and who is new, whom it names with a colour."""
+    readings = [read(text) for text, _ in told]
+    return [(each.place, each.time, [who for who in each.mentions if who.colour]) for each in readings]
 
 
 def _shows(verdict: Verdict, friend: Mention) -> bool:

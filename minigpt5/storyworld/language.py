@@ -218,11 +218,16 @@ def read(text: str) -> Reading:
 
 def imagine(text: str) -> Scene | None:
     """The scene that a text describes, what it leaves out filled in by default; `None` if that is no scene."""
-    reading = read(text)
+    reading, words = read(text), split_words(text)
     mentions = reading.mentions
+    if any(len({known[word] for word in words if word in known}) > 1 for known in (WORD_PLACES, WORD_TIMES)):
+        return None
     if not 1 <= len(mentions) <= 2 or reading.place is None or any(mention.colour is None for mention in mentions):
         return None
     characters = [Character(mention.kind, cast(str, mention.colour)) for mention in mentions]
+    sides = [SIDE_WORDS[word] for word in words if word in SIDE_WORDS]
+    if len(sides) > len(mentions) or len(set(sides)) < len(sides):
+        return None
     if len(mentions) == 1:
         return Scene(characters[0], mentions[0].side or "middle", reading.place, reading.time or "day")
     side = mentions[0].side or OPPOSITE.get(mentions[1].side or "", "left")

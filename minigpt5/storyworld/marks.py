@@ -33,12 +33,21 @@ def conclusion(text: str) -> str:
 
 def _told(text: str, meanings: Mapping[str, Any]) -> list:
     """What the words of a text mean, in their order; those without a meaning are passed over."""
-    return [meanings[word] for word in split_words(text) if word in meanings]
+    # A palm is no forest.
+    plain = re.sub(r"\btime of day\b|\bpalm trees?\b", "", text.lower())
+    return [meanings[word] for word in split_words(plain) if word in meanings]
 
 
 def _same(meanings: Mapping[str, Any]) -> Mark:
-    """Whether a reply names the same of some words' meanings as the true answer, and no other."""
-    return lambda reply, truth: set(_told(reply, meanings)) == set(_told(truth, meanings))
+    """Whether a reply names the same of some words' meanings as the true answer, and no other.
+
+    What it says that it is not ("It is red, not blue.") counts for nothing.
+    """
+
+    def named(text: str) -> set:
+        return set(_told(re.sub(r"(\bnot|\bno|n't)\b[^.,:;]*", "", text.lower()), meanings))
+
+    return lambda reply, truth: named(reply) == named(truth)
 
 
 def _same_conclusion(meanings: Mapping[str, Any], weak: Mapping[str, Any] | None = None, begins: bool = False) -> Mark:
@@ -53,9 +62,13 @@ def _same_conclusion(meanings: Mapping[str, Any], weak: Mapping[str, Any] | None
     """
 
     def concluded(text: str) -> Any:
-        whole = text.lower().replace("not true", "false")
+        whole = re.sub(r"(\bnot|n't) true\b", " false", text.lower())
+        if re.search(r"\b(yes|true) (and|or) (no|false)\b|\b(no|false) (and|or) (yes|true)\b", whole):
+            return None
         # What it says that it is not is no conclusion ("The second, not the first."), nor of how many it is one.
-        whole = re.sub(r"\bnot (the |an? )?\w+|\bof (\d|two|three)\b", "", whole)
+        whole = re.sub(r"\bnot (the |an? |in the )?\w+|\bof (the )?(\d|two|three)\b", "", whole)
+        if begins:
+            whole = re.sub(rf"\bno (?:one|(?:{'|'.join(KINDS)}))\w*", "none", whole)
         whole = re.sub(r"\bpicture (one|two|three)\b", lambda told: f"picture {_DIGITS[told[1]]}", whole)
         *_, behind = re.split(r"\bso\b", whole)
         for said, known in ((behind, meanings), (whole, meanings), (behind, weak or {})):
@@ -73,7 +86,7 @@ def _same_difference(reply: str, truth: str) -> bool:
     """The same before and after, and nothing else that changes."""
     aspects = ({kind: kind for kind in KINDS}, {colour: colour for colour in COLOURS}, WORD_PLACES, WORD_TIMES)
     for meanings in aspects:
-        told = (_told(text.lower().replace("time of day", ""), meanings) for text in (reply, truth))
+        told = (_told(text, meanings) for text in (reply, truth))
         # "On the sand by the sea" names one place twice.
         one, other = ([meaning for meaning, _ in groupby(named)] for named in told)
         if one != other if other else len(set(one)) > 1:
@@ -98,10 +111,22 @@ def _same_box(reply: str, truth: str) -> bool:
     return one is not None and same_thing(one, other)
 
 
+def _reason(text: str) -> str | None:
+    """Why something is refused, by `SORRY`; whether an unknown word means an animal or a thing nobody can tell."""
+    told = " ".join(split_words(text))
+    reason = next((kind for kind, sorry in SORRY.items() if " ".join(split_words(sorry)) in told), None)
+    return "thing" if reason == "animal" else reason
+
+
 def _same_refusal(reply: str, truth: str) -> bool:
-    """Whether it says sorry, and that nothing is seen or would be left where it is that, not elsewhere."""
-    not_of_the_world = [SORRY[kind] for kind in ("unseen", "alone", "picture")]
-    return says_sorry(reply) and all((text in reply) == (text == truth) for text in not_of_the_world)
+    return says_sorry(reply) and _reason(reply) == _reason(truth)
+
+
+def _same_end(reply: str, truth: str) -> bool:
+    """Whether it ends the story, and of no other animal and at no other place."""
+    told, true = read(reply), read(truth)
+    kinds, own = ({who.kind for who in each.mentions} for each in (told, true))
+    return says_end(reply) and (not own or kinds <= own) and (not true.place or told.place in (None, true.place))
 
 
 MARKS: dict[str, Mark] = {
@@ -124,7 +149,7 @@ MARKS: dict[str, Mark] = {
     "ground": _same_box,
     "refer": _same_thing,
     "outside": _same_refusal,
-    "ending": lambda reply, truth: says_end(reply),
+    "ending": _same_end,
 }
 
 
@@ -134,5 +159,6 @@ def says_sorry(text: str) -> bool:
 
 
 def says_end(text: str) -> bool:
-    """Whether a reply ends a story."""
-    return not {"end", "ends"}.isdisjoint(split_words(text))
+    """Whether a reply ends a story; not by what happens "in the end"."""
+    words = split_words(" ".join(split_words(text)).replace("in the end", ""))
+    return not says_sorry(text) and not {"end", "ends", "ended"}.isdisjoint(words)

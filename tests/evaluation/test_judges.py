@@ -53,6 +53,11 @@ class Scripted:
         *(("On a scale of 1 to 10, I would rate this", 10, None), ("I rate it on a scale of 0 to 10.", 10, None)),
         *(("8 on a scale of 1-10.", 10, 8), ("9. 2 of 10 details are missing", 10, 9), ("1. Style: 8/10", 10, 8)),
         *(("I say 7 of 10, for 2 errors.", 10, 7), ("No problems. 1", 1, 1), ("Yes, all 2 foxes are there", 1, 1)),
+        *(("No, it shows 2 foxes instead of 1.", 1, 0), ("Yes, the number of errors is 0.", 1, 1), ("No: 0", 1, 0)),
+        *(("I rate it 7 on a scale from 0, bad, to 10, perfect.", 10, 7), ("From 0 (bad) to 10 (best), a 7", 10, 7)),
+        *(("On a scale between 0 and 10, I would", 10, None), ("I give it 7 out of a possible 10.", 10, 7)),
+        *(("Score: 7 (10 is perfect)", 10, 7), ("Score: 7. There are 3 foxes.", 10, 7), ("My rating is 6.5.", 10, 6.5)),
+        *(("1. The fox is red. Score: 9", 10, 9), ("Mark -1", 10, None)),
         *(("Yes", 1, 1), ("No, it is not.", 1, 0), ("yes", 10, None), ("not 1", 1, 1), ("3.10", 10, 3.1)),
     ],
 )

@@ -20,6 +20,7 @@ from minigpt5.readers.conversation import ChatTemplate
 from minigpt5.readers.generic import cache_argument
 from minigpt5.readers.instructblip import DATA_SETS, instructblip_of
 from minigpt5.readers.minigpt_v2 import published_minigpt_v2, task_prompt
+from minigpt5.readers.opening import open_model
 from minigpt5.readers.qwen_vl import format_box, published_qwen_vl
 from minigpt5.readers.shapes import instructblip
 from minigpt5.readers.sphinx import CLIP_NORM, IMAGENET_NORM, mix_weights, published_sphinx
@@ -489,13 +490,15 @@ def test_a_published_instructblip_is_asked_as_transformers_asks_it(families, pic
     talk = [{"role": "user", "content": asked}, {"role": "assistant", "content": asked[1:]}]
     told = reader.encode([[*talk, {"role": "user", "content": asked}]])["input_ids"][0]
     assert (told[:8] == reader.image_token_id).all() and told.tolist().count(reader.image_token_id) == 8
-    assert reader.training_batch([talk])["labels"][0, -1] == end and reader.stop_strings == ()
+    assert reader.training_batch([talk])["labels"][0, -1] == end
 
 
-def test_an_instructblip_of_minigpt_4_keeps_its_dialogue(pictures):
+def test_an_instructblip_of_minigpt_4_keeps_its_dialogue(pictures, tmp_path):
     pipe = MiniGPT5Pipeline.from_pretrained("storyworld-mini")
     model, processor = instructblip_of(pipe.comprehension, pipe.processor.image_processor, pipe.processor.tokenizer)
-    reader = reader_of(model, processor)
+    for part in (model, processor):
+        part.save_pretrained(tmp_path)
+    reader = reader_of(*open_model(tmp_path))
     asked = [{"type": "image", "image": pictures[0]}, {"type": "text", "text": "Who is it?"}]
     talk = [{"role": "user", "content": asked}, {"role": "assistant", "content": [{"type": "text", "text": "A fox."}]}]
     assert reader.chat.render(talk[:1]) == "###Human: <Img><image></Img> Who is it? ###Assistant:"

@@ -1,12 +1,14 @@
 """LLaVA and what all composed readers share."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import transformers as hf
 from families import LOOK, Families, clip_pictures
+from torch.nn.functional import cross_entropy
 
 from minigpt5 import MiniGPT5Pipeline
-from minigpt5.joining import check_logits
 from minigpt5.readers import add_vokens, reader_of
 from minigpt5.readers.cogvlm import COGVLM
 from minigpt5.readers.compose import compose
@@ -185,8 +187,22 @@ def test_logits_are_scaled_and_capped_as_the_language_model_does(texts, kind, mo
         ours = model(ids, labels=ids)
         length = theirs.logits.shape[-1]
         torch.testing.assert_close(ours.logits[..., :length], theirs.logits)
-        assert torch.equal(model(ids, return_dict=False)[0], ours.logits)
-    check_logits(reader_of(model, add_vokens(model, processor, 2)))
+        # The marks that were added say something too.
+        loss = cross_entropy(ours.logits[0, :-1], ids[0, 1:])
+        assert ours.loss == pytest.approx(loss.item()) and ours.loss != pytest.approx(theirs.loss.item(), rel=1e-6)
+        told = model(ids, labels=ids, return_dict=False)
+        assert torch.equal(told[0], ours.loss) and torch.equal(told[1], ours.logits)
+        reader = reader_of(model, add_vokens(model, processor, 2))
+        torch.testing.assert_close(reader.logits(reader.extend(ids, None, None).last)[..., :length], theirs.logits)
+
+
+def test_a_language_model_that_says_otherwise_than_its_head_is_not_composed(texts):
+    """As where a model scales its logits by what no configuration says."""
+    families = Families(texts)
+    language_model, tokenizer = families.language_model("Llama", False, families.tokenizer())
+    language_model.register_forward_hook(lambda module, args, output: replace(output, logits=2 * output.logits))
+    with pytest.raises(ValueError, match="LlamaForCausalLM cannot be read: its logits are not those of its output"):
+        compose(LLAVA, language_model, tokenizer, [hf.CLIPVisionModel(hf.CLIPVisionConfig(**LOOK))], clip_pictures())
 
 
 def test_what_is_no_connector_is_told():

@@ -38,10 +38,13 @@ def test_a_text_agrees_with_a_picture_that_shows_all_it_names(text, agrees):
     assert text_agrees(text, VERDICT) is agrees
 
 
-def test_a_friend_who_leaves_may_be_gone_from_the_picture():
-    alone = Verdict({"left": None, "middle": FOX, "right": None}, "beach", "night")
-    assert text_agrees("It says goodbye to the cat on the beach.", alone)
+def test_who_is_alone_is_not_several_and_stands_where_it_is_told():
+    alone = Verdict({"left": FOX, "middle": None, "right": None}, "beach", "night")
+    assert text_agrees("It goes to the left on the beach.", alone)
+    assert not text_agrees("It goes to the right on the beach.", alone)
     assert not text_agrees("The fox meets the cat on the beach.", alone)
+    assert not text_agrees("Together they walk to the beach.", alone)
+    assert text_agrees("Together they walk to the beach.", VERDICT)
 
 
 def test_the_hero_is_kept_in_its_kind_and_colour():

@@ -69,6 +69,10 @@ def test_imagine_fills_in_the_defaults(text, scene):
         "a red fox, a blue cat and a green dog in the city",
         "a red fox in the middle and a white cat on the left in the city",
         "a red fox on the left and a white cat on the left in the city",
+        "on the left a red fox and a white cat on the left in the city",
+        "a red fox on the left on the right in the city",
+        "a red fox in the city in the forest",
+        "a red fox in the city by night by day",
     ],
 )
 def test_imagine_refuses_what_is_no_scene(text):

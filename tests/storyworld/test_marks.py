@@ -21,7 +21,7 @@ def test_true_answers_are_marked_right_and_those_of_other_questions_hardly_ever(
     shuffled = asked[1:] + asked[:1]
     right = sum(MARKS[kind](one.text, other.text) for one, other in zip(asked, shuffled, strict=True)) / 200
     chances = {"time": 0.5, "yes or no": 0.5, "which": 0.42, "count": 0.34, "side": 0.34, "ground": 0.35}
-    chances |= {"outside": 0.56, "ending": 1}
+    chances |= {"outside": 0.34, "ending": 0.34}
     chance = chances.get(kind, 0.15)
     assert right < chance + 0.12
     assert not MARKS[kind]("", asked[0].text)
@@ -57,6 +57,9 @@ def test_true_answers_are_marked_right_and_those_of_other_questions_hardly_ever(
             True,
         ),
         ("outside", "Sorry, I know no such thing.", "Sorry, I know no such animal.", True),
+        ("outside", "Sorry, I know no such place.", "Sorry, I know no such colour.", False),
+        ("outside", "Sorry, please.", "Sorry, I know no such colour.", False),
+        ("outside", "Sorry, I cannot see that", "Sorry, I cannot see that.", True),
         ("outside", "Sorry, I see no picture.", "Sorry, I know no such animal.", False),
         ("outside", "Sorry, I know no such place.", "Sorry, I see no picture.", False),
         ("outside", "Sorry, I see no picture.", "Sorry, I see no picture.", True),
@@ -96,6 +99,31 @@ def test_true_answers_are_marked_right_and_those_of_other_questions_hardly_ever(
         ("describe", "A red fox in the forest.", "A red fox in the middle in the forest by day.", True),
         ("ending", "And they all slept. The end.", "The fox is home. The end.", True),
         ("ending", "The fox walks on.", "The fox is home. The end.", False),
+        ("ending", "The dog and the cat sleep in the city. The end.", "The fox sleeps in the forest. The end.", False),
+        ("ending", "The fox sleeps in the city. The end.", "The fox sleeps in the forest. The end.", False),
+        ("ending", "In the end they walk to the beach.", "So the story ends by the sea.", False),
+        ("ending", "The story has ended.", "So the story ends by the sea.", True),
+        ("ending", "Sorry, I do not know how it ends.", "So the story ends by the sea.", False),
+        ("time", "The time of day is night.", "It is night.", True),
+        ("time", "The time of day.", "It is day.", False),
+        ("place", "On the beach, under a palm tree.", "It is on the beach.", True),
+        ("colour", "It is not red.", "The fox is red.", False),
+        ("colour", "It is blue, not red.", "The fox is blue.", True),
+        ("animal", "There is no fox.", "A fox.", False),
+        ("yes or no", "Yes or no: is the fox red?", "The fox is red: no.", False),
+        ("yes or no", "It isn't true.", "The fox is red: yes.", False),
+        ("yes or no", "It isn't true.", "The fox is red: no.", True),
+        ("count", "There are no foxes, only one dog.", "So one.", False),
+        ("count", "No one.", "So none.", True),
+        ("count", "Of the two animals one is a fox.", "So one.", True),
+        ("which", "It is the first, not in the second.", "So the first picture.", True),
+        ("describe", "A red fox in the city in the forest.", "A red fox in the middle in the forest by day.", False),
+        (
+            "describe",
+            "A red fox on the left on the right in the forest.",
+            "A red fox on the left in the forest.",
+            False,
+        ),
         ("ground", "{<10><10><50><50>}", "{<12><10><52><50>}", True),
         ("ground", "{<10><10><50><50>}", "{<50><10><90><50>}", False),
         ("refer", "The red fox", "A red fox.", True),

@@ -12,7 +12,16 @@ from typos import within_one_edit
 from minigpt5.storyworld.changes import change, changed
 from minigpt5.storyworld.draw import boxes
 from minigpt5.storyworld.items import USUAL_COLOURS
-from minigpt5.storyworld.language import KNOWN_WORDS, describes, imagine, plain_caption, read, split_words
+from minigpt5.storyworld.language import (
+    KNOWN_WORDS,
+    PLACE_PHRASES,
+    TIME_PHRASES,
+    describes,
+    imagine,
+    plain_caption,
+    read,
+    split_words,
+)
 from minigpt5.storyworld.marks import says_end, says_sorry
 from minigpt5.storyworld.miniature import build_tokenizer
 from minigpt5.storyworld.questions import ASKED
@@ -59,20 +68,24 @@ def test_wordings_for_judging_are_a_third_and_never_trained(name):
 
 
 def test_training_asks_only_for_the_next_step_as_judging_does():
-    """Whatever the animals and colours are."""
-    attributes = re.compile(rf"\b({'|'.join([*KINDS, *COLOURS])})\b")
+    """Whatever the animals, colours, places, times and boxes are, and however politely."""
+    told = "|".join(
+        sorted([*KINDS, *COLOURS, *sum([*PLACE_PHRASES.values(), *TIME_PHRASES.values()], ())], key=len)[::-1]
+    )
+    attributes = re.compile(rf"\b({told}|\d+)\b")
 
-    def asked(wording):
+    def asked(wording, *frames):
         return {
-            attributes.sub("X", re.sub(r"\W+", " ", part).lower())
+            attributes.sub("X", re.sub(r"\W+", " ", frame.format(text=part)).lower())
             for task in TASKS
             for seed in SEEDS
             for part in TASKS[task](random.Random(seed), wording).question
             if isinstance(part, str)
+            for frame in frames
         }
 
-    trained, judged = asked("train"), asked("fresh")
-    assert min(len(trained), len(judged)) > 1000
+    trained, judged = asked("train", "{text}", *POLITE["train"]), asked("fresh", "{text}")
+    assert len(trained) > 20_000 and len(judged) > 500
     assert trained & judged == {"what happens next ", "how does it go on ", "tell me the next scene with a picture "}
 
 

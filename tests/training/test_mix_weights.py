@@ -1,5 +1,6 @@
 import pytest
 import torch
+from families import Families
 
 from minigpt5 import MiniGPT5Pipeline
 from minigpt5.joining import open_reader
@@ -51,3 +52,11 @@ def test_what_is_no_other_training_of_the_model_is_one_line(refused, other, tmp_
     told = refused(MIX, "--one", other, "--other", tmp_path / "nowhere", "--out", tmp_path / "mixed")
     assert told.startswith(f"cannot open {tmp_path / 'nowhere'}: ")
     assert not (tmp_path / "mixed").exists()
+
+
+def test_a_head_of_its_own_and_a_shared_one_are_not_mixed(refused, texts, tmp_path):
+    for name, tied in (("one", True), ("other", False)):
+        model, processor = Families(texts)("composed_llava", tied)
+        save_result(model, tmp_path / name, processor)
+    told = refused(MIX, "--one", tmp_path / "one", "--other", tmp_path / "other", "--out", tmp_path / "mixed")
+    assert told == "reader: lm_head.weight are weights of their own in one of the two models only\n"
