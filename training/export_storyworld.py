@@ -33,6 +33,8 @@ class ExportConfig(Settings):
 
     def __post_init__(self):
         super().__post_init__()
+        if not any(getattr(self, layout) for layout in EXPORTS):
+            raise ValueError(f"nothing to export: name splits and counts of a layout, {', '.join(EXPORTS)}")
         for layout in EXPORTS:
             for split in getattr(self, layout):
                 if not split.isidentifier():

@@ -12,13 +12,12 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from glob import glob
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from minigpt5.data.tables import read_table
-from minigpt5.utils.json_files import decode_text, field, read_json, read_json_lines, shortened
+from minigpt5.utils.json_files import decode_text, field, read_json, read_json_lines, said, shortened
 
 Part = tuple[int, int]
 WHOLE: Part = (0, 1)
@@ -94,8 +93,7 @@ def caption_rows(table: Path, part: Part = WHOLE) -> Iterator[Row]:
 def caption_file_rows(root: str | Path, split: str, part: Part = WHOLE) -> Iterator[Row]:
     """What img2dataset writes as `files`: under `{split}/` a caption `NAME.txt` beside each picture `NAME.jpg`."""
     folder = existing(Path(root) / split)
-    # Unlike `Path.rglob` it goes into folders that are links.
-    captions = sorted(folder / name for name in glob("**/*.txt", root_dir=folder, recursive=True))
+    captions = sorted(path for path in walk_files(folder) if path.suffix == ".txt")
     for caption in islice(captions, part[0], None, part[1]):
         try:
             str(caption).encode()
@@ -104,6 +102,25 @@ def caption_file_rows(root: str | Path, split: str, part: Part = WHOLE) -> Itera
         text = decode_text(caption.read_bytes(), str(caption)).strip()
         picture = find_picture(caption.parent, caption.stem)
         yield Row(str(caption), "", [text], [PictureFile(str(Path(picture).relative_to(root)), picture)])
+
+
+def walk_files(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
+    """All files in a folder and in those within, links among them, that are not hidden.
+
+    Args:
+        above: device and number of the folders that lead there; a link back to one of them is not followed.
+    """
+    status = os.stat(folder)
+    here = status.st_dev, status.st_ino
+    if here in above:
+        return
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from walk_files(path, above | {here})
+        else:
+            yield path
 
 
 def vist_rows(root: str | Path, split: str, part: Part = WHOLE) -> Iterator[Row]:
@@ -229,7 +246,7 @@ def chat_lines(table: Path, part: Part = WHOLE) -> Iterator[tuple[str, dict[str,
                 )
             if row["role"] == "system" and any(piece["type"] == "image" for piece in row["content"]):
                 raise ValueError(f"{place}, messages[{number}]: a system message shows no picture")
-        if len(rows) < 2 or rows[-1]["role"] != "assistant":
+        if [row["role"] for row in rows[-2:]] != ["user", "assistant"]:
             raise ValueError(f"{place}: messages end with what the assistant is to learn, after a question")
         yield place, content, rows
 
@@ -295,7 +312,7 @@ def llava_chats(
     for number, content in islice(enumerate(read_json(table, list)), part[0], None, part[1]):
         place = f"{table}, [{number}]"
         turns = field(content, "conversations", list, place)
-        picture = None if content.get("image") is None else str(images / field(content, "image", str, place))
+        picture = None if content.get("image") is None else str(images / said(content, "image", place))
         marks, messages = 0, []
         for index, turn in enumerate(turns):
             where, role = f"{place}.conversations[{index}]", ("human", "gpt")[len(messages) % 2]

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from glob import iglob
 from pathlib import Path
 
+from minigpt5.data.layouts import walk_files
+
 # Where the split stands in the name of a layout's files, of which the first found counts.
 SPLIT_FILES: dict[str, tuple[str, ...]] = {
     "cc3m": ("cc3m_{split}.tsv",),
@@ -36,8 +38,10 @@ def find_splits(root: Path, files: Sequence[str]) -> list[str]:
             re.escape(part).replace(r"\*\*/", "(?:.*/)?").replace(r"\*", "[^/]*") for part in name.split("{split}")
         )
         pattern = re.compile("".join([before, "(?P<split>[^/]+)", "(?P=split)".join(others)]))
-        # Unlike `Path.glob` it goes into folders that are links.
-        matches = map(pattern.fullmatch, iglob(name.replace("{split}", "*"), root_dir=root, recursive=True))
+        # Unlike `Path.glob` both go into folders that are links.
+        deep = "**" in name and root.is_dir()
+        found = (path.relative_to(root).as_posix() for path in walk_files(root)) if deep else None
+        matches = map(pattern.fullmatch, found or iglob(name.replace("{split}", "*"), root_dir=root))
         splits = sorted({match["split"] for match in matches if match})
         if splits:
             return splits

@@ -89,7 +89,7 @@ def check_pictures(items: Sequence[Item], max_bad_share: float) -> None:
     count = BadRows(max_bad_share, "items")
     count.read = len(items)
     for item in items:
-        missing = next((path for path in item.paths if not os.path.exists(path)), None)
+        missing = next((path for path in item.paths if not os.path.isfile(path)), None)
         if missing:
             count.add(f"{item.id}: {missing}: no such file")
 

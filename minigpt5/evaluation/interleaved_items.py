@@ -12,7 +12,7 @@ from typing import Any
 from minigpt5.data.layouts import chat_lines, existing
 from minigpt5.evaluation.items import Criterion, Item, checked, pieces_of, text_part, user_message
 from minigpt5.readers.prompts import Message
-from minigpt5.utils.json_files import field, read_json, read_json_lines, shortened
+from minigpt5.utils.json_files import field, read_json, read_json_lines, said, shortened
 
 # OpenING's, by the names of its judges (arXiv 2411.18499, section 3.3), each in a sentence.
 OPENING_CRITERIA = tuple(
@@ -30,7 +30,7 @@ OPENING_CRITERIA = tuple(
 
 
 def wish_items(data: Path, count: int | None = None) -> list[Item]:
-    """The last reply of each conversation, a line of a file in the layout of chats, with its picture.
+    """The last reply of each conversation, a line of a file in the layout of chats, with the first of its pictures.
 
     Raises:
         FileNotFoundError, ValueError: see `minigpt5.data.layouts`; or if there is nothing to ask.
@@ -64,7 +64,7 @@ def opening_items(data: Path, count: int | None = None) -> list[Item]:
             text = field(step, "text", str, where).replace("<BEGIN>", "").replace("<image>", "").strip()
             parts += [text_part(text)] if text else []
             if step.get("image") is not None:
-                parts.append({"type": "image", "image": str(data.parent / field(step, "image", str, where))})
+                parts.append({"type": "image", "image": str(data.parent / said(step, "image", where))})
         if not parts:
             raise ValueError(f"{place}: the input says and shows nothing")
         items.append(_item(number, user_message(parts), OPENING_CRITERIA))
@@ -85,7 +85,7 @@ def ueval_items(data: Path, count: int | None = None) -> list[Item]:
     items = []
     for number, row in enumerate(read_json(existing(data), list)[:count]):
         place = f"{data}, [{number}]"
-        prompt = field(row, "prompt", str, place)
+        prompt = said(row, "prompt", place)
         criteria = [
             Criterion(name, _rubric(rubric, f"{place}.{name}_rubrics[{i}]"), 1)
             for name in ("text", "image")
@@ -99,9 +99,9 @@ def ueval_items(data: Path, count: int | None = None) -> list[Item]:
 
 def _rubric(rubric: Any, place: str) -> str:
     if isinstance(rubric, dict):
-        return field(rubric, "criterion", str, place)
-    if not isinstance(rubric, str):
-        raise ValueError(f"{place}: expected a string or an object with criterion, got {shortened(rubric)}")
+        return said(rubric, "criterion", place)
+    if not isinstance(rubric, str) or not rubric.strip():
+        raise ValueError(f"{place}: expected a text or an object with criterion, got {shortened(rubric)}")
     return rubric
 
 

@@ -12,9 +12,12 @@ from minigpt5.evaluation.measure import Measurements, figures_of
 from minigpt5.evaluation.replies import Reply
 from minigpt5.metrics.items import WhereAsked
 from minigpt5.readers.prompts import Message
-from minigpt5.utils.images import open_image
+from minigpt5.utils.images import ImageError, open_image
 
-_NUMBER = r"(?<![\d.])-?(?:\d+(?:\.\d+)?|\.\d+)"
+# With a point or a comma.
+_NUMBER = r"(?<![\d.,])-?(?:\d+(?:[.,]\d+)?|[.,]\d+)"
+_YES_OR_NO = "1 if it is so, 0 if not"
+_OUT_OF = r"\s*(?:/|out of(?: a possible)?)\s*"
 
 
 class Judge(Protocol):
@@ -59,11 +62,7 @@ class ModelJudge:
 
 
 def _question(criterion: Criterion) -> str:
-    scale = (
-        "1 if it is so, 0 if not"
-        if criterion.most == 1
-        else f"a whole number from 0, bad, to {criterion.most}, perfect"
-    )
+    scale = _YES_OR_NO if criterion.most == 1 else f"a whole number from 0, bad, to {criterion.most}, perfect"
     return (
         f"You judge OUTPUT, which replies to INPUT, by this:\n{criterion.statement}\nReply with {scale}, and no words."
     )
@@ -74,20 +73,24 @@ def parse_mark(text: str, most: int) -> float | None:
 
     It is the number that the reply says to be out of `most` ("7/10", "8.5 out of 10"); or the one that it calls its
     score; or that it begins with; or of `most` ("7 of 10"); or else its last, as in "Criterion 1: 9". The scale told
-    again ("0 to 10", "from 1 (bad) to 10") is none. Of 1, yes and no are marks too, where no number stands by itself at
-    the end.
+    again ("0 to 10", "from 1 (bad) to 10") is none, and so is a mark of another ("4/5"). Of 1, yes and no are marks
+    too, where no number stands by itself at the end.
     """
+    text = text.replace(_YES_OR_NO, "")
     text = re.sub(rf"(?<![\d.])[01](?:\s*\([^)\d]*\)|,[^\d,.]*,)?\s*(?:-|–|to|and)\s*{most}(?!\d|\.\d)", "", text)
     if most == 1 and (word := re.match(r"\W*(yes|no)\b(?!.*[.:!?\n]\W*[01]\W*$)", text, re.IGNORECASE | re.DOTALL)):
         return float(word[1].lower() == "yes")
-    said = (
-        re.search(rf"({_NUMBER})\s*(?:/|out of(?: a possible)?)\s*{most}(?![\d.]*\d)", text)
-        or re.search(rf"\b(?:score|mark|rating)\b[^\w.-]*(?:is|of)?[^\w.-]*({_NUMBER})", text, re.IGNORECASE)
-        or re.match(rf"[^\w.-]*({_NUMBER})", text)
-        or re.search(rf"({_NUMBER})\s*of\s*{most}(?![\d.]*\d)", text)
-        or re.search(rf".*?({_NUMBER})\D*$", text, re.DOTALL)
-    )
-    return float(said[1]) if said and 0 <= float(said[1]) <= most else None
+    end = r"(?![\d.]*\d)"
+    called = rf"\b(?:score|mark|rating)\b[^\w.-]*(?:is|of)?[^\w.-]*({_NUMBER})(?!{_OUT_OF}\d)"
+    said = re.search(rf"({_NUMBER}){_OUT_OF}{most}{end}", text) or re.search(called, text, re.IGNORECASE)
+    if said is None and not re.search(rf"{_NUMBER}{_OUT_OF}\d", text):  # "4/5" is a mark on another scale
+        said = (
+            re.match(rf"[^\w.-]*({_NUMBER})", text)
+            or re.search(rf"({_NUMBER})\s*of\s*{most}{end}", text)
+            or re.search(rf".*?({_NUMBER})\D*$", text, re.DOTALL)
+        )
+    number = said and float(said[1].replace(",", "."))
+    return number if number is not None and 0 <= number <= most else None
 
 
 def _parts(prompt: Any) -> list[dict[str, Any]]:
@@ -123,6 +126,8 @@ def judge_replies(measurements: Measurements, judge: Judge) -> None:
         for item, reply in zip(task.items, task.replies, strict=True):
             try:
                 scores.append(judge.score(item, reply))
+            except ImageError:
+                raise
             except ValueError as error:
                 scores.append({})
                 refused.append(f"{item.id}: {error}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,8 @@ from minigpt5.evaluation.speaker import ReaderSettings, load_reader, reader_revi
 from minigpt5.evaluation.storyworld import storyworld_columns
 from minigpt5.evaluation.systems import AskingSettings, TextMetricSettings, check_paths, machine
 from minigpt5.loading import revision
+from minigpt5.storyworld.marks import MARKS
+from minigpt5.utils.json_files import shortened
 from minigpt5.utils.processes import is_main_process
 from minigpt5.utils.settings import setting
 
@@ -68,6 +71,18 @@ def reading_items(config: ReadingConfig) -> list[Item]:
     return {"chat": chat_items, "cc3m": caption_items}[config.layout](config.data, wording, config.count)
 
 
+def check_marked(items: Sequence[Item], data: Path) -> None:
+    """See that StoryWorld's judge does not find silence right.
+
+    Raises:
+        ValueError: naming the first reply that names nothing which its kind is marked by.
+    """
+    for item in items:
+        if item.task in MARKS and MARKS[item.task]("", item.text or ""):
+            told = f"the reply {shortened(item.text)} names nothing that a reply of the kind {item.task} is marked by"
+            raise ValueError(f"{data}, {item.id}: {told}")
+
+
 def evaluate_reading(config: ReadingConfig) -> None:
     """Have the reader that the settings name reply to all questions, take the figures and write the report.
 
@@ -78,6 +93,8 @@ def evaluate_reading(config: ReadingConfig) -> None:
     """
     check_paths(config)
     items = reading_items(config)
+    if config.judge:
+        check_marked(items, config.data)
     load, limit = partial(load_reader, config), config.max_new_tokens
     replies = answer(config, items, reading_settings(config), load, max_new_tokens=limit)
     if is_main_process():

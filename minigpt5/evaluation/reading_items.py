@@ -13,10 +13,11 @@ from typing import Any
 from minigpt5.data.layouts import caption_rows, chat_lines, existing, find_picture, llava_chats
 from minigpt5.data.tasks import LOOK
 from minigpt5.evaluation.items import Item, checked, pieces_of, text_part, user_message
+from minigpt5.metrics.reading import normalise_answer
 from minigpt5.readers.prompts import Message
-from minigpt5.utils.boxes import parse_box
+from minigpt5.utils.boxes import inside, parse_box
 from minigpt5.utils.checks import real_number
-from minigpt5.utils.json_files import field, read_json, shortened
+from minigpt5.utils.json_files import field, read_json, said, shortened
 
 # LLaVA-1.5's, which asks for answers in VQA's form (arXiv 2310.03744, section 3.2).
 SHORT_ANSWER = "{}\nAnswer the question using a single word or phrase."
@@ -44,9 +45,11 @@ def chat_items(data: Path, wording: str = WORDINGS["chat"], count: int | None = 
         text = " ".join(part["text"] for part in reply["content"])
         task = field(line, "kind", str, place) if "kind" in line else "reply"
         box = parse_box(text)
-        if task == "ground" and box is None:
-            raise ValueError(f"{place}: kind is ground, and the reply {shortened(text)} has no box")
-        items.append(_item(number, task, _worded(question, wording), text=text, answers=(text,), box=box))
+        if task == "ground" and (box is None or not (box[0] < box[2] and box[1] < box[3])):
+            raise ValueError(f"{place}: kind is ground, and the reply {shortened(text)} has no box with an area")
+        # What nothing is left of, such as "?!", would be matched by silence.
+        answers = (text,) if normalise_answer(text) else ()
+        items.append(_item(number, task, _worded(question, wording), text=text, answers=answers, box=box))
     return checked(items, str(data))
 
 
@@ -63,8 +66,9 @@ def llava_items(
     """
     items = []
     chats = llava_chats(existing(data), images or data.parent)
-    for number, (_, _, (*question, reply)) in enumerate(islice(chats, count)):
-        items.append(_item(number, "reply", _worded(question, wording), text=reply["content"][0]["text"]))
+    for number, (place, _, (*question, reply)) in enumerate(islice(chats, count)):
+        text = reply["content"][0]["text"]
+        items.append(_item(number, "reply", _worded(question, wording), text=text, apart=place))
     return checked(items, str(data))
 
 
@@ -111,10 +115,14 @@ def coco_items(
     for number, row in enumerate(field(content, "annotations", list, str(data))):
         place = f"{data}, annotations[{number}]"
         captions.setdefault(field(row, "image_id", int, place), []).append(field(row, "caption", str, place))
-    items = []
+    items: list[Item] = []
+    seen: set[int] = set()
     for number, row in enumerate(field(content, "images", list, str(data))[:count]):
         place = f"{data}, images[{number}]"
-        picture, identity = field(row, "file_name", str, place), field(row, "id", int, place)
+        picture, identity = said(row, "file_name", place), field(row, "id", int, place)
+        if identity in seen:
+            raise ValueError(f"{place}: the picture {identity} stands there twice")
+        seen.add(identity)
         if identity not in captions:
             raise ValueError(f"{place}: no annotation has a caption of the picture {identity}")
         prompt = _about(str((images or data.parent) / picture), wording)
@@ -146,18 +154,22 @@ def vqa_items(
     items = []
     for number, row in enumerate(field(content, "questions", list, str(data))[:count]):
         place = f"{data}, questions[{number}]"
-        question, image = field(row, "question", str, place), field(row, "image_id", int, place)
+        question, image = said(row, "question", place), field(row, "image_id", int, place)
         identity = field(row, "question_id", int, place)
         if identity not in answers:
             raise ValueError(f"{annotations} has no answers to the question {identity} of {place}")
+        given, about = answers[identity]
+        if about != image:
+            raise ValueError(f"{place}: image_id is {image}, but the answers in {annotations} are about {about}")
         picture = str((images or data.parent) / f"COCO_{subset}_{image:012}.jpg")
         prompt = _about(picture, wording.replace("{}", question))
-        items.append(_item(number, "question", prompt, answers=answers[identity]))
+        items.append(_item(number, "question", prompt, answers=given))
     return checked(items, str(data))
 
 
-def _vqa_answers(file: Path) -> dict[int, tuple[str, ...]]:
-    answers = {}
+def _vqa_answers(file: Path) -> dict[int, tuple[tuple[str, ...], int]]:
+    """What people answered to each question, and about which picture."""
+    answers: dict[int, tuple[tuple[str, ...], int]] = {}
     for number, row in enumerate(field(read_json(existing(file)), "annotations", list, str(file))):
         place = f"{file}, annotations[{number}]"
         given = [
@@ -166,7 +178,10 @@ def _vqa_answers(file: Path) -> dict[int, tuple[str, ...]]:
         ]
         if len(given) < 2:
             raise ValueError(f"{place}: answers are those of several people, ten as a rule, got {len(given)}")
-        answers[field(row, "question_id", int, place)] = tuple(given)
+        identity = field(row, "question_id", int, place)
+        if identity in answers:
+            raise ValueError(f"{place}: the question {identity} is answered there twice")
+        answers[identity] = tuple(given), field(row, "image_id", int, place)
     return answers
 
 
@@ -187,7 +202,7 @@ def refcoco_items(
     items = []
     for number, row in enumerate(read_json(existing(data), list)[:count]):
         place = f"{data}, [{number}]"
-        name, phrase = field(row, "img_id", str, place), field(row, "sents", str, place)
+        name, phrase = said(row, "img_id", place), said(row, "sents", place)
         size = [field(row, side, int, place) for side in ("width", "height")]
         bbox = field(row, "bbox", list, place)
         try:
@@ -205,7 +220,8 @@ def refcoco_items(
                 f"{place}: bbox {told}; expected left, top, width and height, not left, top, right, bottom"
             )
         picture = find_picture(images or data.parent, name[:27])
-        items.append(_item(number, "grounding", _about(picture, wording.replace("{}", phrase)), box=box))
+        prompt = _about(picture, wording.replace("{}", phrase))
+        items.append(_item(number, "grounding", prompt, box=tuple(map(inside, box))))
     return checked(items, str(data))
 
 
@@ -213,8 +229,10 @@ def _about(picture: str, text: str) -> list[Message]:
     return user_message([{"type": "image", "image": picture}, text_part(text)])
 
 
-def _item(number: int, task: str, prompt: list[Message], text: str | None = None, **truth: Any) -> Item:
-    """An item; those of one picture hang together."""
+def _item(
+    number: int, task: str, prompt: list[Message], text: str | None = None, apart: str | None = None, **truth: Any
+) -> Item:
+    """An item; those of one picture hang together, and where there is none those that say the same of `apart`."""
     context = pieces_of(prompt)
-    group = next((path for _, path in context if path is not None), f"{number:06}")
+    group = next((path for _, path in context if path is not None), apart or f"{number:06}")
     return Item(f"{number:06}", group, task, context, None, text, None, "never", prompt, **truth)

@@ -19,9 +19,9 @@ from minigpt5.storyworld.examine import text_agrees
 from minigpt5.storyworld.judge import ATTRIBUTES, load_judge
 from minigpt5.storyworld.language import read
 from minigpt5.storyworld.marks import MARKS, conclusion
-from minigpt5.storyworld.scene import Character, Scene
+from minigpt5.storyworld.scene import COLOURS, KINDS, PLACES, SIDES, TIMES, Character, Scene
 from minigpt5.utils.images import open_image
-from minigpt5.utils.json_files import read_json
+from minigpt5.utils.json_files import read_json, shortened
 
 
 def read_truth(root: str | Path, split: str) -> dict[str, Scene]:
@@ -38,9 +38,13 @@ def read_truth(root: str | Path, split: str) -> dict[str, Scene]:
     for name, entry in read_json(path).items():
         try:
             hero, companion = Character(**entry.pop("hero")), entry.pop("companion")
-            scenes[str(Path(root) / name)] = Scene(hero, companion=companion and Character(**companion), **entry)
-        except (TypeError, AttributeError, KeyError):
-            raise ValueError(f"{path}: {name} is no scene of StoryWorld") from None
+            scene = Scene(hero, companion=companion and Character(**companion), **entry)
+            known = all(who.kind in KINDS and who.colour in COLOURS for who in scene.characters)
+            if not (known and scene.side in SIDES and scene.place in PLACES and scene.time in TIMES):
+                raise ValueError
+        except (TypeError, ValueError, AttributeError, KeyError):
+            raise ValueError(f"{path}: {shortened(name)} is no scene of StoryWorld") from None
+        scenes[str(Path(root) / name)] = scene
     return scenes
 
 

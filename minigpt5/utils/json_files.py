@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -37,12 +38,12 @@ def parse_json(content: bytes, place: str, line: int | None = None) -> Any:
     text = decode_text(content, at)
     try:
         parsed = json.loads(text, object_pairs_hook=_named_once)
-        if "\\ud" in text.lower():
+        if re.search(r"\\u[dD][89a-fA-F]", text):
             json.dumps(parsed, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{place}, line {line or error.lineno}, column {error.colno}: not JSON ({error.msg})"
-        ) from None
+        lines = error.msg == "Extra data" and line is None and error.colno == 1
+        told = "Extra data: a value a line, where one is expected" if lines else error.msg
+        raise ValueError(f"{place}, line {line or error.lineno}, column {error.colno}: not JSON ({told})") from None
     except UnicodeEncodeError as error:
         raise ValueError(
             f"{at}: half a character, \\u{ord(error.object[error.start]):x}, without its other half"
@@ -57,8 +58,9 @@ def parse_json(content: bytes, place: str, line: int | None = None) -> Any:
 def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     named = dict(pairs)
     if len(named) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"it says {shortened(next(name for name in names if names.count(name) > 1))} twice")
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
+        raise ValueError(f"it says {shortened(twice)} twice")
     return named
 
 
@@ -102,10 +104,24 @@ def field(entry: Any, name: str, kind: type, place: str) -> Any:
     if not isinstance(entry, dict):
         raise ValueError(f"{place}: expected an object with {name}, got {shortened(entry)}")
     if name not in entry:
-        raise ValueError(f"{place}: no {name}; the fields are {', '.join(entry) or 'none'}")
+        there = [f"{each:.60}" for each in islice(entry, 10)]
+        more = f" and {len(entry) - 10} more" if len(entry) > 10 else ""
+        raise ValueError(f"{place}: no {name}; the fields are {', '.join(there) or 'none'}{more}")
     if not isinstance(entry[name], kind) or isinstance(entry[name], bool):
         raise ValueError(f"{place}: {name} is {shortened(entry[name])}, expected {KINDS[kind]}")
     return entry[name]
+
+
+def said(entry: Any, name: str, place: str) -> str:
+    """`entry[name]`, a string that says something.
+
+    Raises:
+        ValueError: naming place and field, if it does not.
+    """
+    text = field(entry, name, str, place)
+    if not text.strip():
+        raise ValueError(f"{place}: {name} is empty")
+    return text
 
 
 def shortened(value: Any) -> str:

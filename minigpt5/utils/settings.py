@@ -30,7 +30,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 # The words of a YAML file that leave a setting out.
 NULL = ("null", "~", "")
 _TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-_TOLD = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path"}
+_TOLD = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path in UTF-8"}
 _WITHIN = {"at least": operator.ge, "above": operator.gt, "at most": operator.le, "below": operator.lt}
 # No number of a program is larger, unless its setting says so; where one is, it is a slip.
 _LARGEST = 10**9
@@ -148,6 +148,7 @@ def _convert(value: Any, annotation: Any) -> Any:
         elif origin is float and isinstance(value, (int, str)) and not isinstance(value, bool):
             return float(value)
         elif origin is Path and isinstance(value, str) and value:
+            value.encode()
             return Path(os.path.expanduser(value))
         elif isinstance(value, origin) and not (origin is int and isinstance(value, bool)):
             return value

@@ -180,6 +180,18 @@ def test_folders_of_captions_may_be_links(source, out, tmp_path):
     assert told == {"train": ["here", "elsewhere"], "validation": ["elsewhere"]}
 
 
+def test_links_that_lead_back_end(source, out):
+    folder = source / "train/00000"
+    folder.mkdir(parents=True)
+    (folder / "000000000.txt").write_text("a fox")
+    Image.new("RGB", (2, 1)).save(folder / "000000000.jpg")
+    for name in ("loop", "other"):
+        (source / "train" / name).symlink_to(source / "train")
+    (source / "validation").symlink_to(source / "train")
+    prepare("cc3m", source, out)
+    assert open_dataset("cc3m", out, "train")["caption"][:] == ["a fox"]
+
+
 def test_a_stopped_run_goes_on_where_it_was(source, out, monkeypatch):
     export_cc3m(source, "train", 30, 16)
     check, checked = module.check_picture, []

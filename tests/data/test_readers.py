@@ -247,6 +247,7 @@ def test_chats_are_what_the_processor_learns_from(tmp_path, tiny_processor, stre
         (exchange(message("bot", "a")), r', messages\[0\]: role is "bot", expected user'),
         (exchange(message("user", "a"), message("system", "b")), r', messages\[1\]: role is "system"'),
         (exchange(message("user", "a")), r": messages end with what the assistant is to learn"),
+        (exchange(message("system", "a"), message("assistant", "b")), r": messages end with what the assistant is to"),
         (exchange(message("system", "a.png"), message("assistant", "b")), r"a system message shows no picture"),
         (exchange({"role": "user", "content": [{"type": "sound"}]}), r"content\[0\]: type is \"sound\""),
         (exchange({"role": "user", "content": [{"type": "image"}]}), r"content\[0\]: no image; the fields are type"),

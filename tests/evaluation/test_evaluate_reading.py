@@ -115,3 +115,13 @@ def test_a_setting_that_cannot_be_is_one_line(given, told, refused, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     assert refused(PROGRAM, "--data", "nowhere.jsonl", "--out", "out", *given).startswith(told)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_storyworld_s_judge_cannot_mark_is_one_line(refused, tmp_path):
+    told = refused(PROGRAM, "--layout", "coco", "--data", tmp_path, "--judge", "storyworld", "--out", tmp_path)
+    assert told == "judge: StoryWorld writes the layouts chat and cc3m, and knows nothing of coco\n"
+    line = {"kind": "animal", "messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "?"}]}
+    (tmp_path / "a.jsonl").write_text(json.dumps(line))
+    told = refused(PROGRAM, "--data", tmp_path / "a.jsonl", "--judge", "storyworld", "--out", tmp_path / "out")
+    assert told.endswith('000000: the reply "?" names nothing that a reply of the kind animal is marked by\n')
+    assert not (tmp_path / "out").exists()

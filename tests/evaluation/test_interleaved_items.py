@@ -63,6 +63,12 @@ def test_what_is_wrong_in_opening_s_file_is_named(tmp_path, conversations, told)
         opening_items(lines(tmp_path / "a.jsonl", INSTANCE, {"conversations": conversations}))
 
 
+def test_what_is_saved_a_question_a_line_is_told(tmp_path):
+    (tmp_path / "u.json").write_text("\n".join([json.dumps(QUESTION)] * 2))
+    with pytest.raises(ValueError, match=r"line 2, column 1: not JSON \(Extra data: a value a line, where one is"):
+        ueval_items(tmp_path / "u.json")
+
+
 def test_ueval_s_rubrics_are_criteria_of_text_and_of_pictures(tmp_path):
     data = tmp_path / "ueval.json"
     data.write_text(json.dumps([QUESTION]))
@@ -81,8 +87,11 @@ def test_ueval_s_rubrics_are_criteria_of_text_and_of_pictures(tmp_path):
         ({"prompt": None}, r"u.json, \[1\]: prompt is null, expected a string"),
         (
             {"text_rubrics": [3]},
-            r"u.json, \[1\].text_rubrics\[0\]: expected a string or an object with criterion, got 3",
+            r"u.json, \[1\].text_rubrics\[0\]: expected a text or an object with criterion, got 3",
         ),
+        ({"prompt": " "}, r"u.json, \[1\]: prompt is empty"),
+        ({"text_rubrics": [""]}, r"text_rubrics\[0\]: expected a text or an object with criterion, got"),
+        ({"image_rubrics": [{"criterion": ""}]}, r"image_rubrics\[0\]: criterion is empty"),
         ({"image_rubrics": [{}]}, r"\[1\].image_rubrics\[0\]: no criterion; the fields are none"),
         ({"text_rubrics": [], "image_rubrics": []}, r"\[1\]: text_rubrics and image_rubrics are empty"),
     ],

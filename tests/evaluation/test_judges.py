@@ -57,6 +57,8 @@ class Scripted:
         *(("I rate it 7 on a scale from 0, bad, to 10, perfect.", 10, 7), ("From 0 (bad) to 10 (best), a 7", 10, 7)),
         *(("On a scale between 0 and 10, I would", 10, None), ("I give it 7 out of a possible 10.", 10, 7)),
         *(("Score: 7 (10 is perfect)", 10, 7), ("Score: 7. There are 3 foxes.", 10, 7), ("My rating is 6.5.", 10, 6.5)),
+        *(("4/5", 10, None), ("Score: 4 out of 5", 10, None), ("2 out of 3 foxes are there. Score: 7", 10, 7)),
+        *(("8,5/10", 10, 8.5), ("1/10", 1, None), ("1 if it is so, 0 if not: 0", 1, 0), ("7, for 2 errors", 10, 7)),
         *(("1. The fox is red. Score: 9", 10, 9), ("Mark -1", 10, None)),
         *(("Yes", 1, 1), ("No, it is not.", 1, 0), ("yes", 10, None), ("not 1", 1, 1), ("3.10", 10, 3.1)),
     ],

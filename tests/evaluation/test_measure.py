@@ -240,6 +240,19 @@ def test_the_judge_reads_only_data_of_storyworld(tmp_path):
         read_truth(tmp_path, "validation")
 
 
+@pytest.mark.parametrize(
+    "change", [{"side": "up"}, {"place": "moon"}, {"side": "middle"}, {"hero": {"kind": ["cat"], "colour": "red"}}]
+)
+def test_a_truth_that_is_no_scene_is_named(tmp_path, change):
+    cat, dog = ({"kind": kind, "colour": "red"} for kind in ("cat", "dog"))
+    scene = {"hero": cat, "side": "left", "place": "city", "time": "day", "companion": dog, "decor": 0}
+    (tmp_path / "train_truth.json").write_text(json.dumps({"a.png": scene}))
+    assert read_truth(tmp_path, "train")[str(tmp_path / "a.png")].companion.kind == "dog"
+    (tmp_path / "train_truth.json").write_text(json.dumps({"a.png": scene | change}))
+    with pytest.raises(ValueError, match=r'train_truth\.json: "a\.png" is no scene of StoryWorld'):
+        read_truth(tmp_path, "train")
+
+
 def test_a_page_shows_figures_of_tasks_side_by_side():
     figures = {"clip_i": {"estimate": 0.5, "low": 0.25, "high": 0.75}, "fid": {"estimate": 12.0}}
     record = {

@@ -68,11 +68,20 @@ def test_questions_of_vqa_have_their_answers_and_pictures(tmp_path):
         ({"answers": [ANSWER]}, r"a.json, annotations\[0\]: answers are those of several people, .* got 1"),
         ({"answers": [ANSWER, {}]}, r"a.json, annotations\[0\].answers\[1\]: no answer; the fields are none"),
         ({"data_subtype": None}, "q.json: data_subtype is null, expected a string"),
+        ({"questions": [QUESTION | {"question": " "}]}, r"q.json, questions\[0\]: question is empty"),
+        ({"questions": [QUESTION | {"image_id": 43}]}, r"image_id is 43, but the answers in .*a.json are about 42"),
     ],
 )
 def test_what_is_wrong_in_vqa_s_files_is_named(tmp_path, change, told):
     with pytest.raises(ValueError, match=told):
         vqa_items(*vqa(tmp_path, **change))
+
+
+def test_a_question_of_vqa_is_answered_once(tmp_path):
+    questions, answers = vqa(tmp_path)
+    write(answers, {"annotations": json.loads(answers.read_text())["annotations"] * 2})
+    with pytest.raises(ValueError, match=r"annotations\[1\]: the question 262148000 is answered there twice"):
+        vqa_items(questions, answers)
 
 
 def test_phrases_of_refcoco_have_boxes_in_shares_of_the_picture(tmp_path):
@@ -96,6 +105,7 @@ def test_phrases_of_refcoco_have_boxes_in_shares_of_the_picture(tmp_path):
         ({"bbox": [1, 2, 3, 10**400]}, "bbox is"),
         ({"bbox": [100, 100, 640, 480]}, "leaves its picture of 640 × 480; expected left, top, width and height, not"),
         ({"width": 0}, r"in a picture of \[0, 480\]"),
+        ({"sents": ""}, r"r.json, \[1\]: sents is empty"),
         ({"sents": ["one"]}, r'r.json, \[1\]: sents is \["one"\], expected a string'),
     ],
 )
@@ -127,6 +137,12 @@ def test_chats_ask_for_their_last_reply(tmp_path):
     file.write_text(json.dumps({"messages": lines[1], "kind": "ground"}))
     with pytest.raises(ValueError, match=r'line 1: kind is ground, and the reply "A fox\." has no box'):
         chat_items(file)
+    flat = said("assistant", {"type": "text", "text": "{<25><10><25><95>}"})
+    file.write_text(json.dumps({"messages": [said("user", look), flat], "kind": "ground"}))
+    with pytest.raises(ValueError, match="has no box with an area"):
+        chat_items(file)
+    file.write_text(json.dumps({"messages": [said("user", look), {"role": "assistant", "content": "?!"}]}))
+    assert chat_items(file)[0].answers == ()
 
 
 def test_storyworld_s_questions_say_what_kind_they_are(tmp_path):
@@ -178,6 +194,8 @@ def test_captions_of_coco_are_several_a_picture(tmp_path):
         ({"annotations": [{"image_id": 9}]}, r"c.json, annotations\[0\]: no caption; the fields are image_id"),
         ({"images": [{"id": 9}]}, r"c.json, images\[0\]: no file_name; the fields are id"),
         ({"images": {}}, "c.json: images is {}, expected a list"),
+        ({"images": [COCO["images"][0]] * 2}, r"images\[1\]: the picture 9 stands there twice"),
+        ({"images": [COCO["images"][0] | {"file_name": ""}]}, r"images\[0\]: file_name is empty"),
     ],
 )
 def test_what_is_wrong_in_coco_s_file_is_named(tmp_path, change, told):
@@ -194,6 +212,12 @@ def test_every_reply_of_llava_s_conversations_is_asked_for(tmp_path):
     assert [message["role"] for message in other.unopened] == ["user", "assistant", "user"]
     assert parts(other) == ["Where?"] and other.text == "In the snow." and other.group == one.group
     assert [item.text for item in llava_items(data, count=1)] == ["A fox."]
+    # Replies of a conversation without a picture hang together, and apart from those of the next.
+    plain = {"conversations": [{"from": ("human", "gpt")[i % 2], "value": value} for i, value in enumerate("abcd")]}
+    groups = [item.group for item in llava_items(write(data, [plain, plain]))]
+    assert groups[0] == groups[1] != groups[2] == groups[3]
+    with pytest.raises(ValueError, match=r"llava.json, \[0\]: image is empty"):
+        llava_items(write(data, [{"image": "", "conversations": turns}]))
 
 
 def test_a_file_that_is_missing_is_named(tmp_path):

@@ -82,3 +82,9 @@ def test_a_folder_holds_one_export(run_program, refused, tmp_path, capsys):
     assert capsys.readouterr().out.endswith("out: already exported\n")
     assert "out holds another export; name a new folder" in refused(*run(3))
     assert len(read_cc3m(tmp_path / "out/cc3m", "train")) == 2
+
+
+def test_an_export_of_nothing_is_one_line(refused, tmp_path):
+    told = refused("training/export_storyworld", "--out", tmp_path / "out")
+    assert told.startswith("nothing to export: name splits and counts of a layout, cc3m, vist,")
+    assert not (tmp_path / "out").exists()

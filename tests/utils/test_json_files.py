@@ -27,6 +27,13 @@ def test_what_is_no_json_is_refused_with_its_place(tmp_path, content, told):
         read_json(tmp_path / "a.json")
 
 
+def test_a_name_that_comes_again_among_many_is_found_at_once(tmp_path):
+    names = ", ".join(f'"{i}": 0' for i in [*range(200_000), 199_999])
+    (tmp_path / "a.json").write_text(f"{{{names}}}")
+    with pytest.raises(ValueError, match='says "199999" twice'):
+        read_json(tmp_path / "a.json")
+
+
 def test_json_with_a_byte_order_mark_and_whole_characters_is_read(tmp_path):
     (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"a": "\\ud83e\\udd8a"}')
     assert read_json(tmp_path / "a.json") == {"a": "🦊"}
@@ -44,6 +51,7 @@ def test_a_line_of_a_file_has_its_number():
     [
         ([], r"here: expected an object with a, got \[\]"),
         ({"b": 1}, "here: no a; the fields are b"),
+        ({f"{i}": 1 for i in range(12)}, "here: no a; the fields are 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"),
         ({"a": True}, "here: a is true, expected a whole number"),
         ({"a": 1.5}, "here: a is 1.5, expected a whole number"),
     ],
