@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,11 +21,9 @@ from minigpt5.evaluation.reading_items import (
 )
 from minigpt5.evaluation.run import answer, report
 from minigpt5.evaluation.speaker import ReaderSettings, load_reader, reader_revision
-from minigpt5.evaluation.storyworld import storyworld_columns
+from minigpt5.evaluation.storyworld import check_marked, storyworld_columns
 from minigpt5.evaluation.systems import AskingSettings, TextMetricSettings, check_paths, machine
 from minigpt5.loading import revision
-from minigpt5.storyworld.marks import MARKS
-from minigpt5.utils.json_files import shortened
 from minigpt5.utils.processes import is_main_process
 from minigpt5.utils.settings import setting
 
@@ -69,18 +66,6 @@ def reading_items(config: ReadingConfig) -> list[Item]:
         apart = {"chat-llava": llava_items, "coco": coco_items, "refcoco": refcoco_items}
         return apart[config.layout](config.data, config.images, wording, config.count)
     return {"chat": chat_items, "cc3m": caption_items}[config.layout](config.data, wording, config.count)
-
-
-def check_marked(items: Sequence[Item], data: Path) -> None:
-    """See that StoryWorld's judge does not find silence right.
-
-    Raises:
-        ValueError: naming the first reply that names nothing which its kind is marked by.
-    """
-    for item in items:
-        if item.task in MARKS and MARKS[item.task]("", item.text or ""):
-            told = f"the reply {shortened(item.text)} names nothing that a reply of the kind {item.task} is marked by"
-            raise ValueError(f"{data}, {item.id}: {told}")
 
 
 def evaluate_reading(config: ReadingConfig) -> None:

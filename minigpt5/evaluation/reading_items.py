@@ -159,7 +159,7 @@ def vqa_items(
         if identity not in answers:
             raise ValueError(f"{annotations} has no answers to the question {identity} of {place}")
         given, about = answers[identity]
-        if about != image:
+        if about not in (None, image):
             raise ValueError(f"{place}: image_id is {image}, but the answers in {annotations} are about {about}")
         picture = str((images or data.parent) / f"COCO_{subset}_{image:012}.jpg")
         prompt = _about(picture, wording.replace("{}", question))
@@ -167,9 +167,9 @@ def vqa_items(
     return checked(items, str(data))
 
 
-def _vqa_answers(file: Path) -> dict[int, tuple[tuple[str, ...], int]]:
-    """What people answered to each question, and about which picture."""
-    answers: dict[int, tuple[tuple[str, ...], int]] = {}
+def _vqa_answers(file: Path) -> dict[int, tuple[tuple[str, ...], int | None]]:
+    """What people answered to each question, and about which picture, if that is said."""
+    answers: dict[int, tuple[tuple[str, ...], int | None]] = {}
     for number, row in enumerate(field(read_json(existing(file)), "annotations", list, str(file))):
         place = f"{file}, annotations[{number}]"
         given = [
@@ -181,7 +181,7 @@ def _vqa_answers(file: Path) -> dict[int, tuple[tuple[str, ...], int]]:
         identity = field(row, "question_id", int, place)
         if identity in answers:
             raise ValueError(f"{place}: the question {identity} is answered there twice")
-        answers[identity] = tuple(given), field(row, "image_id", int, place)
+        answers[identity] = tuple(given), field(row, "image_id", int, place) if "image_id" in row else None
     return answers
 
 

@@ -48,6 +48,18 @@ def read_truth(root: str | Path, split: str) -> dict[str, Scene]:
     return scenes
 
 
+def check_marked(items: Sequence[Item], data: Path) -> None:
+    """See that StoryWorld's judge does not find silence right.
+
+    Raises:
+        ValueError: naming the first reply that names nothing which its kind is marked by.
+    """
+    for item in items:
+        if item.task in MARKS and MARKS[item.task]("", item.text or ""):
+            told = f"the reply {shortened(item.text)} names nothing that a reply of the kind {item.task} is marked by"
+            raise ValueError(f"{data}, {item.id}: {told}")
+
+
 def storyworld_columns(truth: Mapping[str, Scene]) -> dict[str, Column]:
     """What the judge's metrics need of items and replies.
 

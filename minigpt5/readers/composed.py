@@ -274,7 +274,8 @@ class ComposedForConditionalGeneration(LlavaForConditionalGeneration):
     @wraps(LlavaForConditionalGeneration.forward)
     def forward(self, input_ids: Any = None, *, labels: torch.Tensor | None = None, **kwargs: Any) -> Any:
         """See `LlavaForConditionalGeneration.forward`; logits are scaled and capped as the language model does it."""
-        output: Any = super().forward(input_ids=input_ids, **kwargs, return_dict=True)
+        options: Any = kwargs | {"return_dict": True}
+        output: Any = super().forward(input_ids=input_ids, **options)
         text: Any = self.config.text_config
         logits = behind_head(output.logits, text)
         loss = None if labels is None else self.loss_function(logits, labels, vocab_size=text.vocab_size, **kwargs)

@@ -35,8 +35,12 @@ class InstructBlipReader(MiniGPT4Reader):
     """
 
     processor: Any
-    encode, training_batch = Reader.encode, Reader.training_batch
-    eos_token_ids, stop_strings = Reader.eos_token_ids, Reader.stop_strings
+    encode, training_batch, stop_strings = Reader.encode, Reader.training_batch, Reader.stop_strings
+
+    @property
+    def eos_token_ids(self) -> set[int]:
+        """As of other readers."""
+        return super(MiniGPT4Reader, self).eos_token_ids
 
     @cached_property
     def chat(self) -> ChatTemplate:
@@ -61,7 +65,7 @@ class InstructBlipReader(MiniGPT4Reader):
         mark, count = str(self.processor.image_token), self.processor.num_query_tokens
         made = self.tokenizer([text.replace(mark, mark * count)], **options)
         if self.chat.template is None and pictures:
-            before = torch.full((1, count * len(pictures)), self.image_token_id)
+            before = torch.tensor([[self.image_token_id] * (count * len(pictures))])
             made["input_ids"] = torch.cat([before, made["input_ids"].long()], dim=1)
         return {**made, **(self.processor.image_processor(pictures, return_tensors="pt") if pictures else {})}
 
