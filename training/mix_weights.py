@@ -14,13 +14,11 @@ from typing import Any
 from torch import nn
 
 from minigpt5.pipeline import MiniGPT5Pipeline
-from minigpt5.readers.opening import open_model
 from minigpt5.readers.sphinx import mix_weights
-from minigpt5.training.results import save_result
+from minigpt5.training.results import open_result, save_result
 from minigpt5.utils.integrity import few
 from minigpt5.utils.programs import ProgramError, opening, run_program
 from minigpt5.utils.settings import Settings, setting
-from minigpt5.weights import is_pipeline
 
 
 @dataclass(kw_only=True)
@@ -33,12 +31,6 @@ class MixConfig(Settings):
     out: Path = setting(help="folder of the mixed model", passing=True)
 
 
-def open_saved(source: Path) -> tuple[Any, ...]:
-    """What was saved there together: a pipeline, or a reader's model and its processor."""
-    with opening(source):
-        return (MiniGPT5Pipeline.from_pretrained(source),) if is_pipeline(source) else open_model(source)
-
-
 def networks(saved: Any) -> Mapping[str, nn.Module]:
     """The networks of a pipeline by their names; a reader is one by itself."""
     parts = saved.components if isinstance(saved, MiniGPT5Pipeline) else {"reader": saved}
@@ -46,8 +38,11 @@ def networks(saved: Any) -> Mapping[str, nn.Module]:
 
 
 def main(config: MixConfig):
-    mixed, *beside = open_saved(config.one)
-    ours, others = networks(mixed), networks(open_saved(config.other)[0])
+    with opening(config.one):
+        mixed, *beside = open_result(config.one)
+    with opening(config.other):
+        other, *_ = open_result(config.other)
+    ours, others = networks(mixed), networks(other)
     if ours.keys() != others.keys():
         raise ProgramError(f"{config.one} has {', '.join(ours)}, but {config.other} has {', '.join(others)}")
     for name, network in ours.items():

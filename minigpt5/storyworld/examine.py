@@ -56,9 +56,8 @@ def text_agrees(text: str, verdict: Verdict) -> bool:
             return False
     if _SEVERAL.intersection(words) and len(verdict.characters) < 2:
         return False
-    sides = {SIDE_WORDS[word] for word in words if word in SIDE_WORDS}
-    alone = next((side for side, who in verdict.slots.items() if who), None) if len(verdict.characters) == 1 else None
-    if alone and sides and alone not in sides:
+    sides, scene = {SIDE_WORDS[word] for word in words if word in SIDE_WORDS}, verdict.scene
+    if sides and scene and not scene.companion and scene.side not in sides:
         return False
     return reading.place in (None, verdict.place) and reading.time in (None, verdict.time)
 

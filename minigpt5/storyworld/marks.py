@@ -160,5 +160,5 @@ def says_sorry(text: str) -> bool:
 
 def says_end(text: str) -> bool:
     """Whether a reply ends a story; not by what happens "in the end"."""
-    words = split_words(" ".join(split_words(text)).replace("in the end", ""))
-    return not says_sorry(text) and not {"end", "ends", "ended"}.isdisjoint(words)
+    told = " ".join(split_words(text)).replace("in the end", "").split()
+    return not says_sorry(text) and not {"end", "ends", "ended"}.isdisjoint(told)

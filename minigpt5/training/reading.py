@@ -21,18 +21,16 @@ from minigpt5.readers import Reader, reader_of
 from minigpt5.readers.connectors import Connector
 from minigpt5.readers.generic import language_model_name
 from minigpt5.readers.lora import fuse_lora
-from minigpt5.readers.opening import open_model
 from minigpt5.readers.vokens import with_vokens
 from minigpt5.training.fit import best_of, end_dry_run, fit
 from minigpt5.training.losses import text_loss
 from minigpt5.training.mixture import MixtureConfig, check_splits, open_mixture
 from minigpt5.training.objective import validation_loss
-from minigpt5.training.results import save_result
+from minigpt5.training.results import open_result, save_result
 from minigpt5.utils.processes import is_main_process, pick_device
 from minigpt5.utils.programs import opening
 from minigpt5.utils.settings import DTYPES, setting
 from minigpt5.vokens.adapters import LoraSettings, add_lora
-from minigpt5.weights import is_pipeline
 
 # Vokens of a reader that has none yet: MiniGPT-5's number.
 N_VOKENS = 8
@@ -188,10 +186,10 @@ def open_reader_to_train(source: Path, dtype: torch.dtype) -> tuple[Reader, tupl
     Raises:
         OSError, ValueError: if it cannot be opened.
     """
-    if is_pipeline(source):
-        pipe = MiniGPT5Pipeline.from_pretrained(source, dtype=dtype)
-        return pipe.reader, (pipe,)
-    model, processor = open_model(source, dtype)
+    result = open_result(source, dtype)
+    if isinstance(result[0], MiniGPT5Pipeline):
+        return result[0].reader, result
+    model, processor = result
     processor = with_vokens(model, processor, N_VOKENS)
     return reader_of(model, processor), (model, processor)
 

@@ -10,8 +10,11 @@ from diffusers import DiffusionPipeline, SchedulerMixin
 from torch import nn
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
+from minigpt5.pipeline import MiniGPT5Pipeline
+from minigpt5.readers.opening import open_model
 from minigpt5.utils.files import whole_folder
 from minigpt5.utils.integrity import check_finite
+from minigpt5.weights import is_pipeline
 
 # The file that each kind of folder has.
 _MARKS = {
@@ -21,6 +24,17 @@ _MARKS = {
     ProcessorMixin: "processor_config.json",
     nn.Module: "config.json",
 }
+
+
+def open_result(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[Any, ...]:
+    """What `save_result` wrote together: a pipeline, or a reader's model and its processor.
+
+    Raises:
+        OSError, ValueError: if it cannot be opened.
+    """
+    if is_pipeline(folder):
+        return (MiniGPT5Pipeline.from_pretrained(folder, dtype=dtype),)
+    return open_model(folder, dtype)
 
 
 def save_result(result: Any, folder: Path, *beside: Any) -> None:
