@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from accelerate import init_empty_weights
 from diffusers import (
     AutoencoderDC,
     AutoencoderKL,
@@ -20,10 +19,12 @@ from diffusers import (
     SanaTransformer2DModel,
 )
 
+from minigpt5.utils.meta import empty_weights
+
 
 def sana_0_6b() -> DiffusionPipeline:
     """SANA 0.6B for 512 × 512 pixels (arXiv 2410.10629), on the meta device."""
-    with init_empty_weights(include_buffers=False):
+    with empty_weights():
         transformer = SanaTransformer2DModel(
             num_attention_heads=36,
             attention_head_dim=32,
@@ -52,7 +53,7 @@ def sana_0_6b() -> DiffusionPipeline:
 
 def flux_1() -> DiffusionPipeline:
     """FLUX.1 [dev], on the meta device."""
-    with init_empty_weights(include_buffers=False):
+    with empty_weights():
         transformer = FluxTransformer2DModel(guidance_embeds=True)
         levels: dict[str, Any] = {
             "down_block_types": ("DownEncoderBlock2D",) * 4,

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from accelerate import init_empty_weights
 from diffusers import StableDiffusionPipeline
 from peft import LoraConfig
 from torch import nn
@@ -38,6 +37,7 @@ from minigpt5.utils.files import check_new_folder, whole_folder
 from minigpt5.utils.images import published_image_processor
 from minigpt5.utils.integrity import check_counts, few, load_whole_pipeline, local_folder, non_finite
 from minigpt5.utils.json_files import read_json
+from minigpt5.utils.meta import empty_weights
 from minigpt5.utils.reading import first_line
 from minigpt5.utils.tensors import Tensors, fetch, open_tensors, replace_parameters
 from minigpt5.vokens.mapper import VokenMapper
@@ -481,7 +481,7 @@ def load_official(
     image_processor = published_image_processor(cast(Any, config.vision_config).image_size)
     processor = MiniGPT5Processor(image_processor, tokenizer, config.num_query_tokens, n_vokens, SYSTEM)
     try:
-        with init_empty_weights(include_buffers=False):
+        with empty_weights():
             comprehension, mapper = MiniGPT4ForConditionalGeneration(config), build_mapper(weights)
     except Exception as error:
         raise ValueError(f"what the files tell makes no model: {first_line(error)}") from error

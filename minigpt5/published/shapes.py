@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
-from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
@@ -28,6 +27,7 @@ from minigpt5.published.tokenizer import BOS, EOS, UNK
 from minigpt5.readers.minigpt4 import MiniGPT4ForConditionalGeneration
 from minigpt5.readers.processor import MiniGPT5Processor
 from minigpt5.utils.images import published_image_processor
+from minigpt5.utils.meta import empty_weights
 from minigpt5.utils.processes import pick_device
 from minigpt5.utils.tensors import replace_parameters
 from minigpt5.vokens.mapper import VokenMapper
@@ -91,7 +91,7 @@ def empty_parts(scale: int = 1) -> dict[str, Any]:
     """
     config = published_config(scale)
     text_dim = 1024 // scale
-    with init_empty_weights(include_buffers=False):
+    with empty_weights():
         return {
             "comprehension": MiniGPT4ForConditionalGeneration(config),
             "mapper": VokenMapper(voken_dim=config.get_text_config().hidden_size, text_dim=text_dim),

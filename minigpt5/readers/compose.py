@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.tokenization_utils_base import AddedToken
@@ -17,6 +16,7 @@ from minigpt5.readers.additions import VisualExpert
 from minigpt5.readers.composed import ComposedConfig, ComposedForConditionalGeneration
 from minigpt5.readers.composed_processor import ComposedProcessor
 from minigpt5.readers.generic import check_head
+from minigpt5.utils.meta import empty_weights
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class System:
 
     def empty(self, text: Any, *encoders: Any, **settings: Any) -> ComposedForConditionalGeneration:
         """A model of such parts on the meta device, to be counted."""
-        with init_empty_weights(include_buffers=False):
+        with empty_weights():
             return ComposedForConditionalGeneration(self.config(text, *encoders, **settings))
 
     def processor(
@@ -150,7 +150,7 @@ def compose(
         check_head(language_model, language_model.base_model(ids).last_hidden_state, language_model(ids).logits)
     _check_norms(config)
     _check_tokens(config)
-    with init_empty_weights(include_buffers=False):
+    with empty_weights():
         model = ComposedForConditionalGeneration(config)
     body = model.model
     _take(model.lm_head, head)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import save_file
@@ -22,6 +21,7 @@ from transformers import PreTrainedModel
 
 from minigpt5.utils.integrity import read_whole
 from minigpt5.utils.json_files import read_json
+from minigpt5.utils.meta import empty_weights
 from minigpt5.utils.reading import first_line
 
 NAME = "default"
@@ -85,7 +85,7 @@ def read_lora(model: PreTrainedModel, folder: Path) -> tuple[LoraConfig, dict[st
         # Other ways to begin would change the weights beneath.
         config.init_lora_weights = True
         # Attached to a model without memory, it tells what it needs.
-        with init_empty_weights():
+        with empty_weights():
             skeleton = type(model)(copy.deepcopy(model.config))
         inject_adapter_in_model(config, skeleton, NAME)
         needed = get_peft_model_state_dict(skeleton, adapter_name=NAME)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from accelerate import init_empty_weights
 from transformers import (
     Blip2VisionConfig,
     CLIPVisionConfig,
@@ -18,6 +17,8 @@ from transformers import (
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
 )
+
+from minigpt5.utils.meta import empty_weights
 
 _VISION = {
     "depth": 32,
@@ -59,7 +60,7 @@ def qwen2_5_vl(size: str) -> PreTrainedModel:
         vision_config=_VISION | {"out_hidden_size": text["hidden_size"]},
         tie_word_embeddings=size == "3b",
     )
-    with init_empty_weights(include_buffers=False):
+    with empty_weights():
         model = Qwen2_5_VLForConditionalGeneration(config)
     model.tie_weights()
     return model
@@ -113,5 +114,5 @@ def instructblip() -> PreTrainedModel:
         text_config=LlamaConfig(vocab_size=32_001).to_dict(),
         num_query_tokens=32,
     )
-    with init_empty_weights(include_buffers=False):
+    with empty_weights():
         return InstructBlipForConditionalGeneration(config)

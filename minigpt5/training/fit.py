@@ -418,7 +418,13 @@ def fit(
         multiprocessing_context="fork" if config.num_workers else None,
     )
     with noticed(signal.SIGTERM) as stop:
-        ahead = iter(loader)
+        try:
+            ahead = iter(loader)
+        except OSError as error:
+            raise TrainingError(
+                f"cannot start {config.num_workers} processes that prepare batches (num_workers; with 0 the run "
+                f"prepares them itself): {one_line(error)}"
+            ) from error
         for step in range(start, config.steps):
             finite, told = True, []
             for _ in range(passes):

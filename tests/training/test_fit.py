@@ -1,6 +1,8 @@
 """The training loop, on one linear layer."""
 
+import errno
 import json
+import os
 import random
 import re
 from pathlib import Path
@@ -253,6 +255,15 @@ def test_workers_prepare_the_same_batches(tmp_path):
     alone = small_fit(tmp_path / "alone", losses, draw)
     helped = small_fit(tmp_path / "helped", losses, draw, num_workers=2)
     assert torch.equal(alone.weight, helped.weight)
+
+
+def test_helpers_that_cannot_be_started_are_told(tmp_path, monkeypatch):
+    def no_room():
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(os, "fork", no_room)
+    with pytest.raises(TrainingError, match=r"cannot start 2 .* \(num_workers; with 0 .*: \[Errno 12\]"):
+        small_fit(tmp_path / "run", fine, num_workers=2)
 
 
 def test_a_dry_run_lists_the_cost_and_touches_nothing(tmp_path, capsys):
