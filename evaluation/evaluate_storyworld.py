@@ -161,6 +161,8 @@ def examine_seeds(pipe, count: int) -> Iterator[Figure]:
     """Stories that are sampled."""
     tellings = examine_tellings(pipe, count)
     yield marked("sampled stories: another seed tells another", tellings["differ"], 0.9)
+    sound = tellings["sound"]
+    yield share("sampled stories: sentences are put together rightly", sum(sound) / len(sound), 0.95, count)
     for figure, told in (
         ("places", "no place comes twice"),
         ("times", "dusk and dawn come once at most"),

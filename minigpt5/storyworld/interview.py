@@ -21,6 +21,7 @@ from minigpt5.storyworld.language import Mention, read
 from minigpt5.storyworld.marks import MARKS, says_sorry
 from minigpt5.storyworld.questions import ASKED, ground, question, refer
 from minigpt5.storyworld.scene import Scene
+from minigpt5.storyworld.stories import is_sound
 from minigpt5.storyworld.tasks import ending, fresh_items, turns
 from minigpt5.storyworld.wishes import outside, paint, paint_bare, paint_two
 
@@ -126,16 +127,18 @@ def examine_tellings(pipe: MiniGPT5Pipeline, count: int, judge: Judge | None = N
     """Sampled stories, two of each opening with seeds of their own.
 
     Returns:
-        "differ", whether the two differ in more than words: in who is met, where or when; of every story "places",
-        whether no place is come back to, "times", whether night falls and the sun rises at most once, and where
-        somebody is met "another", whether it is an animal of another kind, and "companion", whether all pictures from
-        then on show it, if it is not like the hero.
+        "differ", whether the two differ in more than words: in who is met, where or when; of every sentence behind the
+        first "sound", whether it is put together as StoryWorld's are; of every story "places", whether no place is come
+        back to, "times", whether night falls and the sun rises at most once, and where somebody is met "another",
+        whether it is an animal of another kind, and "companion", whether all pictures from then on show it, if it is
+        not like the hero.
     """
     judge = judge or load_judge()
     openings = sample_stories(count)
     tellings = [run_stories(pipe, openings, seed=seed, do_sample=True) for seed in (1, 2)]
     figures: dict[str, Marks] = {
         "differ": [_course(one) != _course(other) for one, other in zip(*tellings, strict=True)],
+        "sound": [is_sound(text) for telling in tellings for story in telling for text, _ in story[1:]],
         "places": [],
         "times": [],
         "another": [],

@@ -11,8 +11,17 @@ from __future__ import annotations
 import random
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from functools import cache
 
-from minigpt5.storyworld.language import PLACE_PHRASES, TIME_PHRASES, article, caption, name_character, sentence
+from minigpt5.storyworld.language import (
+    PLACE_PHRASES,
+    TIME_PHRASES,
+    article,
+    caption,
+    name_character,
+    sentence,
+    split_words,
+)
 from minigpt5.storyworld.scene import PLACES, Scene, sample_character, sample_scene
 from minigpt5.storyworld.wordings import ENDINGS
 
@@ -193,6 +202,23 @@ def sample_story(rng: random.Random, colour_told: bool | None = None, wording: s
         scene = move_on(move, scene, rng, {step.scene.place for step in steps})
         steps.append(Step(tell(move, scene, rng, wording), scene))
     return Story(tuple(steps), colour_told, tell_end(scene, rng, wording))
+
+
+def is_sound(text: str) -> bool:
+    """Whether a sentence is put together as StoryWorld's are: each three words in a row stand in one of its stories."""
+    return _threes(text) <= _threes_of_stories()
+
+
+def _threes(text: str) -> set[tuple[str, ...]]:
+    words = ["", "", *split_words(text), "", ""]
+    return set(zip(words, words[1:], words[2:], strict=False))
+
+
+@cache
+def _threes_of_stories() -> set[tuple[str, ...]]:
+    # So many that of the sentences of other stories 99.9 % are sound.
+    stories = [sample_story(random.Random(f"{wording}/{i}"), wording=wording) for wording in MOVES for i in range(5000)]
+    return set().union(*(_threes(text) for each in stories for text in (*(s.text for s in each.steps), each.ending)))
 
 
 def sample_talk(rng: random.Random) -> tuple[Turn, ...]:

@@ -40,6 +40,12 @@ class VokenConfig(MixtureConfig):
         help="adapters of the language model, which the published first stage leaves alone",
         fixed="what trains depends on it",
     )
+    head: bool = setting(
+        False,
+        help="train the language model's head too, in which words that its pretraining never said mean nothing; the "
+        "result is the fused pipeline alone",
+        fixed="what trains depends on it",
+    )
     weights: LossWeights = setting(factory=LossWeights, help="of the losses")
     mapper_rate: float = setting(1.0, above=0, help="the mapper's learning rate over the vokens'")
     subword_dropout: float = setting(
@@ -53,6 +59,8 @@ class VokenConfig(MixtureConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.head and not self.fuse:
+            raise ValueError("head: an adapter does not hold a trained head; set fuse")
         untold = [task for task in self.mix if task not in (*TEXT_TASKS, *self.captioned)]
         if self.weights.caption and untold:
             raise ValueError(
@@ -111,7 +119,7 @@ def begin_alignment(config: AlignConfig, shapes: Shapes | None = None) -> MiniGP
     """
     check_splits(config)
     pipe = open_for_training(config, shapes)
-    train_adapter(pipe, config.lora, seed=config.seed)
+    train_adapter(pipe, config.lora, seed=config.seed, head=config.head)
     return pipe
 
 
@@ -126,7 +134,7 @@ def begin_interleaving(config: InterleavedConfig, shapes: Shapes | None = None) 
     pipe = open_for_training(config, shapes)
     if config.adapter:
         pipe.load_adapter(config.adapter)
-    train_adapter(pipe, config.lora, config.prefix_length, config.seed)
+    train_adapter(pipe, config.lora, config.prefix_length, config.seed, config.head)
     for name in pipe.mapper.fixed_in_stage_two:
         getattr(pipe.mapper, name).requires_grad_(False)
     return pipe
@@ -199,8 +207,9 @@ def train_vokens(pipe: MiniGPT5Pipeline, config: VokenConfig, coach: Coach | Non
 
 
 def save_trained(pipe: MiniGPT5Pipeline, config: VokenConfig) -> None:
-    """Write the adapter, and where asked the whole pipeline in fp16."""
-    save_adapter(pipe, config.out / "adapter", str(config.model))
+    """Write the adapter, if it holds all that was trained, and where asked the whole pipeline in fp16."""
+    if not config.head:
+        save_adapter(pipe, config.out / "adapter", str(config.model))
     if config.fuse:
         pipe.fuse_adapter()
         save_result(pipe, config.out / "model")

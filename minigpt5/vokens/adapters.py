@@ -113,9 +113,15 @@ def add_prefix(model: PreTrainedModel, length: int) -> KeyValuePrefix:
 
 
 def train_adapter(
-    pipe: DiffusionPipeline, lora: LoraSettings | None = None, prefix_length: int = 0, seed: int = 0
+    pipe: DiffusionPipeline,
+    lora: LoraSettings | None = None,
+    prefix_length: int = 0,
+    seed: int = 0,
+    head: bool = False,
 ) -> None:
     """Make the voken rows trainable, and with them an adapter or a prefix; all else of comprehension is frozen.
+
+    With `head` that of the language model trains too, all of it and in fp32.
 
     What is attached already goes on training; what is new is drawn from `seed`.
 
@@ -130,6 +136,8 @@ def train_adapter(
         add_voken_rows(model, pipe.reader.voken_ids)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.endswith(".rows") or "lora_" in name or name.startswith("prefix."))
+    if head:
+        model.get_output_embeddings().frozen.float().requires_grad_(True)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if lora and not has_lora(model):

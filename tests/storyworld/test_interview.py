@@ -78,14 +78,24 @@ def test_tellings_of_a_random_model_are_marked(pipe):
 
 
 @pytest.mark.parametrize(
-    ("texts", "places", "times"),
+    ("texts", "sound", "places", "times"),
     [
-        (["A fox in the city.", "It goes to the sea.", "Night falls by the sea.", "It goes to the woods."], True, True),
-        (["A fox in the city.", "It goes to the sea.", "It goes to the town."], False, True),
-        (["A fox in the city.", "It is night.", "The sun comes up.", "It is dark.", "A sunny day."], True, False),
+        (
+            ["A fox in the city.", "It goes to the sea.", "Then night by the sea.", "It goes to the woods."],
+            [True, False, True],
+            True,
+            True,
+        ),
+        (["A fox in the city.", "It goes to the sea.", "It goes into the town."], [True, True], False, True),
+        (
+            ["A fox in the city.", "It is night in the city.", "The sun comes up in the town.", "It dark.", "Day."],
+            [True, True, False, False],
+            True,
+            False,
+        ),
     ],
 )
-def test_what_comes_twice_is_found(monkeypatch, texts, places, times):
+def test_what_comes_twice_or_is_no_sentence_is_found(monkeypatch, texts, sound, places, times):
     from minigpt5.storyworld import interview as module
 
     told = [(text, draw(module.sample_stories(1, True)[0].steps[0].scene)) for text in texts]
@@ -93,6 +103,7 @@ def test_what_comes_twice_is_found(monkeypatch, texts, places, times):
     figures = examine_tellings(None, 2)
     assert figures["places"] == [places] * 4 and figures["times"] == [times] * 4
     assert figures["differ"] == [False] * 2 and not figures["companion"]
+    assert figures["sound"] == sound * 4
 
 
 def test_another_telling_has_another_course(monkeypatch):

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from minigpt5.storyworld.language import TIME_WORDS, WORDINGS, describes, read, split_words
-from minigpt5.storyworld.stories import MOVES, OPENINGS, sample_story, sample_talk
+from minigpt5.storyworld.stories import MOVES, OPENINGS, is_sound, sample_story, sample_talk
 
 SEEDS = range(300)
 
@@ -27,6 +27,17 @@ def test_texts_agree_with_their_frames(wording):
         ending = read(story.ending)
         assert ending.place in (None, scene.place) and {"end", "ends"} & set(split_words(story.ending))
         assert {mention.kind for mention in ending.mentions} in (set(), {who.kind for who in scene.characters})
+
+
+def test_sentences_of_stories_are_sound_and_broken_ones_are_not():
+    told = [text for wording in WORDINGS for story in stories(wording=wording) for text in _texts(story)]
+    assert sum(map(is_sound, told)) / len(told) > 0.995
+    for text in ("Ends among the trees.", "Both ofLL walk to the sea.", "Then the sun is into the forest.", "It", ""):
+        assert not is_sound(text), text
+
+
+def _texts(story):
+    return [*(step.text for step in story.steps), story.ending]
 
 
 def test_the_hero_stays_the_same_to_the_end():

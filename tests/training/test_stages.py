@@ -86,6 +86,23 @@ def test_the_second_stage_begins_with_the_first_one_s_adapter(tiny_folder, small
     assert MiniGPT5Pipeline.from_pretrained(tmp_path / "second/model").reader.n_vokens == 8
 
 
+def test_a_head_that_trains_is_in_the_fused_pipeline_alone(tiny_folder, small_world, tmp_path):
+    settings = {"data": small_world, "model": tiny_folder, "weights": ONLY_TEXT, "mix": {"story": 2}, "head": True}
+    with pytest.raises(ValueError, match="head: an adapter does not hold a trained head; set fuse"):
+        InterleavedConfig(**LOOP, **settings, out=tmp_path / "out")
+    config = InterleavedConfig(**LOOP, **settings, out=tmp_path / "out", fuse=True)
+    pipe = begin_interleaving(config)
+    train_vokens(pipe, config)
+    assert not (tmp_path / "out/adapter").exists()
+    before, after = (MiniGPT5Pipeline.from_pretrained(folder) for folder in (tiny_folder, tmp_path / "out/model"))
+    for part in ("get_output_embeddings", "get_input_embeddings"):
+        old, new = (getattr(each.comprehension, part)().weight for each in (before, after))
+        changed = (old - new).abs().amax(1) > 1e-3
+        vokens = torch.zeros_like(changed)
+        vokens[before.reader.voken_ids] = True
+        assert torch.equal(changed[~vokens], torch.full_like(changed[~vokens], part == "get_output_embeddings"))
+
+
 def test_the_diffusion_loss_comes_in_after_the_steps_without_it(tmp_path):
     settings = {"data": tmp_path, "model": tmp_path, "out": tmp_path, "mix": {"draw": 2}}
     config = AlignConfig(**LOOP, **settings, weights=LossWeights(0.5, 2.0, 0.25), caption_only_steps=3)
