@@ -98,11 +98,11 @@ def test_reply(tiny_folder, capsys):
 def test_a_sampled_story_follows_its_seed(tiny_folder):
     told = {}
     for seed in "0", "0", "1":
-        argv = ["story", OPENING, "--steps", "2", "--sample", "--seed", seed, "--model", str(tiny_folder)]
+        argv = ["story", OPENING, "--steps", "2", "--temperature", "1", "--seed", seed, "--model", str(tiny_folder)]
         argv += ["--image-mode", "always"]
         assert cli.main(argv) == 0
         record = json.loads(Path("story/story.json").read_text())
-        assert record["sample"] is True
+        assert record["temperature"] == 1
         told.setdefault(seed, []).append(record["steps"][1]["text"])
     assert told["0"][0] == told["0"][1] != told["1"][0]
 

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from minigpt5 import weights
 from minigpt5.story import check_folder
+from minigpt5.utils.checks import real_number
 from minigpt5.utils.files import check_file, check_new_folder
 from minigpt5.utils.programs import ProgramError
 from minigpt5.utils.settings import DTYPES
@@ -93,6 +94,14 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
         return number
 
     return parse
+
+
+def temperature(text: str) -> float:
+    """A number of at least 0."""
+    try:
+        return real_number("the temperature", float(text), 0)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"not a number of at least 0: {text!r}") from None
 
 
 def image_file(name: str) -> Image.Image:

@@ -21,6 +21,7 @@ from minigpt5.commands.arguments import (
     prompt,
     say,
     server_address,
+    temperature,
     whole_number,
 )
 from minigpt5.story import (
@@ -33,6 +34,7 @@ from minigpt5.story import (
     tell_story,
     write_story,
 )
+from minigpt5.utils.checks import sampling
 from minigpt5.utils.files import to_json
 from minigpt5.utils.imports import collector_paused
 from minigpt5.utils.logs import quiet_libraries
@@ -119,12 +121,14 @@ def add_common(command: argparse.ArgumentParser, name: str, record: str) -> None
         type=whole_number(0, LARGEST_SEED),
         default=0,
         metavar="N",
-        help="of pictures, and with --sample of the words too (default: 0)",
+        help="of pictures, and where words are drawn of them too (default: 0)",
     )
     command.add_argument(
-        "--sample",
-        action="store_true",
-        help="draw words by their probability; the likeliest are taken by default, whatever the seed",
+        "--temperature",
+        type=temperature,
+        metavar="T",
+        help="how freely words are drawn: 1 by their probability, less closer to the likeliest, 0 takes the likeliest "
+        f"whatever the seed (default: the model's own setting; {MINIATURE} has 0)",
     )
     command.add_argument(
         "--model",
@@ -138,9 +142,9 @@ def add_common(command: argparse.ArgumentParser, name: str, record: str) -> None
 
 def recorded(arguments: argparse.Namespace) -> dict[str, Any]:
     """What a record tells of the settings beside prompt, model and seed: those that are not the usual ones."""
-    told = {"adapter": arguments.adapter and str(arguments.adapter), "sample": arguments.sample}
+    told = {"adapter": arguments.adapter and str(arguments.adapter), "temperature": arguments.temperature}
     told["image_mode"] = arguments.image_mode if arguments.image_mode != "auto" else None
-    return {name: value for name, value in told.items() if value}
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def told_here(arguments: argparse.Namespace, options: dict[str, Any]) -> Iterator[StoryStep]:
@@ -150,6 +154,8 @@ def told_here(arguments: argparse.Namespace, options: dict[str, Any]) -> Iterato
 
     quiet_libraries()
     pipe = open_model(arguments.model, arguments.adapter)
+    if arguments.temperature is not None:
+        options |= sampling(arguments.temperature)
     with as_program_error(ValueError):
         yield from tell_story(pipe, arguments.prompt, **options)
 
@@ -161,6 +167,8 @@ def told_there(arguments: argparse.Namespace, options: dict[str, Any]) -> Iterat
     if arguments.adapter:
         raise ProgramError("--adapter is of a model that is opened here: give it to minigpt5 serve, or no --server")
     model, key = title_of(arguments.model), os.environ.get(API_KEY)
+    if arguments.temperature is not None:
+        options["temperature"] = arguments.temperature
     with as_program_error(ServiceError):
         yield from tell_story_at(arguments.server, arguments.prompt, model=model, key=key, **options)
 
@@ -180,8 +188,6 @@ def run_story(arguments: argparse.Namespace) -> None:
 
     warn_of_unknown_prompt(arguments)
     options: dict[str, Any] = {name: getattr(arguments, name) for name in ("image", "steps", "seed", "image_mode")}
-    if arguments.sample:
-        options["do_sample"] = True
     told = told_there(arguments, options) if arguments.server else told_here(arguments, options)
     # Silent where stderr is no terminal, and gone when done, so that errors and logs stay one line each.
     steps = list(tqdm(told, "story", arguments.steps, leave=False, unit="step", disable=None))
@@ -205,7 +211,7 @@ def run_reply(arguments: argparse.Namespace) -> None:
 
     quiet_libraries()
     pipe = open_model(arguments.model, arguments.adapter)
-    options: dict[str, Any] = {"do_sample": True} if arguments.sample else {}
+    options = {} if arguments.temperature is None else sampling(arguments.temperature)
     generator = torch.Generator().manual_seed(arguments.seed)
     with as_program_error(ValueError):
         output = pipe(

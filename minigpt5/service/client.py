@@ -39,7 +39,7 @@ def tell_story_at(
         opening, image: as for `tell_story`.
         model: what it must serve, by its name there.
         key: its API key.
-        options: steps, seed, image_mode and do_sample, as for `tell_story`.
+        options: steps, seed and image_mode, as for `tell_story`, and temperature, where 0 takes the likeliest words.
 
     Yields:
         The steps, each as soon as its picture is painted.

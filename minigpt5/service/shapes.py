@@ -20,7 +20,7 @@ from minigpt5.readers.prompts import Message
 from minigpt5.service.engine import MOST_PREVIEWS, Reply
 from minigpt5.service.feedback import RATINGS, Feedback
 from minigpt5.service.pictures import Opener, PictureLimits
-from minigpt5.utils.checks import one_of, real_number, shown, some_text, whole_number, yes_or_no
+from minigpt5.utils.checks import one_of, sampling, shown, some_text, whole_number, yes_or_no
 from minigpt5.utils.html import base64_png, data_url
 
 # Passed on to the engine as they are.
@@ -196,9 +196,7 @@ def _yes(body: Mapping[str, Any], name: str) -> bool:
 def _options(body: Mapping[str, Any]) -> dict[str, Any]:
     options = {name: body[name] for name in EXTRAS if body.get(name) is not None}
     if body.get("temperature") is not None:
-        # OpenAI's way of asking for the likeliest words.
-        temperature = real_number("temperature", body["temperature"], 0)
-        options |= {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
+        options |= sampling(body["temperature"])
     return options
 
 

@@ -14,10 +14,10 @@ from minigpt5.readers.prompts import Message
 from minigpt5.service.engine import CancelledError, Engine, Reply
 from minigpt5.service.pictures import PictureLimits, open_picture
 from minigpt5.story import StoryStep, tell_story
-from minigpt5.utils.checks import shown, yes_or_no
+from minigpt5.utils.checks import sampling, shown
 
-# Of a request, all of them arguments of `tell_story`.
-FIELDS = ("opening", "image", "steps", "seed", "image_mode", "do_sample")
+# Of a request: arguments of `tell_story`, and a temperature, where 0 takes the likeliest words.
+FIELDS = ("opening", "image", "steps", "seed", "image_mode", "temperature")
 
 
 class Teller:
@@ -25,7 +25,7 @@ class Teller:
 
     Args:
         engine: makes the steps, among whatever else it makes.
-        body: of the request, with `FIELDS` of `tell_story`; its image is a picture's address.
+        body: of the request, with `FIELDS`; its image is a picture's address.
         limits: of the image.
 
     Raises:
@@ -42,8 +42,8 @@ class Teller:
         asked = {name: value for name, value in body.items() if value is not None}
         if "image" in asked:
             asked["image"] = open_picture(asked["image"], limits)
-        if "do_sample" in asked:
-            asked["do_sample"] = yes_or_no("do_sample", asked["do_sample"])
+        if "temperature" in asked:
+            asked |= sampling(asked.pop("temperature"))
         asked.setdefault("opening", "")
         # What a story asks of a pipeline, this does.
         pipe: Any = self

@@ -25,6 +25,7 @@ from minigpt5.service.engine import (
     segments,
 )
 from minigpt5.service.feedback import Feedback
+from minigpt5.utils.checks import sampling
 
 # What ends a reply, or lets it not begin, and is told in words of its own.
 ENDS = (CancelledError, ClosedError, DeadlineError, FailedError, QueueFullError)
@@ -50,8 +51,7 @@ class Choices:
     def options(self) -> dict[str, Any]:
         """As `Engine.submit` takes them, but the seed and whether there are pictures."""
         options = {name: getattr(self, name) for name in ("num_inference_steps", "guidance_scale")}
-        sampled = {"temperature": self.temperature} if self.temperature else {}
-        return options | {"do_sample": bool(sampled)} | sampled
+        return options | sampling(self.temperature)
 
 
 @dataclass(eq=False)

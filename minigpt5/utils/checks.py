@@ -71,6 +71,16 @@ def real_number(name: str, value: Any, least: float | None = None, most: float |
     return number
 
 
+def sampling(temperature: Any) -> dict[str, Any]:
+    """Settings of decoding for a temperature as OpenAI's API has it, where 0 takes the likeliest words.
+
+    Raises:
+        TypeError, ValueError: if it is no number of at least 0.
+    """
+    temperature = real_number("temperature", temperature, 0)
+    return {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
+
+
 def _check_range(name: str, number: float, least: float | None, most: float | None) -> None:
     if least is not None and number < least:
         raise ValueError(f"{name} must be at least {least}, got {shown(number)}")

@@ -447,14 +447,15 @@ def test_the_command_s_story_is_told_by_a_service_without_torch(own_pipe, pictur
     # The name of the model that the service has; nothing of it is opened.
     (tmp_path / "tiny").mkdir()
     (tmp_path / "tiny" / "model_index.json").touch()
-    options = {"steps": 3, "seed": 7, "image_mode": "always", "do_sample": True}
-    alone = list(tell_story(own_pipe, OPENING, pictures[0], **options))
+    options = {"steps": 3, "seed": 7, "image_mode": "always"}
+    alone = list(tell_story(own_pipe, OPENING, pictures[0], do_sample=True, temperature=0.8, **options))
     assert len(alone) == 3
     code = (
         "import sys; from minigpt5.cli import main; code = main(sys.argv[1:])\n"
         "print(code, {'torch', 'transformers', 'diffusers'} & set(sys.modules))"
     )
-    words = ["--image", "fox.png", "--steps", "3", "--seed", "7", "--image-mode", "always", "--sample"]
+    words = ["--image", "fox.png", "--steps", "3", "--seed", "7", "--image-mode", "always"]
+    words += ["--temperature", "0.8"]
     with service(own_pipe, api_key="secret") as (url, _, _):
         done = subprocess.run(
             [sys.executable, "-c", code, "story", OPENING, *words, "--model", "tiny", "--out", "out"],
@@ -465,7 +466,7 @@ def test_the_command_s_story_is_told_by_a_service_without_torch(own_pipe, pictur
         )
     assert (done.stdout, done.stderr) == ("out/index.html\n0 set()\n", "")
     record = json.loads((tmp_path / "out" / "story.json").read_text())
-    assert (record["model"], record["seed"], record["sample"]) == ("tiny", 7, True)
+    assert (record["model"], record["seed"], record["temperature"]) == ("tiny", 7, 0.8)
     assert [step["text"] for step in record["steps"]] == [step.text for step in alone]
     for step, other in zip(record["steps"], alone, strict=True):
         alike(Image.open(tmp_path / "out" / step["image"]), other.image)
@@ -489,7 +490,7 @@ def test_a_story_that_ends_has_a_last_step_without_a_picture(own_pipe, monkeypat
         ({"words": 3}, "says: a story is told by opening, .*, got 'words'"),
         ({"opening": OPENING * 100}, r"says: the prompt is \d+ tokens long"),
         ({"opening": " "}, "says: the opening is empty"),
-        ({"do_sample": "much"}, "says: do_sample must be True or False"),
+        ({"temperature": "much"}, "says: temperature must be a number, got str"),
         ({"image": Image.new("RGB", (101, 100))}, "says: too large a picture"),
     ],
 )
