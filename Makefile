@@ -24,7 +24,7 @@ lock: install
 	  --no-annotate --no-header pyproject.toml --output-file requirements.lock
 
 story: install
-	$(RUN) -m minigpt5 story "A red fox wakes up in the forest." --image docs/images/fox.png --steps 5 --temperature 0.6 --seed 3 --out story
+	$(RUN) -m minigpt5 story "A red fox wakes up in the forest." --image docs/images/fox.png --steps 5 --temperature 1 --seed 3 --out story
 
 test: install
 	$(RUN) -m pytest -n auto --dist loadfile
