@@ -19,6 +19,7 @@ from minigpt5.studio.app import create_app  # noqa: E402
 
 pytestmark = pytest.mark.slow
 PATIENCE = 30_000
+sync_api.expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +71,9 @@ def say(page, text):
 
 def whole(page, replies=1):
     """Wait until so many replies are there and the text box takes the next turn."""
-    sync_api.expect(page.locator("#chat .user-row")).to_have_count(replies, timeout=PATIENCE)
-    sync_api.expect(page.locator("#chat .bot.message").last).to_be_visible(timeout=PATIENCE)
-    sync_api.expect(page.locator("#say .stop-button")).to_have_count(0, timeout=PATIENCE)
+    sync_api.expect(page.locator("#chat .user-row")).to_have_count(replies)
+    sync_api.expect(page.locator("#chat .bot.message").last).to_be_visible()
+    sync_api.expect(page.locator("#say .stop-button")).to_have_count(0)
 
 
 def until(true, seconds=30):
@@ -112,7 +113,7 @@ def test_a_picture_sharpens_and_the_reply_is_edited_taken_back_and_cleared(visit
     page.get_by_role("button", name="Edit").first.click()
     page.locator("#chat textarea").fill("a dog")
     page.get_by_role("button", name="Submit").first.click()
-    sync_api.expect(page.locator("#chat .user").first).to_contain_text("a dog", timeout=PATIENCE)
+    sync_api.expect(page.locator("#chat .user").first).to_contain_text("a dog")
     until(lambda: picture.count() and picture.get_attribute("src") != painted)
     whole(page)
 
@@ -132,7 +133,7 @@ def test_stop_stops_in_the_middle(visit, studio, held):
     page.locator("#say .stop-button").click()
     time.sleep(0.5)
     held.set()
-    sync_api.expect(page.locator("#chat .bot").first).to_contain_text("Stopped.", timeout=PATIENCE)
+    sync_api.expect(page.locator("#chat .bot").first).to_contain_text("Stopped.")
     whole(page)
     until(lambda: not studio[0]._replies())
     held.clear()
@@ -170,19 +171,19 @@ def test_several_pictures_are_read_and_what_is_none_is_refused(visit, pictures, 
     page.wait_for_selector("#say .thumbnail-item")
     say(page, "what is this?")
     refusal = page.get_by_text(re.compile("broken.png: not a picture"))
-    sync_api.expect(refusal.first).to_be_visible(timeout=PATIENCE)
+    sync_api.expect(refusal.first).to_be_visible()
     page.get_by_label("Remove file").first.click()
     page.set_input_files("#say input[type=file]", files[:2])
-    sync_api.expect(page.locator("#say .thumbnail-item")).to_have_count(2, timeout=PATIENCE)
+    sync_api.expect(page.locator("#say .thumbnail-item")).to_have_count(2)
     say(page, "what are these?")
     whole(page)
-    assert page.locator("#chat .user img").count() == 2
+    sync_api.expect(page.locator("#chat .user img")).to_have_count(2)
     page.get_by_role("button", name="Edit").first.click()
     page.locator("#chat textarea").first.fill("are these cats?")
     page.get_by_role("button", name="Submit").first.click()
-    sync_api.expect(page.locator("#chat .user").first).to_contain_text("are these cats?", timeout=PATIENCE)
+    sync_api.expect(page.locator("#chat .user").first).to_contain_text("are these cats?")
     whole(page)
-    assert page.locator("#chat .user img").count() == 2
+    sync_api.expect(page.locator("#chat .user img")).to_have_count(2)
     # Dark is dark.
     red = page.evaluate("() => getComputedStyle(document.body).backgroundColor.match(/[0-9]+/)[0]")
     assert int(red) < 60
@@ -215,7 +216,7 @@ def test_thumbs_and_a_correction_are_kept_and_can_be_taken_back(visit, studio, p
     page.set_input_files("#better input[type=file]", tmp_path / "better.png")
     page.wait_for_selector("#better .thumbnail-item")
     page.click("#keep")
-    sync_api.expect(page.locator("#correction")).to_be_hidden(timeout=PATIENCE)
+    sync_api.expect(page.locator("#correction")).to_be_hidden()
     (row,) = studio[2]
     assert row.rating == "down" and row.seed == 11 and row.model == {"name": "tiny"}
     text, picture = row.correction
@@ -241,8 +242,8 @@ def test_a_story_ends_by_itself(visit, studio, tmp_path, monkeypatch):
     page = visit()
     page.get_by_role("tab", name="Storybook").click()
     page.locator("#opening textarea").press("Enter")
-    sync_api.expect(page.get_by_text("ended by itself after 2 of 5 steps")).to_be_visible(timeout=PATIENCE)
-    sync_api.expect(page.locator("#as-gif")).to_be_visible(timeout=PATIENCE)
+    sync_api.expect(page.get_by_text("ended by itself after 2 of 5 steps")).to_be_visible()
+    sync_api.expect(page.locator("#as-gif")).to_be_visible()
     steps = page.locator("#book .step")
     assert [steps.nth(number).locator("img").count() for number in range(steps.count())] == [1, 0]
     for name in ("#as-html", "#as-gif"):
@@ -261,21 +262,21 @@ def test_a_story_is_told_page_by_page_changed_and_taken_along(visit, studio, tmp
     page.set_input_files("#opening input[type=file]", tmp_path / "broken.png")
     page.wait_for_selector("#opening .thumbnail-item")
     page.locator("#opening textarea").press("Enter")
-    sync_api.expect(page.get_by_text("not a picture").first).to_be_visible(timeout=PATIENCE)
+    sync_api.expect(page.get_by_text("not a picture").first).to_be_visible()
     page.get_by_label("Remove file").first.click()
     page.get_by_label("number input for Steps of the story").fill("3")
     page.locator("#opening textarea").press("Enter")
     steps = page.locator("#book .step")
-    sync_api.expect(steps).to_have_count(3, timeout=PATIENCE)
-    sync_api.expect(page.locator("#as-gif")).to_be_visible(timeout=PATIENCE)
+    sync_api.expect(steps).to_have_count(3)
+    sync_api.expect(page.locator("#as-gif")).to_be_visible()
     first = steps.nth(0).locator("img").get_attribute("src")
     assert steps.nth(2).locator("img").evaluate("image => image.naturalWidth") == 64
     page.locator("#page input").click()
     page.get_by_role("option", name="2").click()
     page.locator("#words textarea").fill("A cat & a dog sit <there>.")
     page.click("#go-on")
-    sync_api.expect(steps.nth(1)).to_contain_text("A cat & a dog sit <there>.", timeout=PATIENCE)
-    sync_api.expect(page.locator("#as-gif")).to_be_visible(timeout=PATIENCE)
+    sync_api.expect(steps.nth(1)).to_contain_text("A cat & a dog sit <there>.")
+    sync_api.expect(page.locator("#as-gif")).to_be_visible()
     assert steps.count() == 3 and steps.nth(0).locator("img").get_attribute("src") == first
     for name, head in (("#as-html", b"<!DOCTYPE html>"), ("#as-gif", b"GIF89a")):
         with page.expect_download() as download:
@@ -294,7 +295,7 @@ def test_what_the_model_did_is_shown_inside(visit, studio):
     try:
         page.locator("#inside-prompt textarea").press("Enter")
         pictures = page.locator("#inside img")
-        sync_api.expect(pictures).to_have_count(2, timeout=PATIENCE)
+        sync_api.expect(pictures).to_have_count(2)
     finally:
         del studio[0].pipe.comprehension.generation_config.image_mode
     sync_api.expect(page.locator("#inside figcaption")).to_have_text(["without guidance", "guidance 2.5"])
