@@ -154,10 +154,8 @@ def told_here(arguments: argparse.Namespace, options: dict[str, Any]) -> Iterato
 
     quiet_libraries()
     pipe = open_model(arguments.model, arguments.adapter)
-    if arguments.temperature is not None:
-        options |= sampling(arguments.temperature)
     with as_program_error(ValueError):
-        yield from tell_story(pipe, arguments.prompt, **options)
+        yield from tell_story(pipe, arguments.prompt, **options, **sampling(arguments.temperature))
 
 
 def told_there(arguments: argparse.Namespace, options: dict[str, Any]) -> Iterator[StoryStep]:
@@ -167,8 +165,7 @@ def told_there(arguments: argparse.Namespace, options: dict[str, Any]) -> Iterat
     if arguments.adapter:
         raise ProgramError("--adapter is of a model that is opened here: give it to minigpt5 serve, or no --server")
     model, key = title_of(arguments.model), os.environ.get(API_KEY)
-    if arguments.temperature is not None:
-        options["temperature"] = arguments.temperature
+    options["temperature"] = arguments.temperature
     with as_program_error(ServiceError):
         yield from tell_story_at(arguments.server, arguments.prompt, model=model, key=key, **options)
 
@@ -211,7 +208,7 @@ def run_reply(arguments: argparse.Namespace) -> None:
 
     quiet_libraries()
     pipe = open_model(arguments.model, arguments.adapter)
-    options = {} if arguments.temperature is None else sampling(arguments.temperature)
+    options = sampling(arguments.temperature)
     generator = torch.Generator().manual_seed(arguments.seed)
     with as_program_error(ValueError):
         output = pipe(

@@ -195,9 +195,7 @@ def _yes(body: Mapping[str, Any], name: str) -> bool:
 
 def _options(body: Mapping[str, Any]) -> dict[str, Any]:
     options = {name: body[name] for name in EXTRAS if body.get(name) is not None}
-    if body.get("temperature") is not None:
-        options |= sampling(body["temperature"])
-    return options
+    return options | sampling(body.get("temperature"))
 
 
 def _size(size: Any) -> dict[str, int]:

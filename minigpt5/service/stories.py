@@ -42,8 +42,7 @@ class Teller:
         asked = {name: value for name, value in body.items() if value is not None}
         if "image" in asked:
             asked["image"] = open_picture(asked["image"], limits)
-        if "temperature" in asked:
-            asked |= sampling(asked.pop("temperature"))
+        asked |= sampling(asked.pop("temperature", None))
         asked.setdefault("opening", "")
         # What a story asks of a pipeline, this does.
         pipe: Any = self

@@ -72,11 +72,13 @@ def real_number(name: str, value: Any, least: float | None = None, most: float |
 
 
 def sampling(temperature: Any) -> dict[str, Any]:
-    """Settings of decoding for a temperature as OpenAI's API has it, where 0 takes the likeliest words.
+    """Settings of decoding for a temperature as OpenAI's API has it: 0 takes the likeliest words, `None` tells nothing.
 
     Raises:
-        TypeError, ValueError: if it is no number of at least 0.
+        TypeError, ValueError: if it is something else than a number of at least 0.
     """
+    if temperature is None:
+        return {}
     temperature = real_number("temperature", temperature, 0)
     return {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
 
